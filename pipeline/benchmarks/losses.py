@@ -1,0 +1,258 @@
+"""Time and memory of the relational losses against plain autograd and against bare products."""
+
+import multiprocessing
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.losses.embedding import embed
+from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of the memory term (rows, columns) and of the mini-batch term (images, pixels)."""
+
+    num_rows: int = 8192
+    num_columns: int = 4104
+    num_images: int = 4
+    num_pixels: int = 2048
+    channels: int = 256
+    temperature: float = 0.1
+
+    @property
+    def pair_bytes(self) -> int:
+        """One float32 similarity matrix of an image pair."""
+        return self.num_pixels**2 * FLOAT_BYTES
+
+    @property
+    def batch_bytes(self) -> int:
+        """One float32 copy of the batch's embeddings."""
+        return self.num_images * self.num_pixels * self.channels * FLOAT_BYTES
+
+
+CROP = Problem(num_pixels=64 * 128)  # a 512 x 1024 crop at output stride 8
+
+
+def benchmark(
+    problem: Problem = Problem(),
+    crop: Problem = CROP,
+    *,
+    num_runs: int = 7,
+    memory_bytes: int = 16 * 10**9,
+    largest_run: int = 8,
+) -> dict[str, float]:
+    """Measure the fused losses, float32, on all cores of the CPU.
+
+    Times are medians of interleaved runs; a peak is the highest RSS of a fresh process during the
+    call minus the RSS before it. The largest batches are computed from the measured peaks: plain
+    autograd keeps a number of similarity matrices per image pair, the fused form a number of
+    copies of the embeddings and its blocks. They are then run, as far as free memory and
+    `largest_run` (time grows with its square) allow.
+
+    Args:
+        problem: sizes that are measured.
+        crop: one image of the size that the largest batch is computed for.
+        num_runs: timed runs of each case.
+        memory_bytes: what the largest batch must fit in, embeddings included.
+        largest_run: the largest batch that is run.
+
+    Returns:
+        Ratios as named in the tables of the documentation, seconds, bytes and batch sizes.
+    """
+    times = _median_times(problem, num_runs)
+    peaks = {name: _peak_bytes(name, problem) for name in CASES if name != "gemm_floor"}
+    return {
+        "memory_time_ratio": times["memory_fused"] / times["memory_naive"],
+        "memory_peak_ratio": peaks["memory_fused"] / peaks["memory_naive"],
+        "gemm_floor_ratio": times["memory_fused"] / times["gemm_floor"],
+        "batch_time_ratio": times["batch_fused"] / times["batch_naive"],
+        "batch_peak_ratio": peaks["batch_fused"] / peaks["batch_naive"],
+        **{f"{name}_s": seconds for name, seconds in times.items()},
+        **{f"{name}_peak_bytes": peak for name, peak in peaks.items()},
+        **_largest_batches(problem, crop, peaks, memory_bytes, largest_run),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _median_times(problem: Problem, num_runs: int) -> dict[str, float]:
+    calls = {name: build(problem) for name, build in CASES.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(num_runs):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
+
+
+def _memory_inputs(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    student, teacher, contrast = (
+        embed(torch.randn(n, problem.channels, generator=g))
+        for n in (problem.num_rows, problem.num_rows, problem.num_columns)
+    )
+    return student.requires_grad_(), teacher, contrast
+
+
+def _batch_inputs(problem: Problem) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    shape = problem.num_images, problem.num_pixels, problem.channels
+    student, teacher = (embed(torch.randn(shape, generator=g), dim=2) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+def _naive_kl(
+    student: Tensor, teacher: Tensor, contrast: Tensor, teacher_contrast: Tensor, tau: float
+) -> Tensor:
+    log_student = (student @ contrast.T / tau).log_softmax(1)
+    with torch.no_grad():
+        log_teacher = (teacher @ teacher_contrast.T / tau).log_softmax(1)
+    return F.kl_div(log_student, log_teacher, reduction="sum", log_target=True) / len(student)
+
+
+def _memory_naive(problem: Problem) -> Callable[[], None]:
+    student, teacher, contrast = _memory_inputs(problem)
+
+    def call() -> None:
+        student.grad = None
+        _naive_kl(student, teacher, contrast, contrast, problem.temperature).backward()
+
+    return call
+
+
+def _memory_fused(problem: Problem) -> Callable[[], None]:
+    student, teacher, contrast = _memory_inputs(problem)
+
+    def call() -> None:
+        student.grad = None
+        mean = similarity_kl(student, teacher, contrast, contrast, temperature=problem.temperature)
+        mean.value.backward()
+
+    return call
+
+
+def _gemm_floor(problem: Problem) -> Callable[[], None]:
+    """The three products that the memory term cannot do without, into allocated outputs."""
+    student, teacher, contrast = (x.detach() for x in _memory_inputs(problem))
+    similarities = torch.empty(problem.num_rows, problem.num_columns)
+    gradient = torch.empty(problem.num_rows, problem.channels)
+
+    def call() -> None:
+        torch.mm(student, contrast.T, out=similarities)
+        torch.mm(teacher, contrast.T, out=similarities)
+        torch.mm(similarities, contrast, out=gradient)
+
+    return call
+
+
+def _batch_naive(problem: Problem) -> Callable[[], None]:
+    student, teacher = _batch_inputs(problem)
+
+    def call() -> None:
+        student.grad = None
+        pairs = [
+            _naive_kl(student[i], teacher[i], student[j], teacher[j], problem.temperature)
+            for i in range(problem.num_images)
+            for j in range(problem.num_images)
+        ]
+        torch.stack(pairs).mean().backward()
+
+    return call
+
+
+def _batch_fused(problem: Problem) -> Callable[[], None]:
+    student, teacher = _batch_inputs(problem)
+
+    def call() -> None:
+        student.grad = None
+        mean = similarity_kl(
+            student.flatten(0, 1),
+            teacher.flatten(0, 1),
+            student,
+            teacher,
+            temperature=problem.temperature,
+        )
+        mean.value.backward()
+
+    return call
+
+
+CASES: dict[str, Callable[[Problem], Callable[[], None]]] = {
+    "gemm_floor": _gemm_floor,
+    "memory_naive": _memory_naive,
+    "memory_fused": _memory_fused,
+    "batch_naive": _batch_naive,
+    "batch_fused": _batch_fused,
+}
+TINY = Problem(8, 8, 2, 8, 8)
+
+
+def _peak_bytes(name: str, problem: Problem) -> int:
+    """Peak of one call in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as fresh:
+        return fresh.submit(_peak_here, name, problem).result()
+
+
+def _peak_here(name: str, problem: Problem) -> int:
+    CASES[name](TINY)()  # threads and libraries start here, not in what is measured
+    call = CASES[name](problem)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at the present RSS
+    before = _status_bytes("VmRSS")
+    call()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(field: str) -> int:
+    match = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    assert match is not None, f"no {field} in /proc/self/status: this benchmark needs Linux"
+    return int(match[1]) * 1024
+
+
+def _largest_batches(
+    problem: Problem, crop: Problem, peaks: dict[str, int], memory_bytes: int, largest_run: int
+) -> dict[str, float]:
+    num_pairs = problem.num_images**2
+    matrices = peaks["batch_naive"] / (num_pairs * problem.pair_bytes)
+    copies = max(0, peaks["batch_fused"] - BLOCK_BYTES) / problem.batch_bytes
+
+    def needed(name: str, num_images: int) -> float:
+        batch = replace(crop, num_images=num_images)
+        inputs = 2 * batch.batch_bytes
+        if name == "naive":
+            return inputs + matrices * num_images**2 * crop.pair_bytes
+        return inputs + copies * batch.batch_bytes + BLOCK_BYTES
+
+    report: dict[str, float] = {}
+    for name in ("naive", "fused"):
+        largest = 0
+        while needed(name, largest + 1) <= memory_bytes:
+            largest += 1
+        report[f"largest_batch_{name}"] = largest
+        run = min(largest, largest_run)
+        while run > 0 and needed(name, run) > 0.9 * _free_bytes():
+            run -= 1
+        report[f"run_batch_{name}"] = run
+        if run:
+            batch = replace(crop, num_images=run)
+            report[f"run_batch_{name}_peak_bytes"] = _peak_bytes(f"batch_{name}", batch)
+            report[f"run_batch_{name}_computed_bytes"] = needed(name, run) - 2 * batch.batch_bytes
+    return report
+
+
+def _free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,89 @@
+"""Checkpoints that hold everything a run needs to go on, and hashes of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from store.files import replacing
+
+
+class Stateful(Protocol):
+    """Anything whose state can be saved and put back."""
+
+    def state_dict(self) -> Any:
+        """Everything needed to go on."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Go on from there."""
+
+
+class GlobalChance:
+    """Torch's global random state (dropout) as a part of a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the CPU and of every CUDA generator."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the state back; CUDA's only onto as many devices as it came from."""
+        torch.set_rng_state(state["cpu"].cpu())
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])
+
+
+class SavedGenerator:
+    """An explicit generator as a part of a checkpoint."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> Tensor:
+        """Where its stream of chance stands."""
+        return self._generator.get_state()
+
+    def load_state_dict(self, state: Tensor) -> None:
+        """Go on from there."""
+        self._generator.set_state(state.cpu())
+
+
+def save_torch(value: Any, path: Path) -> None:
+    """Write `value` with torch.save; the file appears by os.replace."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # Through a file object, because torch.save writes a path's own name into the archive.
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def save_checkpoint(path: Path, step: int, parts: Mapping[str, Stateful]) -> None:
+    """Save every part after `step` steps."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_torch({"step": step, "parts": state}, path)
+
+
+def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
+    """Put every part back and return the steps done; 0 if there is no checkpoint."""
+    if not path.exists():
+        return 0
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(checkpoint["parts"][name])
+    return int(checkpoint["step"])
+
+
+def hash_weights(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, whatever the file around the weights."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""Runs side by side: seeds in one row, gains over the run that had no teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from pipeline.results import Run
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of `count` values; the sample deviation needs two and is None for one."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Spread of the values there are; None if there is none."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        return cls(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs equal but for the seed, with the runs they are measured against.
+
+    Attributes:
+        runs: in the order of params.
+        baselines: for each run the cross-entropy run of the same network, recipe and seed, or None;
+            for cross-entropy itself always None.
+    """
+
+    runs: tuple[Run, ...]
+    baselines: tuple[Run | None, ...]
+
+    @property
+    def architecture(self) -> str:
+        """Of every run of the row."""
+        return self.runs[0].settings.architecture
+
+    @property
+    def label(self) -> str:
+        """Of the method of every run of the row."""
+        return self.runs[0].settings.label
+
+    @property
+    def miou(self) -> Spread | None:
+        """Over the seeds."""
+        return Spread.of(run.scores.miou for run in self.runs)
+
+    @property
+    def pixel_accuracy(self) -> Spread | None:
+        """Over the seeds."""
+        return Spread.of(run.scores.pixel_accuracy for run in self.runs)
+
+    @property
+    def pairs(self) -> tuple[tuple[Run, Run], ...]:
+        """Every run that has a baseline, with it."""
+        together = zip(self.runs, self.baselines, strict=True)
+        return tuple((run, base) for run, base in together if base is not None)
+
+    @property
+    def gain(self) -> Spread | None:
+        """MIoU minus that of the baseline, seed by seed; None without any baseline."""
+        return Spread.of(_difference(run.scores.miou, base.scores.miou) for run, base in self.pairs)
+
+    @property
+    def baseline_miou(self) -> Spread | None:
+        """Over the baselines there are."""
+        return Spread.of(base.scores.miou for base in self.baselines if base is not None)
+
+    def class_means(self) -> tuple[tuple[float | None, float | None, float | None], ...]:
+        """Of every class: mean IoU of the baselines, of the runs they belong to, and the gain."""
+        pairs = self.pairs
+        num_classes = len(self.runs[0].scores.iou)
+        return tuple(
+            (
+                _mean(base.scores.iou[k] for _, base in pairs),
+                _mean(run.scores.iou[k] for run, _ in pairs),
+                _mean(_difference(run.scores.iou[k], base.scores.iou[k]) for run, base in pairs),
+            )
+            for k in range(num_classes)
+        )
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[Row, ...]:
+    """Put runs equal but for the seed into one row, in the order of their first run."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        identity = json.dumps(run.settings.model_dump(mode="json", exclude={"seed"}))
+        groups.setdefault(identity, []).append(run)
+    return tuple(
+        Row(tuple(group), tuple(find_baseline(run, runs) for run in group))
+        for group in groups.values()
+    )
+
+
+def find_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The cross-entropy run equal in network, encoder weights, recipe and seed."""
+    if not run.settings.weights:
+        return None
+    same = ("architecture", "encoder_weights", "training", "seed")
+    for other in runs:
+        equal = all(getattr(other.settings, name) == getattr(run.settings, name) for name in same)
+        if equal and not other.settings.weights:
+            return other
+    return None
+
+
+def find_best(rows: Sequence[Row]) -> Row | None:
+    """The row of the highest mean mIoU."""
+    measured = [row for row in rows if row.miou is not None]
+    return max(measured, key=lambda row: row.miou.mean if row.miou else 0.0, default=None)
+
+
+def find_headline(rows: Sequence[Row]) -> Row | None:
+    """The best row that has a gain: what the page is about."""
+    return find_best([row for row in rows if row.gain is not None])
+
+
+def _difference(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    spread = Spread.of(values)
+    return None if spread is None else spread.mean

@@ -1,0 +1,126 @@
+"""Opens every file of a dataset once: sizes, truncation, label ids."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.datasets.errors import Finding
+from pipeline.datasets.index import (
+    ClassTable,
+    Sample,
+    decode_image,
+    decode_labels,
+    unknown_ids,
+)
+from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
+from pipeline.views import VOID
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What opening a dataset's files showed; usable where `findings` is empty."""
+
+    splits: dict[str, tuple[Sample, ...]]
+    most_classes: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _CheckedPair:
+    sample: Sample | None
+    num_classes: int
+    findings: tuple[Finding, ...]
+
+
+def check_listing(root: Path, listing: Listing, progress: Progress | None = None) -> Checked:
+    """Open every pair of a listing in a pool of threads (decoders release the interpreter lock)."""
+    check = partial(_check_pair, root, listing.classes)
+    total = sum(len(pairs) for pairs in listing.splits.values())
+    done = 0
+    checked: dict[str, list[_CheckedPair]] = {split: [] for split in listing.splits}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for split, pairs in listing.splits.items():
+            for result in pool.map(check, pairs):
+                checked[split].append(result)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    findings = [
+        finding for pairs in checked.values() for pair in pairs for finding in pair.findings
+    ]
+    return Checked(
+        splits={
+            split: tuple(pair.sample for pair in pairs if pair.sample)
+            for split, pairs in checked.items()
+        },
+        most_classes=max((pair.num_classes for pair in checked.get("train", [])), default=0),
+        findings=(*findings, *_unlabelled_splits(checked)),
+    )
+
+
+def _unlabelled_splits(checked: dict[str, list[_CheckedPair]]) -> list[Finding]:
+    return [
+        Finding(split, "split without labels", "a labelled pixel in some image", "only void")
+        for split, pairs in checked.items()
+        if split in REQUIRED_SPLITS
+        and pairs
+        and all(pair.sample and not pair.num_classes for pair in pairs)
+    ]
+
+
+def _check_pair(root: Path, classes: ClassTable, pair: Pair) -> _CheckedPair:
+    image, findings = _open(root, pair.image, decode_image)
+    ids, label_findings = _open(root, pair.labels, decode_labels)
+    findings += label_findings
+    num_classes = 0
+    if ids is not None:
+        if unknown := unknown_ids(ids, classes):
+            expected = f"one of {_ranges(classes)}"
+            findings.append(Finding(pair.labels, "label id outside the table", expected, unknown))
+        present = np.unique(classes.class_of_id()[ids])
+        num_classes = int((present != VOID).sum())
+    if image is not None and ids is not None and image.shape[:2] != ids.shape:
+        expected = f"{_size(image)} as {pair.image}"
+        findings.append(Finding(pair.labels, "size mismatch", expected, _size(ids)))
+    if findings or image is None:
+        return _CheckedPair(None, num_classes, tuple(findings))
+    sample = Sample(pair.key, pair.image, pair.labels, *image.shape[:2])
+    return _CheckedPair(sample, num_classes, ())
+
+
+def _open(
+    root: Path, name: str, decode: Callable[[Any], NDArray[np.uint8]]
+) -> tuple[NDArray[np.uint8] | None, list[Finding]]:
+    try:
+        content = (root / name).read_bytes()
+        with Image.open(io.BytesIO(content)) as file:
+            file.verify()  # checksums, which decoding alone does not look at
+        return decode(io.BytesIO(content)), []
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        reason = str(error) or type(error).__name__
+        return None, [Finding(name, "unreadable", "a whole image file", reason)]
+
+
+def _size(array: NDArray[np.uint8]) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _ranges(classes: ClassTable) -> str:
+    """The known ids as short text: `0-11, 255`."""
+    ids = np.flatnonzero(classes.known_ids())
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -1,0 +1,163 @@
+"""The index: what `prepare` writes down about a dataset, and the only way its pixels are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.datasets.errors import DatasetError, Finding
+from pipeline.views import VOID
+
+INDEX_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a dataset and the ids that stand for them in its label files."""
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    label_ids: tuple[int, ...]
+    void_ids: tuple[int, ...]
+
+    def known_ids(self) -> NDArray[np.bool_]:
+        """Which ids may occur in a label file: bool [256]."""
+        known = np.zeros(256, np.bool_)
+        known[[*self.label_ids, *self.void_ids]] = True
+        return known
+
+    def class_of_id(self) -> NDArray[np.uint8]:
+        """The class (0..K-1, or VOID) each id of a label file stands for: uint8 [256]."""
+        classes = np.full(256, VOID, np.uint8)
+        classes[list(self.label_ids)] = np.arange(len(self.label_ids))
+        return classes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its labels; paths are relative to the index's root."""
+
+    key: str
+    image: str
+    labels: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """A checked dataset: classes, and the samples of every split in the order of their keys."""
+
+    name: str
+    kind: str
+    root: str
+    fingerprint: str
+    classes: ClassTable
+    splits: Mapping[str, tuple[Sample, ...]]
+    most_classes: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of every class, by its number."""
+        return self.classes.names
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB 0..255 of every class, by its number."""
+        return self.classes.palette
+
+    @property
+    def num_classes(self) -> int:
+        """K, void not counted."""
+        return len(self.classes.names)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, the same bytes for the same index; readers see the old file or the new."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(
+            json.dumps({"version": INDEX_VERSION, **asdict(self)}, indent=1) + "\n"
+        )
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError: the file is of another version of this program.
+        """
+        raw = json.loads(path.read_text())
+        if raw.pop("version", None) != INDEX_VERSION:
+            raise ValueError(f"{path}: not an index of version {INDEX_VERSION}; run prepare again")
+        raw["classes"] = ClassTable(
+            **{key: _tuples(value) for key, value in raw["classes"].items()}
+        )
+        raw["splits"] = {
+            split: tuple(Sample(**sample) for sample in samples)
+            for split, samples in raw["splits"].items()
+        }
+        return cls(**raw)
+
+
+def read_image(index: Index, sample: Sample) -> NDArray[np.uint8]:
+    """Read a sample's image: RGB 0..255, uint8 [height, width, 3]."""
+    return decode_image(Path(index.root) / sample.image)
+
+
+def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
+    """Read a sample's labels: classes 0..K-1 and void = 255, uint8 [height, width].
+
+    Raises:
+        DatasetError: the file holds an id outside the class table, so it changed since `prepare`.
+    """
+    ids = decode_labels(Path(index.root) / sample.labels)
+    if unknown := unknown_ids(ids, index.classes):
+        finding = Finding(sample.labels, "label id outside the table", "ids of the table", unknown)
+        raise DatasetError(index.root, [finding], "The file changed: run prepare again.")
+    return index.classes.class_of_id()[ids]
+
+
+def decode_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Decode any 8-bit image file to RGB, uint8 [H, W, 3].
+
+    Raises:
+        ValueError: more than 8 bits a channel, which Pillow would clip rather than convert.
+    """
+    with Image.open(source) as file:
+        if file.mode.startswith(("I", "F")):
+            raise ValueError(f"8 bits a channel expected, Pillow mode {file.mode} found")
+        # Pillow warns about palettes with transparency unless they pass through RGBA.
+        whole = file.convert("RGBA") if "transparency" in file.info else file
+        return np.asarray(whole.convert("RGB"))
+
+
+def decode_labels(source: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Decode a greyscale or palette file to the ids it holds, uint8 [H, W].
+
+    Raises:
+        ValueError: a colour image, or more than 8 bits a pixel.
+    """
+    with Image.open(source) as file:
+        if file.mode not in ("L", "P", "1"):
+            raise ValueError(f"greyscale or palette ids expected, Pillow mode {file.mode} found")
+        return np.asarray(file).astype(np.uint8)
+
+
+def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:
+    """Name the ids that are not in the table with their pixels, or the empty string."""
+    counts = np.bincount(ids.ravel(), minlength=256)
+    unknown = np.flatnonzero((counts > 0) & ~classes.known_ids())
+    return ", ".join(f"{value} ({counts[value]} px)" for value in unknown)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

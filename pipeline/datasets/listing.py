@@ -1,0 +1,110 @@
+"""Which image file goes with which label file, by stem, and what the folders get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.datasets.errors import Finding
+from pipeline.datasets.index import ClassTable
+
+IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
+"""Left behind by file browsers, like every name with a leading dot."""
+REQUIRED_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image file and its label file, relative to the root, not yet opened."""
+
+    key: str
+    image: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a dataset's folders hold; `findings` is empty where nothing is wrong so far."""
+
+    classes: ClassTable
+    splits: Mapping[str, tuple[Pair, ...]]
+    findings: tuple[Finding, ...] = ()
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every entry of a folder in the order of names, without those of file browsers."""
+    names = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in names if path.name not in IGNORED)
+
+
+def pair_splits(root: Path, classes: ClassTable, folders: Mapping[str, tuple[str, str]]) -> Listing:
+    """Pair the files of every split by stem; a split other than train and val may be missing.
+
+    Args:
+        root: the dataset's folder.
+        classes: its class table, passed on.
+        folders: split -> (folder of images, folder of labels), relative to root.
+    """
+    splits: dict[str, tuple[Pair, ...]] = {}
+    findings: list[Finding] = []
+    for split, pair_of_folders in folders.items():
+        missing = [folder for folder in pair_of_folders if not (root / folder).is_dir()]
+        if len(missing) == 2 and split not in REQUIRED_SPLITS:
+            continue
+        findings += [Finding(folder, "missing folder", "a folder", "nothing") for folder in missing]
+        if not missing:
+            splits[split], found = _pair(root, split, *pair_of_folders)
+            findings += found
+    return Listing(classes, splits, tuple(findings))
+
+
+def _pair(
+    root: Path, split: str, image_folder: str, label_folder: str
+) -> tuple[tuple[Pair, ...], list[Finding]]:
+    images, image_findings = _by_stem(root, image_folder, "image")
+    labels, label_findings = _by_stem(root, label_folder, "labels")
+    findings = image_findings + label_findings
+    if not images:
+        findings.append(Finding(image_folder, "empty split", "at least one image", "none"))
+    for stem in images.keys() - labels.keys():
+        wanted = f"{label_folder}/{stem}.*"
+        findings.append(Finding(images[stem][0], "missing labels", wanted, "no such file"))
+    for stem in labels.keys() - images.keys():
+        wanted = f"{image_folder}/{stem}.*"
+        findings.append(Finding(labels[stem][0], "labels without image", wanted, "no such file"))
+    pairs = [
+        Pair(f"{split}/{stem}", image, label)
+        for stem in sorted(images.keys() & labels.keys())
+        for image, label in zip(images[stem], labels[stem], strict=False)
+    ]
+    return tuple(pairs), findings
+
+
+def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
+    """Files of a folder by stem, as paths relative to root, with findings for all others."""
+    files: dict[str, list[str]] = {}
+    findings = []
+    for path in list_files(root / folder):
+        name = f"{folder}/{path.name}"
+        if path.is_file() and path.suffix.lower() in _readable_suffixes():
+            files.setdefault(path.stem, []).append(name)
+        else:
+            expected = f"only files that hold {role}, by a suffix such as .png or .jpg"
+            found = "a folder" if path.is_dir() else f"suffix {path.suffix or '(none)'}"
+            findings.append(Finding(name, f"not {role}", expected, found))
+    findings += [
+        Finding(name, "duplicate key", f"one file {folder}/{stem}.*", f"{names[0]} too")
+        for stem, names in files.items()
+        for name in names[1:]
+    ]
+    return files, findings
+
+
+@cache
+def _readable_suffixes() -> frozenset[str]:
+    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in suffixes.items() if kind in Image.OPEN)

@@ -1,0 +1,53 @@
+"""Full-size predictions on a split, counted once each in one confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.network import predict
+from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+
+
+def evaluate(
+    network: nn.Module,
+    index: Index,
+    split: str,
+    device: torch.device,
+    precision: str,
+    progress: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Confusion matrix int64 [K, K] (rows: labels) of a network over a split at full size.
+
+    Args:
+        network: maps normalised images to an `Output`; put into eval mode.
+        index: of the dataset.
+        split: its name; every sample counts exactly once.
+        device: where the network is.
+        precision: float32 or bfloat16.
+        progress: called after each image.
+    """
+    network.eval()
+    num_classes = len(index.class_names)
+    total = np.zeros((num_classes, num_classes), dtype=np.int64)
+    for sample in index.splits[split]:
+        image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)
+        predictions = predict(network, image.to(device), precision)[0].cpu().numpy()
+        total += confusion_matrix(read_labels(index, sample), predictions, num_classes)
+        progress()
+    return total
+
+
+def summarise(confusion: np.ndarray) -> dict[str, object]:
+    """The figures of one confusion matrix, JSON-able; a class that never occurs has IoU None."""
+    return {
+        "miou": mean_iou(confusion),
+        "iou": [None if math.isnan(value) else float(value) for value in iou_per_class(confusion)],
+        "pixel_accuracy": pixel_accuracy(confusion),
+        "confusion": confusion.tolist(),
+    }

@@ -1,0 +1,202 @@
+"""The teacher's single pass: views and targets of every training image, unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import params
+from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.losses.embedding import embed
+from pipeline.network import STRIDE, normalise, precision_scope
+from pipeline.provenance import device_name, versions
+from pipeline.randomness import torch_generator
+from pipeline.regions import draw_pixels, region_centers
+from pipeline.stream import TABLE
+from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
+from pipeline.views import VOID, draw_view, nearest
+from store.encodings import find_encoding
+from store.schema import SCHEMA_VERSION, StoreSpec
+from store.writer import Writer
+
+
+def plan_store(
+    index: Index, settings: params.Store, teacher_sha256: str, device: torch.device
+) -> StoreSpec:
+    """Sizes and identity of the store that these settings lead to."""
+    crop, encodings = settings.crop, settings.encodings
+    identity: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": index.fingerprint,
+        "teacher": {
+            "architecture": ARCHITECTURE,
+            "sha256": teacher_sha256,
+            "preprocessing": PREPROCESSING,
+        },
+        "views": {
+            "num_views": settings.num_views,
+            "seed": settings.seed,
+            "samples_per_class": settings.samples_per_class,
+            **crop.model_dump(),
+        },
+        "encodings": encodings.model_dump(),
+        "precision": settings.precision,
+        "unit_size": settings.unit_size,
+    }
+    return StoreSpec(
+        identity=identity,
+        num_images=len(index.splits["train"]),
+        num_views=settings.num_views,
+        height=crop.height,
+        width=crop.width,
+        num_classes=len(index.class_names),
+        feature_channels=FEATURE_CHANNELS,
+        feature_height=crop.height // STRIDE,
+        feature_width=crop.width // STRIDE,
+        sample_slots=settings.samples_per_class * index.most_classes,
+        unit_size=settings.unit_size,
+        logits_encoding=find_encoding(encodings.logits),
+        features_encoding=find_encoding(encodings.features),
+        class_names=tuple(index.class_names),
+        provenance=_provenance(settings, device),
+    )
+
+
+def _provenance(settings: params.Store, device: torch.device) -> dict[str, Any]:
+    """Recorded, never part of the fingerprint: an upgrade must not orphan a store."""
+    return {
+        "device": device_name(device),
+        "threads": settings.threads,
+        "forward_batch": settings.forward_batch,
+        "versions": versions(),
+    }
+
+
+def extract(
+    index: Index,
+    teacher: nn.Module,
+    settings: params.Store,
+    writer: Writer,
+    device: torch.device,
+    progress: Callable[[int], bool] = lambda records: True,
+) -> bool:
+    """Write every unit that is still missing.
+
+    Args:
+        index: of the dataset; its training split is extracted.
+        teacher: in eval mode, on `device`.
+        settings: of the store.
+        writer: open on the store.
+        device: of the teacher.
+        progress: called with the records of each finished unit; returns False to stop there.
+
+    Returns:
+        Whether the store is complete.
+    """
+    torch.set_num_threads(settings.threads)
+    for unit in writer.missing_units():
+        records = writer.spec.unit_records(unit)
+        writer.write(unit, build_unit(index, teacher, settings, writer.spec, records, device))
+        if not progress(len(records)):
+            break
+    return not writer.missing_units()
+
+
+def build_unit(
+    index: Index,
+    teacher: nn.Module,
+    settings: params.Store,
+    spec: StoreSpec,
+    records: range,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """Every array of one unit's records, encoded, by schema name."""
+    arrays = draw_records(index, settings, records)
+    logits, features = forward_teacher(teacher, arrays["image"], settings, device)
+    grid_labels = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
+    labels = torch.from_numpy(grid_labels)
+    return {
+        **arrays,
+        **_encoded("logits", spec.logits_encoding, logits),
+        **_encoded("features", spec.features_encoding, features),
+        **_by_class(features, labels, settings, spec, records),
+    }
+
+
+def draw_records(index: Index, settings: params.Store, records: Sequence[int]) -> dict[str, np.ndarray]:
+    """Images, labels and the view table of some records: record n = view * num_images + image."""
+    samples = index.splits["train"]
+    rows: dict[str, list[Any]] = {}
+    for record in records:
+        view_index, place = divmod(record, len(samples))
+        sample = samples[place]
+        size = sample.height, sample.width
+        view = draw_view(settings.crop, settings.seed, sample.key, view_index, *size)
+        row = {
+            "image": view.image(read_image(index, sample)),
+            "labels": view.labels(read_labels(index, sample)),
+            "key": sample.key,
+            "view_index": view_index,
+            **{column: asdict(view)[column] for column in TABLE},
+        }
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+@torch.no_grad()
+def forward_teacher(
+    teacher: nn.Module, images: np.ndarray, settings: params.Store, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Logits and features, float32 on `device`, of uint8 images [n, 3, H, W].
+
+    Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
+    """
+    outputs = []
+    for first in range(0, len(images), settings.forward_batch):
+        batch = torch.from_numpy(images[first : first + settings.forward_batch]).to(device)
+        with precision_scope(device, settings.precision):
+            outputs.append(teacher(normalise(batch)))
+    # Contiguous, as the store gives them back, so that live and stored take the same code paths.
+    logits = torch.cat([output.logits.float() for output in outputs]).contiguous()
+    return logits, torch.cat([output.features.float() for output in outputs]).contiguous()
+
+
+def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
+    array = values.cpu().numpy()
+    return {name + suffix: part for suffix, part in encoding.encode(array).items()}
+
+
+def _by_class(
+    features: Tensor,
+    labels: Tensor,
+    settings: params.Store,
+    spec: StoreSpec,
+    records: range,
+) -> dict[str, np.ndarray]:
+    """Region centers, and pixel samples packed into the P slots of a record."""
+    embeddings = embed(features.cpu())
+    centers, pixels = region_centers(embeddings, labels, spec.num_classes)
+    samples = np.zeros((len(records), spec.sample_slots, spec.feature_channels), np.float16)
+    classes = np.full((len(records), spec.sample_slots), VOID, np.uint8)
+    for row, record in enumerate(records):
+        generator = torch_generator(settings.seed, "pixel_sample", record)
+        one = slice(row, row + 1)
+        draw = draw_pixels(
+            embeddings[one], labels[one], spec.num_classes, settings.samples_per_class, generator
+        )
+        found = draw.classes[0] != VOID
+        count = int(found.sum())
+        samples[row, :count] = draw.embeddings[0][found].numpy()
+        classes[row, :count] = draw.classes[0][found].numpy()
+    return {
+        "region_center": centers.numpy().astype(np.float16),
+        "region_pixels": pixels.numpy(),
+        "pixel_sample": samples,
+        "pixel_sample_class": classes,
+    }

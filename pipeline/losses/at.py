@@ -1,0 +1,29 @@
+"""AT: where the features are strong (Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928)."""
+
+from torch import Tensor
+
+from pipeline.losses.embedding import embed, work_dtype
+from pipeline.losses.mean import Mean
+
+
+def at(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:
+    """Sum (a_s - a_t)^2 over pixels, a = L2(vec(mean_c F^2)) of each image.
+
+    Args:
+        student_features: [B, Ds, h, w], any floating dtype.
+        teacher_features: [B, D, h, w], no gradient.
+        inside: bool [B, h, w], False = padding.
+    """
+    student = attention(power(student_features), inside)
+    teacher = attention(power(teacher_features.detach()), inside)
+    return Mean((student - teacher).square().sum(), inside.sum())
+
+
+def power(x: Tensor) -> Tensor:
+    """Mean square over channels: [B, C, h, w] to [B, h, w]."""
+    return x.to(work_dtype(x)).square().mean(1)
+
+
+def attention(power: Tensor, inside: Tensor) -> Tensor:
+    """L2-normalise each image's map over the pixels inside: [B, h, w] to [B, h*w], 0 in padding."""
+    return embed(power.where(inside, 0).flatten(1))

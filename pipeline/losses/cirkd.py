@@ -1,0 +1,100 @@
+"""CIRKD: relations between the pixels of different images (Yang et al., CVPR 2022)."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.losses.anchors import pick_anchors
+from pipeline.losses.embedding import pixel_embeddings
+from pipeline.losses.mean import Mean
+from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+from pipeline.queues import Contrast
+
+
+def minibatch_pixel(
+    student_features: Tensor,
+    teacher_features: Tensor,
+    inside: Tensor,
+    temperature: float = 0.1,
+    *,
+    num_anchors: int | None = None,
+    generator: torch.Generator | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Mean:
+    """Match the similarities between all pixels of every ordered pair of images.
+
+    1/B^2 sum_ij 1/A sum_a KL(softmax(St_ij[a] / tau) || softmax(Ss_ij[a] / tau)), S_ij = f_i f_j^T,
+    i = j included, where no pixel is padding; padding is inert as row and as column.
+
+    Args:
+        student_features: [B, Ds, h, w], any floating dtype; normalised here.
+        teacher_features: [B, D, h, w], no gradient; normalised here.
+        inside: bool [B, h, w], False = padding.
+        temperature: tau.
+        num_anchors: draw that many rows of the batch instead of all; unbiased.
+        generator: the source of chance, needed with `num_anchors`.
+        block_bytes: see `similarity_kl`.
+    """
+    student, teacher = pixel_embeddings(student_features), pixel_embeddings(teacher_features)
+    columns = inside.flatten(1)
+    anchors = pick_anchors(student, teacher, columns, num_anchors, generator)
+    return similarity_kl(
+        anchors.student,
+        anchors.teacher,
+        student,
+        teacher,
+        temperature=temperature,
+        rows=anchors.rows,
+        columns=columns,
+        block_bytes=block_bytes,
+    )
+
+
+def memory(
+    student_embedding: Tensor,
+    teacher_features: Tensor,
+    anchors: Tensor,
+    contrast: Contrast,
+    temperature: float = 0.1,
+    *,
+    num_anchors: int | None = None,
+    generator: torch.Generator | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Mean:
+    """Match the similarities of pixels to embeddings of other images, pixels or regions.
+
+    1/A sum_a KL(softmax(t_a V^T / tau) || softmax(s_a V^T / tau)), the same V for both.
+
+    Args:
+        student_embedding: [B, D, h, w] features after the projector; normalised here.
+        teacher_features: [B, D, h, w], no gradient; normalised here.
+        anchors: bool [B, h, w], True = takes part as row (neither padding nor void).
+        contrast: [m, D] teacher embeddings from a queue, with the columns that are usable.
+        temperature: tau.
+        num_anchors: draw that many rows of the batch instead of all; unbiased.
+        generator: the source of chance, needed with `num_anchors`.
+        block_bytes: see `similarity_kl`.
+    """
+    student, teacher = pixel_embeddings(student_embedding), pixel_embeddings(teacher_features)
+    rows = pick_anchors(student, teacher, anchors.flatten(1), num_anchors, generator)
+    return similarity_kl(
+        rows.student,
+        rows.teacher,
+        contrast.embeddings,
+        contrast.embeddings,
+        temperature=temperature,
+        rows=rows.rows,
+        columns=contrast.usable,
+        block_bytes=block_bytes,
+    )
+
+
+class Projector(nn.Sequential):
+    """Map student features [B, Ds, h, w] to the teacher's channels [B, D, h, w] for the memory."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 1),
+        )

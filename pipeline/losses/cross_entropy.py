@@ -1,0 +1,21 @@
+"""The task: per-pixel cross-entropy against the labels."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.losses.mean import Mean
+
+VOID = 255
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Mean:
+    """Sum -log softmax(logits)[label] over labelled pixels; void pixels are inert.
+
+    Args:
+        logits: [B, K, H, W], any floating dtype, at the labels' size.
+        labels: uint8 [B, H, W] in 0..K-1, 255 = void.
+    """
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    total = F.cross_entropy(logits, labels.long(), ignore_index=VOID, reduction="sum")
+    return Mean(total, (labels != VOID).sum())

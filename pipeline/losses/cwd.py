@@ -1,0 +1,37 @@
+"""CWD: where in the image each channel looks (Shu et al., ICCV 2021, arXiv 2011.13256)."""
+
+import torch
+from torch import Tensor
+
+from pipeline.losses.embedding import work_dtype
+from pipeline.losses.mean import Mean
+
+
+def cwd(student: Tensor, teacher: Tensor, inside: Tensor, temperature: float = 4.0) -> Mean:
+    """Sum T^2 * KL(softmax_p(t_c / T) || softmax_p(s_c / T)) over images and channels c.
+
+    The softmax runs over the pixels p inside the image. For logits, and for features of equal
+    channel number (put a 1x1 convolution before it where they differ).
+
+    Args:
+        student: [B, C, h, w], any floating dtype.
+        teacher: [B, C, h, w], no gradient.
+        inside: bool [B, h, w], False = padding; an image of padding alone does not count.
+        temperature: T > 0.
+    """
+    log_student = spatial_log_softmax(student, inside, temperature)
+    log_teacher = spatial_log_softmax(teacher.detach(), inside, temperature)
+    kl = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+    counted = inside.flatten(1).any(1)
+    total = temperature**2 * kl.where(counted[:, None], 0).sum()
+    return Mean(total, student.shape[1] * counted.sum())
+
+
+def spatial_log_softmax(x: Tensor, inside: Tensor, temperature: float) -> Tensor:
+    """Log-softmax of `x / temperature` over the pixels inside: [B, C, h, w] to [B, C, h*w].
+
+    Padding gets a log-probability that is finite and whose exponential is 0.
+    """
+    x = x.to(work_dtype(x)) / temperature
+    lowest = torch.finfo(x.dtype).min / 4
+    return x.where(inside.unsqueeze(1), lowest).flatten(2).log_softmax(-1)

@@ -1,0 +1,75 @@
+"""DSD: double similarity, of pixels between layers and of classes (Feng et al., TIP 2021)."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from pipeline.losses.at import attention
+from pipeline.losses.cwd import spatial_log_softmax
+from pipeline.losses.embedding import embed
+from pipeline.losses.mean import Mean
+from pipeline.losses.pooling import mean_pool
+
+
+def csd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    inside: Tensor,
+    temperature: float = 4.0,
+    *,
+    pool_size: int = 2,
+) -> Mean:
+    """Sum (C_s - C_t)^2 over class pairs of each image, C = P P^T.
+
+    P [K, cells] are the softmaxes over cells of the mean-pooled logits / temperature.
+
+    Args:
+        student_logits: [B, K, h, w], any floating dtype.
+        teacher_logits: [B, K, h, w], no gradient.
+        inside: bool [B, h, w], False = padding; an image of padding alone does not count.
+        temperature: divides the logits, > 0.
+        pool_size: edge of a cell in pixels.
+    """
+    student = _correlations(student_logits, inside, temperature, pool_size)
+    teacher = _correlations(teacher_logits.detach(), inside, temperature, pool_size)
+    counted = inside.flatten(1).any(1)
+    square = (student - teacher).square().where(counted[:, None, None], 0)
+    return Mean(square.sum(), student_logits.shape[1] ** 2 * counted.sum())
+
+
+def _correlations(logits: Tensor, inside: Tensor, temperature: float, pool_size: int) -> Tensor:
+    pooled, cells = mean_pool(logits, inside, pool_size)
+    probabilities = spatial_log_softmax(pooled, cells, temperature).exp()
+    with torch.autocast(logits.device.type, enabled=False):
+        return probabilities @ probabilities.mT
+
+
+def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], inside: Tensor) -> Mean:
+    """Sum mean_mn (r_s - r_t)^2 over pixels, r_mn = L2(a_n - a_m) for each pair of layers.
+
+    a = L2(vec(power)) of each image; the layers are auxiliary logits, features and logits.
+
+    Args:
+        student_powers: of each layer, mean squares over channels [B, h, w] (`at.power`).
+        teacher_powers: the same, no gradient; a map that is normalised already serves as well.
+        inside: bool [B, h, w], False = padding.
+
+    Raises:
+        ValueError: fewer than two layers, or not as many of both.
+    """
+    if len(student_powers) != len(teacher_powers) or len(student_powers) < 2:
+        raise ValueError(
+            "psd: expected the same two or more layers of both networks, found "
+            f"{len(student_powers)} of the student and {len(teacher_powers)} of the teacher"
+        )
+    student = _residuals(student_powers, inside)
+    teacher = _residuals([power.detach() for power in teacher_powers], inside)
+    return Mean((student - teacher).square().mean(0).sum(), inside.sum())
+
+
+def _residuals(powers: Sequence[Tensor], inside: Tensor) -> Tensor:
+    """[pairs of layers, B, h*w]."""
+    maps = [attention(power, inside) for power in powers]
+    return torch.stack([embed(later - earlier) for earlier, later in combinations(maps, 2)])

@@ -1,0 +1,27 @@
+"""FitNet: the teacher's features themselves (Romero et al., ICLR 2015, arXiv 1412.6550)."""
+
+from torch import Tensor, nn
+
+from pipeline.losses.embedding import work_dtype
+from pipeline.losses.mean import Mean
+
+
+def fitnet(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:
+    """Sum (W F_s - F_t)^2 over channels and pixels inside the image.
+
+    Args:
+        student_features: [B, D, h, w] after the adapter W, any floating dtype.
+        teacher_features: [B, D, h, w], no gradient.
+        inside: bool [B, h, w], False = padding.
+    """
+    dtype = work_dtype(student_features)
+    difference = student_features.to(dtype) - teacher_features.detach().to(dtype)
+    square = difference.where(inside.unsqueeze(1), 0).square()
+    return Mean(square.sum(), student_features.shape[1] * inside.sum())
+
+
+class Adapter(nn.Conv2d):
+    """W: a 1x1 convolution from the student's channels to the teacher's."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)

@@ -1,0 +1,31 @@
+"""Logits distillation, pixel by pixel."""
+
+from torch import Tensor
+
+from pipeline.losses.mean import Mean
+
+
+def kd(
+    student_logits: Tensor, teacher_logits: Tensor, inside: Tensor, temperature: float = 1.0
+) -> Mean:
+    """Sum T^2 * KL(softmax(z_t / T) || softmax(z_s / T)) over the pixels inside the image.
+
+    Source: Hinton et al., arXiv 1503.02531, per pixel as in Yang et al., CVPR 2022.
+
+    Args:
+        student_logits: [B, K, h, w], any floating dtype.
+        teacher_logits: [B, K, h, w], no gradient.
+        inside: bool [B, h, w], False = padding.
+        temperature: T > 0.
+    """
+    student = log_softmax(student_logits, temperature)
+    teacher = log_softmax(teacher_logits.detach(), temperature)
+    kl = (teacher.exp() * (teacher - student)).sum(1)
+    return Mean(temperature**2 * kl.where(inside, 0).sum(), inside.sum())
+
+
+def log_softmax(logits: Tensor, temperature: float, dim: int = 1) -> Tensor:
+    """Log-softmax of `logits / temperature`, in float32 at least."""
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    return (logits / temperature).log_softmax(dim)

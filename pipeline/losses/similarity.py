@@ -1,0 +1,251 @@
+"""Similarity KL, the one kernel under every relational term: exact, and never an n x m matrix."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pipeline.losses.embedding import work_dtype
+from pipeline.losses.mean import Mean
+
+BLOCK_BYTES = 32 * 2**20
+_NUM_BUFFERS = 3
+
+
+@torch.compiler.disable
+def similarity_kl(
+    student: Tensor,
+    teacher: Tensor,
+    student_contrast: Tensor,
+    teacher_contrast: Tensor,
+    *,
+    temperature: float,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Mean:
+    """Compare the similarities of student rows to a contrast set with those of the teacher.
+
+    sum_a KL(softmax(t_a Vt^T / temperature) || softmax(s_a Vs^T / temperature)), with a softmax
+    and a sum per set of contrast embeddings. Gradients reach `student` and `student_contrast`.
+    Autocast applies to the products alone: softmax and sums are float32 (float64 for float64).
+    Source: Yang et al., CVPR 2022, equations of the pixel-to-pixel and pixel-to-region terms.
+
+    Args:
+        student: [n, D] rows.
+        teacher: [n, D2] rows, no gradient.
+        student_contrast: [m, D], or [J, m, D] for J sets.
+        teacher_contrast: [m, D2] or [J, m, D2], no gradient.
+        temperature: divides the similarities, > 0.
+        rows: bool [n], True = takes part; default all.
+        columns: bool [m] or [J, m], True = takes part; default all.
+        block_bytes: the most memory of the row blocks' buffers.
+
+    Returns:
+        The sum over rows and sets, and the rows that take part times the sets that have a column.
+
+    Raises:
+        ValueError: shapes that do not match, or a temperature that is not positive.
+    """
+    if student_contrast.dim() == 2:
+        student_contrast, teacher_contrast = student_contrast[None], teacher_contrast[None]
+        columns = None if columns is None else columns[None]
+    _check(student, teacher, student_contrast, teacher_contrast, rows, columns, temperature)
+    num_rows = torch.tensor(len(student), device=student.device) if rows is None else rows.sum()
+    num_sets = len(student_contrast) if columns is None else columns.any(1).sum()
+    if rows is not None:
+        student, teacher, rows = _drop(student, teacher, rows, dim=0)
+    if columns is not None:
+        student_contrast, teacher_contrast, columns = _drop(
+            student_contrast, teacher_contrast, columns, dim=1
+        )
+    settings = _Settings(1 / temperature, _product_dtype(student), block_bytes)
+    total = _SimilarityKL.apply(
+        student, student_contrast, teacher.detach(), teacher_contrast.detach(), rows, columns,
+        settings,
+    )  # fmt: skip
+    return Mean(total, num_sets * num_rows)
+
+
+class _Settings(NamedTuple):
+    scale: float
+    product_dtype: torch.dtype
+    block_bytes: int
+
+
+class _Blocks(NamedTuple):
+    """Views of the working memory for one block of rows against one set: [r, m] each."""
+
+    student: Tensor
+    teacher: Tensor
+    difference: Tensor
+
+
+class _SimilarityKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        contrast: Tensor,
+        teacher: Tensor,
+        teacher_contrast: Tensor,
+        rows: Tensor | None,
+        columns: Tensor | None,
+        settings: _Settings,
+    ) -> Tensor:
+        """Walk row blocks; value and unit gradients come from the same pass."""
+        ctx.dtypes = student.dtype, contrast.dtype
+        dtype = work_dtype(student)
+        with torch.autocast(student.device.type, enabled=False):
+            student, contrast, teacher, teacher_contrast = (
+                x.to(settings.product_dtype) for x in (student, contrast, teacher, teacher_contrast)
+            )
+            grads = [
+                torch.zeros(x.shape, dtype=dtype, device=x.device) if needed else None
+                for x, needed in zip((student, contrast), ctx.needs_input_grad, strict=False)
+            ]
+            total = student.new_zeros((), dtype=torch.float64)
+            for block, buffers in _walk(student, contrast, dtype, settings.block_bytes):
+                keep = None if rows is None else rows[block]
+                for j in range(len(contrast)):
+                    _similarities(student[block], contrast[j], settings.scale, buffers.student)
+                    _similarities(
+                        teacher[block], teacher_contrast[j], settings.scale, buffers.teacher
+                    )
+                    masked = None if columns is None else ~columns[j]
+                    total += _kl_and_slope(buffers, masked, keep, settings.scale)
+                    if grads[0] is not None:
+                        _add_product(grads[0][block], buffers.student, contrast[j])
+                    if grads[1] is not None:
+                        _add_product(grads[1][j], buffers.student.mT, student[block])
+        ctx.save_for_backward(*grads)
+        return total.to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients that the forward pass left."""
+        grads = (
+            None if grad is None else (grad * grad_total).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return (*grads, None, None, None, None, None)
+
+
+def _walk(
+    student: Tensor, contrast: Tensor, dtype: torch.dtype, block_bytes: int
+) -> Iterator[tuple[slice, _Blocks]]:
+    num_rows, num_columns = len(student), contrast.shape[1]
+    if num_rows == 0 or num_columns == 0:
+        return
+    row_bytes = _NUM_BUFFERS * num_columns * dtype.itemsize
+    num_blocks = math.ceil(num_rows / max(1, block_bytes // row_bytes))
+    block_rows = math.ceil(num_rows / num_blocks)
+    memory = student.new_empty((_NUM_BUFFERS, block_rows, num_columns), dtype=dtype)
+    for start in range(0, num_rows, block_rows):
+        stop = min(start + block_rows, num_rows)
+        yield slice(start, stop), _Blocks(*memory[:, : stop - start])
+
+
+def _similarities(rows: Tensor, contrast: Tensor, scale: float, out: Tensor) -> None:
+    if rows.dtype == out.dtype:
+        torch.addmm(out, rows, contrast.mT, beta=0, alpha=scale, out=out)
+    else:
+        out.copy_(rows @ contrast.mT).mul_(scale)
+
+
+def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    if right.dtype == out.dtype:
+        out.addmm_(left, right)
+    else:
+        out += left.to(right.dtype) @ right
+
+
+def _kl_and_slope(
+    buffers: _Blocks, masked: Tensor | None, keep: Tensor | None, scale: float
+) -> Tensor:
+    """Sum the rows' KL, and turn `buffers.student` from logits into the slope of that sum.
+
+    The slope is with respect to the unscaled similarities: scale * (softmax(s) - softmax(t)).
+    """
+    student, teacher, difference = buffers
+    if masked is not None:
+        # Finite, so that a row without any column gives two equal uniform rows and no NaN.
+        lowest = torch.finfo(student.dtype).min / 4
+        student.masked_fill_(masked, lowest)
+        teacher.masked_fill_(masked, lowest)
+    for logits in (student, teacher):
+        logits.sub_(logits.amax(1, keepdim=True))
+    torch.sub(teacher, student, out=difference)
+    student_sum = student.exp_().sum(1, keepdim=True)
+    teacher_sum = teacher.exp_().sum(1, keepdim=True)
+    # One number a row: float64 costs nothing here and keeps the rounding of log Z out of the KL.
+    kl = difference.mul_(teacher).sum(1, keepdim=True).double() / teacher_sum
+    kl += student_sum.double().log() - teacher_sum.double().log()
+    slope_scale = scale / student_sum
+    if keep is not None:
+        kl.masked_fill_(~keep[:, None], 0)
+        slope_scale.masked_fill_(~keep[:, None], 0)
+    # In this order equal logits give a slope of exactly zero.
+    student.addcmul_(teacher, student_sum / teacher_sum, value=-1).mul_(slope_scale)
+    return kl.sum()
+
+
+def _drop(
+    student: Tensor, teacher: Tensor, mask: Tensor, dim: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Make masked embeddings inert: leave them out where that needs no sync, else zero them.
+
+    Zeroed embeddings still need the mask; it comes back as None where they were left out.
+    """
+    if not _can_leave_out(mask):
+        zeroed = ~mask[..., None]
+        return student.masked_fill(zeroed, 0), teacher.masked_fill(zeroed, 0), mask
+    kept = mask.flatten().nonzero().flatten()
+    if len(kept) == mask.numel():
+        return student, teacher, None
+    return student.index_select(dim, kept), teacher.index_select(dim, kept), None
+
+
+def _can_leave_out(mask: Tensor) -> bool:
+    return mask.device.type == "cpu" and (mask.dim() == 1 or len(mask) == 1)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return work_dtype(x)
+
+
+def _check(
+    student: Tensor,
+    teacher: Tensor,
+    contrast: Tensor,
+    teacher_contrast: Tensor,
+    rows: Tensor | None,
+    columns: Tensor | None,
+    temperature: float,
+) -> None:
+    if not temperature > 0:
+        raise ValueError(f"similarity_kl: temperature must be > 0, found {temperature}")
+    found = {
+        "student and teacher rows": (student.shape[:-1], teacher.shape[:-1]),
+        "student and teacher contrast": (contrast.shape[:-1], teacher_contrast.shape[:-1]),
+        "student rows' and contrast's channels": (student.shape[-1:], contrast.shape[-1:]),
+        "teacher rows' and contrast's channels": (teacher.shape[-1:], teacher_contrast.shape[-1:]),
+        "rows and their mask": (
+            student.shape[:-1],
+            student.shape[:-1] if rows is None else rows.shape,
+        ),
+        "columns and their mask": (
+            contrast.shape[:-1],
+            contrast.shape[:-1] if columns is None else columns.shape,
+        ),
+    }
+    for what, (left, right) in found.items():
+        if left != right:
+            raise ValueError(f"similarity_kl: {what} differ: {tuple(left)} and {tuple(right)}")

@@ -1,0 +1,110 @@
+"""The two queues of a run: filled from the store before step 1, moved on by every batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.losses.embedding import embed
+from pipeline.params import Distillation
+from pipeline.queues import Contrast, Queue
+from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.regions import draw_pixels
+from pipeline.stream import Batch
+from pipeline.views import VOID
+from store.reader import Reader
+from store.schema import StoreSpec
+
+
+class Memory:
+    """Class-aware FIFO queues of teacher pixel and region embeddings.
+
+    Only teacher embeddings enter, so entries never go stale and a precomputed store can fill both
+    queues before the first step. A step samples first and pushes after, so that no anchor meets
+    itself.
+
+    Args:
+        spec: of the store; K classes, D channels.
+        settings: queue sizes, contrast sizes, V.
+        seed: of the run.
+        device: where the queues live.
+    """
+
+    def __init__(
+        self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
+    ) -> None:
+        num_classes, channels = spec.num_classes, spec.feature_channels
+        self._num_classes, self._settings, self._seed = num_classes, settings, seed
+        self._pixels = Queue(num_classes, settings.pixel_queue, channels, device=device)
+        self._regions = Queue(num_classes, settings.region_queue, channels, device=device)
+        self._generator = torch_generator(seed, "memory", device=device)
+
+    def fill(self, reader: Reader) -> None:
+        """Push every stored center and pixel sample, units in an order drawn from the seed."""
+        spec = reader.spec
+        chance = np.random.default_rng(seed_sequence(self._seed, "fill"))
+        for unit in chance.permutation(spec.num_units):
+            records = np.array(spec.unit_records(int(unit)))
+            arrays = {
+                name: torch.from_numpy(array)
+                for name, array in reader.read(records, _FILL_ARRAYS).items()
+            }
+            numbers = torch.from_numpy(records)
+            self._push_regions(arrays["region_center"], arrays["region_pixels"], numbers)
+            self._push(self._pixels, arrays["pixel_sample"], arrays["pixel_sample_class"], numbers)
+
+    def pixel_contrast(self, batch: Batch) -> Contrast:
+        """Sample the pixel queue, class-balanced; the batch's own records are not usable."""
+        return self._sample(self._pixels, self._settings.pixel_contrast, batch)
+
+    def region_contrast(self, batch: Batch) -> Contrast:
+        """Sample the region queue, class-balanced; the batch's own records are not usable."""
+        return self._sample(self._regions, self._settings.region_contrast, batch)
+
+    def push(self, batch: Batch) -> None:
+        """Enqueue the batch's centers and V fresh draws per class and image."""
+        assert batch.targets is not None, "memory needs a teacher's targets"
+        targets = batch.targets
+        self._push_regions(targets.region_center, targets.region_pixels, batch.record)
+        draw = draw_pixels(
+            embed(targets.features),
+            batch.grid_labels,
+            self._num_classes,
+            self._settings.pixels_per_class,
+            self._generator,
+        )
+        self._push(self._pixels, draw.embeddings, draw.classes, batch.record)
+
+    def state_dict(self) -> dict[str, object]:
+        """Both queues and the chance they draw from."""
+        return {
+            "pixels": self._pixels.state_dict(),
+            "regions": self._regions.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on from a saved state."""
+        self._pixels.load_state_dict(state["pixels"])  # type: ignore[arg-type]
+        self._regions.load_state_dict(state["regions"])  # type: ignore[arg-type]
+        self._generator.set_state(state["generator"].cpu())  # type: ignore[attr-defined]
+
+    def _sample(self, queue: Queue, wanted: int, batch: Batch) -> Contrast:
+        # The paper's K * (wanted // K + 1): 4096 becomes 4104 for 19 classes.
+        per_class = wanted // self._num_classes + 1
+        return queue.sample(per_class, self._generator, batch.record)
+
+    def _push_regions(self, centers: Tensor, pixels: Tensor, records: Tensor) -> None:
+        classes = torch.arange(self._num_classes, device=centers.device)
+        present = torch.where(pixels > 0, classes, VOID)
+        self._push(self._regions, centers, present, records)
+
+    @staticmethod
+    def _push(queue: Queue, embeddings: Tensor, classes: Tensor, records: Tensor) -> None:
+        """Push [B, M, D] embeddings with their classes [B, M] and record numbers [B]."""
+        numbers = records.unsqueeze(1).expand(classes.shape)
+        queue.push(embeddings.flatten(0, 1), classes.flatten().long(), numbers.flatten())
+
+
+_FILL_ARRAYS = ("region_center", "region_pixels", "pixel_sample", "pixel_sample_class")

@@ -1,0 +1,71 @@
+"""What teacher and students share: input, output, precision, upsampling, prediction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.views import MEAN, STD
+
+STRIDE = 8
+
+
+class Output(NamedTuple):
+    """What a segmentation network says at output stride 8, before any upsampling.
+
+    Attributes:
+        logits: [B, K, h, w], before softmax.
+        features: [B, D, h, w], the layer before the classifier.
+        auxiliary: [B, K, h, w] logits of the auxiliary head in training, else None.
+    """
+
+    logits: Tensor
+    features: Tensor
+    auxiliary: Tensor | None
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Map RGB uint8 [B, 3, H, W] to float32, zero mean and unit deviation over ImageNet."""
+    mean = torch.tensor(MEAN, device=image.device).view(3, 1, 1) * 255
+    std = torch.tensor(STD, device=image.device).view(3, 1, 1) * 255
+    return ((image.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear to `size` (align_corners=False), the one rule for teacher and students."""
+    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+@contextlib.contextmanager
+def precision_scope(device: torch.device, precision: str) -> Iterator[None]:
+    """Run a forward pass in float32, or with bfloat16 autocast."""
+    enabled = precision == "bfloat16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+        yield
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, image: Tensor, precision: str) -> Tensor:
+    """Class of every pixel of full-size images.
+
+    Args:
+        network: in eval mode; maps normalised images to an `Output`.
+        image: uint8 RGB [B, 3, H, W], any size; padded to a multiple of 8 and cropped back.
+        precision: float32 or bfloat16.
+
+    Returns:
+        uint8 [B, H, W].
+    """
+    height, width = image.shape[-2:]
+    normalised = normalise(image)
+    padding = (0, -width % STRIDE, 0, -height % STRIDE)
+    padded = functional.pad(normalised, padding)
+    with precision_scope(image.device, precision):
+        logits = network(padded).logits
+    full = upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
+    return full[..., :height, :width].argmax(dim=1).to(torch.uint8)

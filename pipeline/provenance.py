@@ -1,0 +1,30 @@
+"""What a run was made with: recorded beside results, never part of a fingerprint."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from importlib.metadata import version
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "zarr", "numcodecs", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: a GPU's name, or the processor's with its thread count."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak of this process: allocated GPU memory, or resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

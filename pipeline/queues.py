@@ -1,0 +1,143 @@
+"""Class-aware FIFO queues of teacher embeddings, the memory that pixels are contrasted with."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+VOID = 255
+NO_RECORD = -1
+
+
+class Contrast(NamedTuple):
+    """Embeddings drawn for one step.
+
+    Attributes:
+        embeddings: [m, D], float32 whatever the storage.
+        usable: bool [m], False = an unfilled slot or one of an excluded record.
+        classes: int64 [m].
+    """
+
+    embeddings: Tensor
+    usable: Tensor
+    classes: Tensor
+
+
+class Queue:
+    """The newest `capacity` embeddings of each class, each with its record's number.
+
+    Nothing in `push` and `sample` depends on values on the host: shapes are fixed, entries that
+    are not to be stored are written to one dummy slot after the last.
+
+    Args:
+        num_classes: K.
+        capacity: slots of one class.
+        dim: channels D of an embedding.
+        device: where the slots live.
+        dtype: how they are stored, e.g. torch.bfloat16 for half the memory.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        capacity: int,
+        dim: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.num_classes, self.capacity, self.dim = num_classes, capacity, dim
+        self.device = torch.device(device)
+        num_slots = num_classes * capacity
+        self._embeddings = torch.zeros(num_slots + 1, dim, dtype=dtype, device=device)
+        self._records = torch.full((num_slots + 1,), NO_RECORD, device=device)
+        self._num_pushed = torch.zeros(num_classes, dtype=torch.int64, device=device)
+
+    @property
+    def num_filled(self) -> Tensor:
+        """Slots of each class that hold an embedding, int64 [K]."""
+        return self._num_pushed.clamp_max(self.capacity)
+
+    def push(self, embeddings: Tensor, classes: Tensor, records: Tensor) -> None:
+        """Append entries in their order; the oldest of a full class are overwritten.
+
+        Args:
+            embeddings: [M, D], detached here.
+            classes: integer [M] in 0..K-1; 255 = nothing to store.
+            records: int64 [M], the record that each embedding comes from.
+        """
+        member = classes[:, None].long() == torch.arange(self.num_classes, device=self.device)
+        arrived = member.sum(0)
+        order = ((member.cumsum(0) - 1) * member).sum(1)
+        owner = member.long().argmax(1)
+        newest = order >= arrived[owner] - self.capacity
+        slot = owner * self.capacity + (self._num_pushed[owner] + order) % self.capacity
+        slot = torch.where(member.any(1) & newest, slot, len(self._records) - 1)
+        self._embeddings[slot] = embeddings.detach().to(self._embeddings.dtype)
+        self._records[slot] = records
+        self._num_pushed += arrived
+
+    def sample(
+        self, per_class: int, generator: torch.Generator, exclude_records: Tensor | None = None
+    ) -> Contrast:
+        """Draw `per_class` slots of each class without replacement, filled ones first.
+
+        Args:
+            per_class: at most the capacity.
+            generator: the source of chance, on any device.
+            exclude_records: int64 [B], records whose slots are not usable (the batch's own).
+
+        Returns:
+            K * per_class embeddings, class by class.
+
+        Raises:
+            ValueError: more per class than there are slots.
+        """
+        if per_class > self.capacity:
+            raise ValueError(
+                f"Queue.sample: {per_class} per class from {self.capacity} slots; "
+                "lower the number drawn or raise the queue's capacity"
+            )
+        drawn = self._draw(per_class, generator)
+        first = torch.arange(self.num_classes, device=self.device)[:, None] * self.capacity
+        slot = (first + drawn).flatten()
+        usable = (drawn < self.num_filled[:, None]).flatten()
+        if exclude_records is not None:
+            usable &= (self._records[slot][:, None] != exclude_records).all(1)
+        classes = torch.arange(self.num_classes, device=self.device).repeat_interleave(per_class)
+        return Contrast(self._embeddings[slot].float(), usable, classes)
+
+    def _draw(self, per_class: int, generator: torch.Generator) -> Tensor:
+        keys = torch.rand(
+            (self.num_classes, self.capacity),
+            generator=generator,
+            device=generator.device,
+            dtype=torch.float64,
+        ).to(self.device)
+        unfilled = torch.arange(self.capacity, device=self.device) >= self.num_filled[:, None]
+        return keys.masked_fill_(unfilled, -1).topk(per_class, sorted=False).indices
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of everything that the next `push` and `sample` depend on."""
+        return {name: tensor.clone() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue bit for bit where `state_dict` was taken.
+
+        Raises:
+            ValueError: a state of other names, shapes or dtypes.
+        """
+        own = self._state()
+        found = {name: (tuple(x.shape), x.dtype) for name, x in state.items()}
+        expected = {name: (tuple(x.shape), x.dtype) for name, x in own.items()}
+        if found != expected:
+            raise ValueError(f"Queue.load_state_dict: expected {expected}, found {found}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _state(self) -> dict[str, Tensor]:
+        return {
+            "embeddings": self._embeddings[:-1],
+            "records": self._records[:-1],
+            "num_pushed": self._num_pushed,
+        }

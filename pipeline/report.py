@@ -1,0 +1,113 @@
+"""Everything measured for one profile, on one self-contained page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from ruamel.yaml import YAML
+
+from pipeline import wording
+from pipeline.comparison import find_best, find_headline, group_runs
+from pipeline.figures import TEACHER_COLOUR, series_colour
+from pipeline.results import Results, Run
+from pipeline.route_picture import draw_route
+from pipeline.samples import Shown
+from pipeline.sections import (
+    FIRST_WITHOUT_TEACHER,
+    class_panels,
+    curve_panels,
+    main_arrays,
+    route_boxes,
+    sample_strip,
+    stage_costs,
+)
+
+MOST_SHOWN = 6
+"""Students whose predictions are shown: the page must stay small."""
+
+
+def build_page(results: Results, shown: Sequence[Shown]) -> str:
+    """Render the page, the same text for the same results.
+
+    Args:
+        results: of the profile.
+        shown: validation samples as the teacher and the runs of `choose_shown` see them.
+    """
+    rows = group_runs(results.runs)
+    colours = {run.name: series_colour(place) for place, run in enumerate(results.runs)}
+    boxes = route_boxes(results, rows)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            results=results,
+            rows=rows,
+            best=find_best(rows),
+            headline=wording.headline(rows, results.teacher_scores.miou),
+            caveat=wording.caveat(rows),
+            routes=[
+                Markup(draw_route(boxes, FIRST_WITHOUT_TEACHER, across)) for across in (True, False)
+            ],
+            colours=colours,
+            teacher_colour=TEACHER_COLOUR,
+            classes=class_panels(results, rows, colours),
+            curves=curve_panels(results.runs, colours),
+            strips=[sample_strip(results.index.palette, one) for one in shown],
+            costs=stage_costs(results),
+            arrays=main_arrays(results.store.arrays),
+            environments=_environments(results.runs),
+            params_yaml=_as_yaml(results.params.model_dump(mode="json")),
+        )
+    )
+
+
+def choose_shown(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Runs whose predictions are shown: one of each row, the headline's pair before all others."""
+    rows = group_runs(runs)
+    headline = find_headline(rows)
+    pair = list(headline.pairs[0]) if headline is not None else []
+    order = pair + [row.runs[0] for row in rows if row.runs[0] not in pair]
+    chosen = order[:MOST_SHOWN]
+    return tuple(run for run in runs if run in chosen)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "mean": fmean,
+        "percent": wording.percent,
+        "spread": wording.spread,
+        "count": wording.count,
+        "number_of": wording.number_of,
+        "duration": wording.duration,
+        "size": wording.size,
+        "architecture_title": wording.architecture_title,
+        "method_title": wording.method_title,
+    }
+    return environment
+
+
+def _environments(runs: Sequence[Run]) -> list[tuple[str, dict[str, str]]]:
+    """Device and versions with the runs made there; usually one entry."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for run in runs:
+        facts = {"device": run.device, **run.versions}
+        groups.setdefault(tuple(facts.items()), []).append(run.name)
+    return [(", ".join(names), dict(facts)) for facts, names in groups.items()]
+
+
+def _as_yaml(values: Any) -> str:
+    stream = io.StringIO()
+    YAML().dump(values, stream)
+    return stream.getvalue()

@@ -1,0 +1,272 @@
+"""Everything that was measured for one profile, gathered from its JSON files into plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipeline.datasets.index import Index
+from pipeline.params import Params, Student
+from pipeline.teacher import TeacherCard
+from store.manifest import Manifest
+
+
+class ReportError(ValueError):
+    """Results that are missing, or that do not belong together; the message lists every finding."""
+
+    def __init__(self, folder: Path, findings: list[str]) -> None:
+        listing = "\n".join(f"  {finding}" for finding in findings)
+        super().__init__(
+            f"{folder}: {len(findings)} finding(s):\n{listing}\n"
+            "run `dvc repro`, which makes what is missing or out of date"
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of one network on one split; IoU is None for a class that never occurs.
+
+    Attributes:
+        miou: mean IoU, 0..1; None if no class occurs.
+        iou: one value per class, 0..1.
+        pixel_accuracy: share of labelled pixels that are right, 0..1.
+    """
+
+    miou: float | None
+    iou: tuple[float | None, ...]
+    pixel_accuracy: float | None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Scores:
+        """Read what `evaluation.summarise` says, a nan as None."""
+        return cls(
+            miou=_number(values["miou"]),
+            iou=tuple(_number(value) for value in values["iou"]),
+            pixel_accuracy=_number(values["pixel_accuracy"]),
+        )
+
+
+@dataclass(frozen=True)
+class LoggedStep:
+    """One line of a run's log: seconds and unweighted terms of a step."""
+
+    step: int
+    wait_s: float
+    step_s: float
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained student: what was asked for, what it cost, how good it is."""
+
+    name: str
+    settings: Student
+    scores: Scores
+    num_parameters: int
+    seconds: float
+    evaluation_seconds: float
+    peak_memory_bytes: int
+    device: str
+    versions: Mapping[str, str]
+    log: tuple[LoggedStep, ...]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every term, cross-entropy's included."""
+        auxiliary = self.settings.training.auxiliary_weight
+        return {"task": 1.0, "auxiliary": auxiliary, **self.settings.weights}
+
+    @property
+    def step_s(self) -> float:
+        """Median seconds of a logged step, its wait included."""
+        return median(line.step_s for line in self.log)
+
+    @property
+    def wait_s(self) -> float:
+        """Median seconds a logged step waited for its batch."""
+        return median(line.wait_s for line in self.log)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of the store, before and after compression."""
+
+    name: str
+    raw_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """What manifest and audit say of the store; `extract_seconds` is None where nobody timed it."""
+
+    fingerprint: str
+    digest: str
+    schema_version: int
+    records: int
+    images: int
+    views: int
+    teacher_miou: float | None
+    raw_bytes: int
+    stored_bytes: int
+    arrays: tuple[StoredArray, ...]
+    extract_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All a report needs beside the pixels; the runs in the order of params.students."""
+
+    params: Params
+    index: Index
+    teacher: TeacherCard
+    teacher_scores: Scores
+    store: StoreFacts
+    runs: tuple[Run, ...]
+
+
+def gather(profile: Path, params: Params) -> Results:
+    """Read the results of a profile: of the students in `params`, whatever else its folder holds.
+
+    Args:
+        profile: the folder <artifacts>/profiles/<profile>.
+        params: of that profile.
+
+    Raises:
+        ReportError: files are missing, or were made with other parameters or another store.
+    """
+    artifacts = profile.parent.parent
+    index_path = artifacts / "datasets" / params.dataset.name / "index.json"
+    card_path = artifacts / "teachers" / f"{params.teacher.name}.json"
+    manifest_path = artifacts / "manifests" / f"{params.store.name}.json"
+    audit_path = manifest_path.with_suffix(".audit.json")
+    folders = {run: profile / "students" / run for run in params.students}
+    needed = [index_path, card_path, manifest_path, audit_path]
+    needed += [folder / name for folder in folders.values() for name in _RUN_FILES]
+    if missing := [f"{path}: no such file" for path in needed if not path.is_file()]:
+        raise ReportError(profile, missing)
+    manifest, audit = Manifest.read(manifest_path), _read(audit_path)
+    _refuse_foreign(profile, params, manifest, audit)
+    card = TeacherCard.read(card_path)
+    return Results(
+        params=params,
+        index=Index.read(index_path),
+        teacher=card,
+        teacher_scores=Scores.from_dict(card.val),
+        store=_store(manifest, audit, manifest_path.with_suffix(".extract.json")),
+        runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
+    )
+
+
+def metrics(results: Results) -> dict[str, Any]:
+    """The figures DVC compares between revisions (metrics.json)."""
+    store = results.store
+    return {
+        "teacher": {"miou": results.teacher_scores.miou},
+        "students": {
+            run.name: {
+                "miou": run.scores.miou,
+                "method": run.settings.label,
+                "seed": run.settings.seed,
+                "seconds": run.seconds,
+            }
+            for run in results.runs
+        },
+        "store": {
+            "records": store.records,
+            "bytes": store.stored_bytes,
+            "fingerprint": store.fingerprint,
+            "teacher_miou_train": store.teacher_miou,
+        },
+    }
+
+
+_RUN_FILES = ("model.pt", "run.json", "log.jsonl", "evaluation.json")
+
+
+def _refuse_foreign(
+    profile: Path, params: Params, manifest: Manifest, audit: Mapping[str, Any]
+) -> None:
+    """A page must not mix the results of two sets of parameters or of two stores."""
+    findings = []
+    if profile.name != params.profile:
+        findings.append(f"params are of profile {params.profile}; expected {profile.name}")
+    if audit["digest"] != manifest.digest:
+        findings.append(
+            f"audit is of store content {audit['digest']:.16}; expected {manifest.digest:.16}"
+        )
+    for name, student in params.students.items():
+        run = _read(profile / "students" / name / "run.json")
+        if run["store"] != manifest.fingerprint:
+            findings.append(
+                f"{name} learned from store {run['store']}; expected {manifest.fingerprint}"
+            )
+        asked = student.model_dump(mode="json")
+        findings += [f"{name}: {line}" for line in _conflicts(asked, run["params"])]
+    if findings:
+        raise ReportError(profile, findings)
+
+
+def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:
+    """Fields that both know and that differ; a field added to the program later is no conflict."""
+    if isinstance(asked, dict) and isinstance(found, dict):
+        shared = [key for key in asked if key in found]
+        lines = (_conflicts(asked[key], found[key], f"{where}{key}.") for key in shared)
+        return [line for group in lines for line in group]
+    differs = asked != found
+    return [f"trained with {where[:-1]} {found}; expected {asked}"] if differs else []
+
+
+def _run(name: str, folder: Path, settings: Student) -> Run:
+    run, evaluation = _read(folder / "run.json"), _read(folder / "evaluation.json")
+    lines = (folder / "log.jsonl").read_text().splitlines()[1:]
+    return Run(
+        name=name,
+        settings=settings,
+        scores=Scores.from_dict(evaluation),
+        num_parameters=run["num_parameters"],
+        seconds=run["seconds"],
+        evaluation_seconds=evaluation["seconds"],
+        peak_memory_bytes=run["peak_memory_bytes"],
+        device=run["device"],
+        versions=run["versions"],
+        log=tuple(_logged_step(json.loads(line)) for line in lines),
+    )
+
+
+def _logged_step(line: Mapping[str, Any]) -> LoggedStep:
+    return LoggedStep(line["step"], line["wait_s"], line["step_s"], line["terms"])
+
+
+def _store(manifest: Manifest, audit: Mapping[str, Any], timing: Path) -> StoreFacts:
+    return StoreFacts(
+        fingerprint=manifest.fingerprint,
+        digest=manifest.digest,
+        schema_version=manifest.schema_version,
+        records=manifest.num_records,
+        images=audit["images"],
+        views=audit["views"],
+        teacher_miou=audit["teacher_miou"],
+        raw_bytes=audit["raw_bytes"],
+        stored_bytes=audit["stored_bytes"],
+        arrays=tuple(
+            StoredArray(name, sizes["raw_bytes"], sizes["stored_bytes"])
+            for name, sizes in audit["arrays"].items()
+        ),
+        # Beside the manifest, not in it: seconds in the manifest would make every rerun a new one.
+        extract_seconds=_read(timing)["seconds"] if timing.is_file() else None,
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

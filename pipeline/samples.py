@@ -1,0 +1,102 @@
+"""A few validation samples as the labels, the teacher and every student see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.datasets.index import Index, Sample, read_image, read_labels
+from pipeline.network import predict
+from pipeline.views import VOID
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by name: how to load it, and the precision it predicts in.
+
+    `load` returns a module that maps normalised images to an `Output`.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes a network gave one sample, uint8 [H, W]."""
+
+    name: str
+    classes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample with the classes every network gave its pixels.
+
+    Attributes:
+        key: of the sample.
+        image: uint8 [H, W, 3].
+        labels: uint8 [H, W], void = 255.
+        predictions: one per network, in the order asked for.
+    """
+
+    key: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    predictions: tuple[Prediction, ...]
+
+    def accuracy(self, prediction: Prediction) -> float | None:
+        """Share of the labelled pixels that are right; None without a labelled pixel."""
+        valid = self.labels != VOID
+        if not valid.any():
+            return None
+        return float((prediction.classes == self.labels)[valid].mean())
+
+
+def pick_samples(index: Index, split: str, most: int = 4) -> tuple[Sample, ...]:
+    """Pick samples evenly spread over a split: the middles of `most` equal parts."""
+    samples = index.splits[split]
+    num_parts = min(most, len(samples))
+    return tuple(samples[(2 * n + 1) * len(samples) // (2 * num_parts)] for n in range(num_parts))
+
+
+def show(
+    index: Index,
+    samples: tuple[Sample, ...],
+    networks: Sequence[Network],
+    device: torch.device,
+) -> tuple[Shown, ...]:
+    """Predict samples at full size with every network, one network in memory at a time.
+
+    Args:
+        index: of the dataset.
+        samples: of it.
+        networks: what to predict with.
+        device: to predict on.
+    """
+    images = [read_image(index, sample) for sample in samples]
+    by_network = [_predict(network, images, device) for network in networks]
+    return tuple(
+        Shown(sample.key, image, read_labels(index, sample), tuple(predictions))
+        for sample, image, *predictions in zip(samples, images, *by_network, strict=True)
+    )
+
+
+def _predict(
+    network: Network, images: Sequence[NDArray[np.uint8]], device: torch.device
+) -> list[Prediction]:
+    module = network.load().to(device).eval()
+    # A copy: PyTorch warns about images that Pillow marks as read-only.
+    batches = (torch.from_numpy(image.copy()).permute(2, 0, 1).unsqueeze(0) for image in images)
+    return [
+        Prediction(
+            network.name, predict(module, batch.to(device), network.precision)[0].cpu().numpy()
+        )
+        for batch in batches
+    ]

@@ -1,0 +1,244 @@
+"""The parts of the page that are drawn or counted: route, classes, curves, samples, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from pipeline import wording
+from pipeline.comparison import Row, find_best, find_headline
+from pipeline.figures import (
+    TEACHER_COLOUR,
+    ClassBar,
+    Curve,
+    colour_labels,
+    draw_classes,
+    draw_curves,
+    encode_photo,
+)
+from pipeline.results import Results, Run, StoredArray
+from pipeline.route_picture import Box
+from pipeline.samples import Shown
+
+FIRST_WITHOUT_TEACHER = 3
+"""Place of the students among the boxes of the route."""
+SAMPLE_WIDTH_PX = 480
+SMALL_ARRAY = 0.005
+"""Arrays below this share of the store, raw and stored, are counted together."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A titled picture; `keys` are the names and colours of what it shows."""
+
+    title: str
+    note: str
+    picture: Markup
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One network's classes on a sample, an overlay with transparent void."""
+
+    title: str
+    note: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One sample: its photo, width and height, and every overlay."""
+
+    key: str
+    photo: str
+    size: tuple[int, int]
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one stage, None where nobody timed it; `once`: for all students together."""
+
+    stage: str
+    seconds: float | None
+    once: bool
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Every timed stage, the longest of them, and what the teacher costs a student."""
+
+    stages: tuple[Cost, ...]
+    slowest: float
+    sentence: str
+
+
+def route_boxes(results: Results, rows: Sequence[Row]) -> tuple[Box, ...]:
+    """The stops of the route with this profile's figures."""
+    return (
+        _dataset_box(results),
+        _teacher_box(results),
+        _store_box(results),
+        _students_box(results.runs),
+        _report_box(results, find_best(rows)),
+    )
+
+
+def _dataset_box(results: Results) -> Box:
+    index = results.index
+    lines = [wording.number_of(len(s), f"{split} image") for split, s in index.splits.items()]
+    classes = wording.number_of(index.num_classes, "class", "classes")
+    return Box("Dataset", index.name, (*lines, classes))
+
+
+def _teacher_box(results: Results) -> Box:
+    teacher = results.teacher
+    seconds = wording.duration(teacher.seconds)
+    origin = f"trained in {seconds}" if teacher.seconds else f"from a {teacher.source}"
+    title = wording.architecture_title(teacher.architecture)
+    return Box("Teacher", _miou(results.teacher_scores.miou), (title, origin), "once")
+
+
+def _store_box(results: Results) -> Box:
+    store = results.store
+    views = wording.number_of(store.views, "view")
+    lines = (
+        wording.number_of(store.records, "record"),
+        f"{wording.number_of(store.images, 'image')} × {views}",
+        f"teacher {_miou(store.teacher_miou)}",
+    )
+    return Box("Store", wording.size(store.stored_bytes), lines, "once")
+
+
+def _students_box(runs: Sequence[Run], most: int = 3) -> Box:
+    lines = [f"{run.name} {wording.duration(run.seconds)}" for run in runs[:most]]
+    steps = sorted({run.settings.training.steps for run in runs})
+    lines.append(f"{' or '.join(wording.count(n) for n in steps)} steps each")
+    if len(runs) > most:
+        lines[most - 1 : most] = [f"and {len(runs) - most + 1} more"]
+    return Box("Students", wording.number_of(len(runs), "run"), tuple(lines))
+
+
+def _report_box(results: Results, best: Row | None) -> Box:
+    lines = (wording.number_of(len(results.index.splits["val"]), "val image"),)
+    if best is None or best.miou is None:
+        return Box("Report", wording.ABSENT, lines)
+    names = "best: " + ", ".join(run.name for run in best.runs)
+    return Box("Report", _miou(best.miou.mean), (names, *lines))
+
+
+def _miou(value: float | None) -> str:
+    return f"{wording.percent(value, 1)} % mIoU"
+
+
+def class_panels(
+    results: Results, rows: Sequence[Row], colours: Mapping[str, str]
+) -> tuple[Panel, ...]:
+    """A panel for each row with a gain, the headline's first."""
+    headline = find_headline(rows)
+    compared = sorted((row for row in rows if row.gain), key=lambda row: row is not headline)
+    return tuple(_class_panel(results, row, colours) for row in compared)
+
+
+def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Panel:
+    network, method = wording.architecture_title(row.architecture), wording.method_title(row.label)
+    title = f"{network}: {method} against cross-entropy alone"
+    run, base = row.pairs[0]
+    together = zip(
+        results.index.class_names, results.teacher_scores.iou, row.class_means(), strict=True
+    )
+    bars = [ClassBar(name, teacher, *means) for name, teacher, means in together]
+    picture = draw_classes(title, bars, colours[base.name], colours[run.name])
+    keys = (
+        ("teacher", TEACHER_COLOUR),
+        ("cross-entropy alone", colours[base.name]),
+        (method, colours[run.name]),
+    )
+    note = ", ".join(run.name for run in row.runs)
+    return Panel(title, note, Markup(picture), keys)
+
+
+def curve_panels(runs: Sequence[Run], colours: Mapping[str, str]) -> tuple[Panel, ...]:
+    """A panel for each term that any run logged, cross-entropy first."""
+    found = {name for run in runs for line in run.log for name in line.terms}
+    order = [name for name in wording.TERMS if name in found]
+    order += sorted(found.difference(order))
+    return tuple(_curve_panel(term, runs, colours) for term in order)
+
+
+def _curve_panel(term: str, runs: Sequence[Run], colours: Mapping[str, str]) -> Panel:
+    curves, weights = [], set()
+    for run in runs:
+        logged = [(line.step, line.terms[term]) for line in run.log if term in line.terms]
+        if logged:
+            steps, values = zip(*logged, strict=True)
+            curves.append(Curve(run.name, colours[run.name], steps, values))
+            weights.add(f"{run.weights[term]:g}")
+    title = wording.term_title(term)
+    picture = draw_curves(f"{title} by step", curves)
+    return Panel(title, f"weight {', '.join(sorted(weights))}", Markup(picture))
+
+
+def sample_strip(palette: Sequence[tuple[int, int, int]], one: Shown) -> Strip:
+    """A sample's photo and the classes its labels and every network give it."""
+    tiles = [Tile("labels", "", colour_labels(one.labels, palette, SAMPLE_WIDTH_PX))]
+    for prediction in one.predictions:
+        note = f"{wording.percent(one.accuracy(prediction), 1)} % of pixels"
+        source = colour_labels(prediction.classes, palette, SAMPLE_WIDTH_PX)
+        tiles.append(Tile(prediction.name, note, source))
+    height, width = one.labels.shape
+    photo = encode_photo(one.image, SAMPLE_WIDTH_PX)
+    return Strip(one.key, photo, (width, height), tuple(tiles))
+
+
+def stage_costs(results: Results) -> Costs:
+    """Seconds of every stage, and what the teacher's come to for each student."""
+    once = [
+        Cost("train the teacher", results.teacher.seconds or None, True),
+        Cost("extract the store", results.store.extract_seconds, True),
+    ]
+    each = [
+        cost
+        for run in results.runs
+        for cost in (
+            Cost(f"train {run.name}", run.seconds, False),
+            Cost(f"evaluate {run.name}", run.evaluation_seconds, False),
+        )
+    ]
+    known = [cost.seconds for cost in (*once, *each) if cost.seconds is not None]
+    paid = sum(cost.seconds or 0.0 for cost in once)
+    sentence = ""
+    if paid:
+        share = wording.duration(paid / len(results.runs))
+        students = wording.number_of(len(results.runs), "student")
+        sentence = (
+            f"The teacher's {wording.duration(paid)} are paid once: {share} for each of "
+            f"{students}, and nothing more for the next one."
+        )
+    return Costs((*once, *each), max([1e-9, *known]), sentence)
+
+
+def main_arrays(arrays: Sequence[StoredArray]) -> tuple[StoredArray, ...]:
+    """The arrays by size, largest first, the small ones added up in a last line."""
+    raw, stored = (max(1, sum(sizes)) for sizes in zip(*map(_sizes, arrays), strict=True))
+    small = [
+        array
+        for array in arrays
+        if array.raw_bytes < SMALL_ARRAY * raw and array.stored_bytes < SMALL_ARRAY * stored
+    ]
+    large = sorted(set(arrays) - set(small), key=lambda array: (-array.stored_bytes, array.name))
+    if not small:
+        return tuple(large)
+    rest = StoredArray(
+        f"{len(small)} small arrays",
+        sum(array.raw_bytes for array in small),
+        sum(array.stored_bytes for array in small),
+    )
+    return (*large, rest)
+
+
+def _sizes(array: StoredArray) -> tuple[int, int]:
+    return array.raw_bytes, array.stored_bytes

@@ -1,0 +1,159 @@
+"""Numbers and names in words: units, signs, titles, and the sentence at the head of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.comparison import Row, Spread, find_best, find_headline
+from pipeline.methods import METHODS
+
+ABSENT = "–"
+ARCHITECTURES = {
+    "deeplabv3_resnet101": "DeepLabV3-R101",
+    "deeplabv3_resnet18": "DeepLabV3-R18",
+    "deeplabv3_mobilenet_v2": "DeepLabV3-MobileNetV2",
+    "pspnet_resnet18": "PSPNet-R18",
+}
+# Term -> its title; also the order in which terms are shown.
+TERMS = {
+    "task": "Cross-entropy",
+    "auxiliary": "Cross-entropy, auxiliary head",
+    "kd": "KD of class probabilities",
+    "minibatch_pixel": "Mini-batch pixel-to-pixel",
+    "memory_pixel": "Memory pixel-to-pixel",
+    "memory_region": "Memory pixel-to-region",
+}
+
+
+def architecture_title(name: str) -> str:
+    """An architecture as papers write it."""
+    return ARCHITECTURES.get(name, name)
+
+
+def method_title(label: str) -> str:
+    """A method as papers write it; free combinations of terms keep their names."""
+    return label.upper() if label in METHODS else label
+
+
+def term_title(name: str) -> str:
+    """A term of the objective in words."""
+    return TERMS.get(name, name.replace("_", " "))
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share 0..1 in percent, without the sign: 0.71234 -> 71.23."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None, digits: int = 2) -> str:
+    """A difference of shares in signed percentage points: 0.0123 -> +1.23."""
+    if value is None:
+        return ABSENT
+    text = f"{100 * value:+.{digits}f}".replace("-", "−")
+    return text.lstrip("+−") if float(text.replace("−", "-")) == 0 else text
+
+
+def count(value: int) -> str:
+    """A whole number with its thousands apart: 12345 -> 12 345."""
+    return f"{value:,}".replace(",", " ")
+
+
+def number_of(value: int, singular: str, plural: str | None = None) -> str:
+    """A count and its noun: 2 runs."""
+    return f"{count(value)} {singular if value == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a reader would say them: 43.2 s, 3 min 05 s, 2 h 07 min."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in decimal units: 12 345 678 -> 12.3 MB."""
+    if num_bytes is None:
+        return ABSENT
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
+    """What came out, in one or two sentences, whichever student won."""
+    best, compared = find_best(rows), find_headline(rows)
+    if best is None or best.miou is None:
+        return "No student was measured: no class occurs in the validation split."
+    if compared is None or compared.gain is None or compared.miou is None:
+        return (
+            f"The best student, {_name(best)}, reaches {percent(best.miou.mean, 1)} % mIoU; "
+            "no distilled run has its cross-entropy run (same network, recipe, seed) beside it."
+        )
+    sentence = f"{_result(compared)}{_gap(compared, teacher_miou)}."
+    others = [row for row in rows if row.gain is not None]
+    if len(others) > 1:
+        ahead = sum(row.gain.mean > 0 for row in others if row.gain is not None)
+        sentence += f" Distillation is ahead in {ahead} of {len(others)} comparisons."
+    return sentence
+
+
+def caveat(rows: Sequence[Row]) -> str:
+    """How far the headline may be trusted."""
+    row = find_headline(rows)
+    if row is None or row.gain is None:
+        return ""
+    spread = row.gain
+    if spread.deviation is None:
+        return (
+            "One seed: a single pair of runs cannot tell a gain from chance. "
+            "Add seeds to params.students to see the spread."
+        )
+    within = abs(spread.mean) <= spread.deviation
+    verdict = "within" if within else "outside"
+    return (
+        f"{spread.count} seeds: the gain is {points(spread.mean)} ± {percent(spread.deviation)} "
+        f"points (sample deviation), {verdict} one deviation of zero."
+    )
+
+
+def _result(row: Row) -> str:
+    gain, miou = row.gain, row.miou
+    assert gain is not None
+    assert miou is not None
+    reached = f"reaches {percent(miou.mean, 1)} % mIoU"
+    tenths = round(1000 * gain.mean) / 10
+    if tenths == 0:
+        return f"{_name(row)} {reached}, level with the same network trained on labels alone"
+    side = "above" if tenths > 0 else "below"
+    distance = f"{abs(tenths):.1f} point{'' if abs(tenths) == 1 else 's'}"
+    return f"{_name(row)} {reached}, {distance} {side} the same network trained on labels alone"
+
+
+def _gap(row: Row, teacher_miou: float | None) -> str:
+    if teacher_miou is None:
+        return ""
+    teacher = f"the teacher's {percent(teacher_miou, 1)} %"
+    gain, base = row.gain, row.baseline_miou
+    distance = teacher_miou - base.mean if base is not None else 0.0
+    if gain is None or gain.mean <= 0 or distance <= 0 or gain.mean > distance:
+        return f"; {teacher} stand beside it"
+    return f", {100 * gain.mean / distance:.0f} % of the way to {teacher}"
+
+
+def _name(row: Row) -> str:
+    return f"{architecture_title(row.architecture)} with {method_title(row.label)}"
+
+
+def spread(value: Spread | None, digits: int = 2, signed: bool = False) -> str:
+    """A mean in percent, with its deviation where there is one."""
+    if value is None:
+        return ABSENT
+    mean = points(value.mean, digits) if signed else percent(value.mean, digits)
+    return mean if value.deviation is None else f"{mean} ± {percent(value.deviation, digits)}"

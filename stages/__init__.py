@@ -1,0 +1,1 @@
+"""The command line: one thin click command per DVC stage, and the commands around them."""

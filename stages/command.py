@@ -1,0 +1,106 @@
+"""What every command shares: errors as messages, common options, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from store.errors import StoreError
+
+EXIT_INTERRUPTED = 3
+
+params_option = click.option(
+    "--params",
+    "params_path",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="Parameters of the whole pipeline.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    envvar="CIRKD_DEVICE",
+    show_envvar=True,
+    show_default=True,
+    help="cpu, cuda, cuda:N; auto takes a GPU where there is one.",
+)
+workers_option = click.option(
+    "--workers",
+    "num_workers",
+    type=click.IntRange(min=0),
+    default=1,
+    envvar="CIRKD_WORKERS",
+    show_envvar=True,
+    show_default=True,
+    help="Processes that read ahead; never changes a result.",
+)
+
+
+class StageCommand(click.Command):
+    """A command whose user mistakes end as a message and exit code 1, not as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; CIRKD_TRACEBACK=1 keeps the traceback."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, StoreError) as error:
+            if os.environ.get("CIRKD_TRACEBACK"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+class Interruption:
+    """Turns SIGTERM and SIGINT into a flag, so that the work in hand is finished and kept."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Interruption:
+        self._before = {
+            number: signal.signal(number, self._request)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def exit_if_requested(self, what_is_kept: str) -> None:
+        """End with exit code 3, which DVC takes for "not done"."""
+        if self.requested:
+            click.echo(f"interrupted: {what_is_kept}; run the same command to go on", err=True)
+            raise SystemExit(EXIT_INTERRUPTED)
+
+
+def pick_device(name: str) -> Any:
+    """Resolve the --device option to a torch device."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device: expected auto, cpu or cuda[:N]; found {name}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: {name} asked for, but torch sees no GPU; use cpu or auto")
+    return device
+
+
+def work_folder(kind: str, identity: object) -> Path:
+    """Where an unfinished stage keeps its checkpoint, named by all that shapes its result."""
+    import hashlib
+    import json
+
+    text = json.dumps(identity, sort_keys=True)
+    return Path("artifacts/work") / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -1,0 +1,52 @@
+"""Stage 6: one student on the validation split at full size."""
+
+import time
+from pathlib import Path
+
+import click
+
+from pipeline.datasets.index import Index
+from pipeline.evaluation import evaluate, summarise
+from pipeline.params import load_params
+from pipeline.students import load_student
+from stages.command import StageCommand, device_option, params_option, pick_device
+from stages.progress import progress
+from store.files import write_json
+
+
+@click.command("evaluate", cls=StageCommand)
+@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("student_path", metavar="STUDENT", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--split", default="val", show_default=True, help="train, val or test.")
+@params_option
+@device_option
+def command(
+    index_path: Path,
+    student_path: Path,
+    destination: Path,
+    split: str,
+    params_path: Path,
+    device: str,
+) -> None:
+    """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
+    index = Index.read(index_path)
+    if split not in index.splits:
+        found = ", ".join(index.splits)
+        raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
+    place = pick_device(device)
+    student = load_student(student_path).to(place)
+    precision = load_params(params_path).training.precision
+    start = time.perf_counter()
+    with progress(
+        f"{student_path.parent.name} on {split}", len(index.splits[split]), "images"
+    ) as advance:
+        confusion = evaluate(student, index, split, place, precision, advance)
+    seconds = round(time.perf_counter() - start, 2)
+    figures = summarise(confusion)
+    write_json({"split": split, "seconds": seconds, **figures}, destination)
+    click.echo(f"{student_path.parent.name}: {split} mIoU {figures['miou']:.4f}")
+
+
+if __name__ == "__main__":
+    command()

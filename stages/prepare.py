@@ -1,0 +1,29 @@
+"""Stage 1: check the dataset, or generate it, and write its index."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.datasets import prepare_dataset
+from pipeline.params import load_params
+from stages.command import StageCommand, params_option
+
+
+@click.command("prepare", cls=StageCommand)
+@click.argument("fingerprint", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@params_option
+def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
+    """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION."""
+    dataset = load_params(params_path).dataset
+    pixels = destination / "pixels"
+    pixels.mkdir(parents=True, exist_ok=True)
+    index = prepare_dataset(dataset, json.loads(fingerprint.read_text())["fingerprint"], pixels)
+    index.write(destination / "index.json")
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
+    click.echo(f"{index.name}: {counts}; {len(index.class_names)} classes")
+
+
+if __name__ == "__main__":
+    command()

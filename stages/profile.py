@@ -1,0 +1,63 @@
+"""Profiles: named sets of parameters; choosing one rewrites params.yaml."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.params import load_params, read_yaml
+from stages.command import StageCommand, params_option
+from store.files import replacing
+
+PROFILES = Path("profiles")
+
+
+@click.group("profile")
+def command() -> None:
+    """List, choose and show profiles."""
+
+
+@command.command("list", cls=StageCommand)
+@params_option
+def list_profiles(params_path: Path) -> None:
+    """Print every profile; the chosen one carries a star."""
+    chosen = read_yaml(params_path)["profile"] if params_path.exists() else None
+    for path in sorted(PROFILES.glob("*.yaml")):
+        first_line = path.read_text().splitlines()[0].lstrip("# ")
+        click.echo(f"{'*' if path.stem == chosen else ' '} {path.stem:16} {first_line}")
+
+
+@command.command("use", cls=StageCommand)
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset.")
+@params_option
+def use_profile(name: str, root: Path | None, params_path: Path) -> None:
+    """Make the profile NAME the parameters of the pipeline."""
+    source = PROFILES / f"{name}.yaml"
+    if not source.exists():
+        known = ", ".join(path.stem for path in sorted(PROFILES.glob("*.yaml")))
+        raise FileNotFoundError(f"{source}: no such profile; expected one of {known or 'none'}")
+    with replacing(params_path) as temporary:
+        temporary.write_text(source.read_text() if root is None else _with_root(source, root))
+        load_params(temporary)
+    click.echo(f"params.yaml is now profile {name}; `dvc repro` runs it")
+
+
+def _with_root(source: Path, root: Path) -> str:
+    """The profile's text with another dataset.root; comments stay."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    raw = yaml.load(source)
+    raw["dataset"]["root"] = str(root.resolve())
+    text = io.StringIO()
+    yaml.dump(raw, text)
+    return text.getvalue()
+
+
+@command.command("show", cls=StageCommand)
+@params_option
+def show_profile(params_path: Path) -> None:
+    """Print the parameters in force, every student's recipe spelled out."""
+    click.echo(load_params(params_path).model_dump_json(indent=2))

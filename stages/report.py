@@ -1,0 +1,42 @@
+"""Stage 7: everything measured for a profile, on one page and in one file of figures."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from pipeline.params import load_params
+from pipeline.report import build_page, choose_shown
+from pipeline.results import gather, metrics
+from pipeline.samples import Network, pick_samples, show
+from pipeline.students import load_student
+from pipeline.teacher import load_teacher
+from stages.command import StageCommand, device_option, params_option, pick_device
+from store.files import replacing, write_json
+
+
+@click.command("report", cls=StageCommand)
+@click.argument("profile", type=click.Path(path_type=Path))
+@params_option
+@device_option
+def command(profile: Path, params_path: Path, device: str) -> None:
+    """Write metrics.json and report/index.html into PROFILE, which is artifacts/profiles/NAME."""
+    params = load_params(params_path)
+    results = gather(profile, params)
+    index = results.index
+    weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
+    teacher = partial(load_teacher, weights, len(index.class_names))
+    networks = [Network("teacher", teacher, params.teacher.training.precision)]
+    for run in choose_shown(results.runs):
+        student = partial(load_student, profile / "students" / run.name / "model.pt")
+        networks.append(Network(run.name, student, params.training.precision))
+    shown = show(index, pick_samples(index, "val"), networks, pick_device(device))
+    page = build_page(results, shown)
+    write_json(metrics(results), profile / "metrics.json")
+    with replacing(profile / "report" / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,94 @@
+"""Stage 2: get the teacher, by training it, downloading it or loading it, and measure it."""
+
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import click
+
+from pipeline import params
+from pipeline.datasets.index import Index
+from pipeline.evaluation import evaluate, summarise
+from pipeline.params import load_params
+from pipeline.randomness import seed_torch
+from pipeline.teacher import (
+    ARCHITECTURE,
+    Teacher,
+    TeacherCard,
+    build_teacher,
+    crops,
+    save_teacher,
+    supervised_terms,
+)
+from stages.command import (
+    StageCommand,
+    device_option,
+    params_option,
+    pick_device,
+    work_folder,
+    workers_option,
+)
+from stages.loop import Run, fit
+from stages.progress import progress
+from store.files import write_json
+
+
+@click.command("teacher", cls=StageCommand)
+@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@params_option
+@device_option
+@workers_option
+def command(
+    index_path: Path, destination: Path, params_path: Path, device: str, num_workers: int
+) -> None:
+    """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
+    settings = load_params(params_path).teacher
+    index = Index.read(index_path)
+    place = pick_device(device)
+    teacher = build_teacher(settings, len(index.class_names)).to(place)
+    work = work_folder("teacher", [settings.model_dump(), index.fingerprint])
+    trains = settings.source == "train"
+    seconds = _train(teacher, settings, index, work, num_workers) if trains else 0.0
+    precision = settings.training.precision
+    with progress("teacher on val", len(index.splits["val"]), "images") as advance:
+        figures = summarise(evaluate(teacher, index, "val", place, precision, advance))
+    card = TeacherCard(
+        architecture=ARCHITECTURE,
+        class_names=list(index.class_names),
+        source=settings.source,
+        sha256=save_teacher(teacher, destination),
+        val=figures,
+        num_parameters=sum(p.numel() for p in teacher.parameters()),
+        seconds=seconds,
+    )
+    write_json(asdict(card), destination.with_suffix(".json"))
+    shutil.rmtree(work, ignore_errors=True)
+    click.echo(f"teacher {settings.name}: val mIoU {figures['miou']:.4f}")
+
+
+def _train(
+    teacher: Teacher, settings: params.Teacher, index: Index, work: Path, num_workers: int
+) -> float:
+    recipe = settings.training
+    device = next(teacher.parameters()).device
+    teacher.train()
+    return fit(
+        Run(
+            title=f"teacher {settings.name}",
+            recipe=recipe,
+            modules=teacher,
+            parts={},
+            compute_terms=partial(supervised_terms, teacher, precision=recipe.precision),
+            weights={"task": 1.0, "auxiliary": recipe.auxiliary_weight},
+            open_batches=lambda steps: crops(index, settings, steps, device, num_workers),
+            begin=partial(seed_torch, settings.seed, "teacher", "dropout"),
+            work=work,
+            header=settings.model_dump(mode="json"),
+        )
+    )
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,142 @@
+"""The audit of a store: proven whole, then what it says about teacher, classes and size."""
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import dask
+import numpy as np
+
+from store.errors import StoreDamagedError
+from store.layout import REBUILD
+from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from store.reader import Reader
+from store.schema import VOID
+from store.verify import verify
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a part of a store counts; tallies of parts add up.
+
+    Attributes:
+        confusion: Teacher against labels on the feature grid, int64 [K,K].
+        pixels: Labelled pixels per class, int64 [K].
+        void_pixels: Pixels without a label, padding included.
+        centers: Region centers per class, int64 [K].
+        samples: Pixel samples per class, int64 [K].
+    """
+
+    confusion: np.ndarray
+    pixels: np.ndarray
+    void_pixels: int
+    centers: np.ndarray
+    samples: np.ndarray
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+
+def audit(reader: Reader) -> dict[str, Any]:
+    """Verify a store and describe it in JSON values.
+
+    The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the label
+    at the centre of every grid cell; void and padding do not count.
+
+    Raises:
+        StoreDamagedError: A file is missing, altered, or holds values that are not finite.
+    """
+    findings = verify(reader.path)
+    if findings:
+        lines = [f"{one.file}: {one.what}" for one in findings]
+        raise StoreDamagedError(
+            f"{len(lines)} faults", reader.path, found="\n    ".join(["", *lines]), remedy=REBUILD
+        )
+    parts = [dask.delayed(_tally)(reader, unit) for unit in range(reader.spec.num_units)]
+    tally = reduce(Tally.__add__, dask.compute(*parts, scheduler="threads"))
+    return {
+        "path": reader.path,
+        "fingerprint": reader.spec.fingerprint,
+        "digest": reader.journal.digest,
+        "records": len(reader),
+        "images": reader.spec.num_images,
+        "views": reader.spec.num_views,
+        "units": reader.spec.num_units,
+        **_teacher(tally),
+        "classes": _classes(reader.spec.class_names, tally),
+        "void_pixels": int(tally.void_pixels),
+        **_sizes(reader),
+    }
+
+
+def grid_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Take the label at the centre of every cell of an h x w grid: [n,H,W] -> [n,h,w]."""
+    rows = ((np.arange(height) + 0.5) * labels.shape[1] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * labels.shape[2] / width).astype(np.int64)
+    return labels[:, rows[:, None], columns]
+
+
+def _tally(reader: Reader, unit: int) -> Tally:
+    spec = reader.spec
+    names = ["labels", "region_pixels", "pixel_sample_class", *reader.map_arrays("logits").values()]
+    arrays = reader.read(spec.unit_records(unit), names)
+    predictions = reader.decode("logits", arrays).argmax(axis=1)
+    labels = grid_labels(arrays["labels"], spec.feature_height, spec.feature_width)
+    pixels = np.bincount(arrays["labels"].reshape(-1), minlength=VOID + 1)
+    samples = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
+    return Tally(
+        confusion=confusion_matrix(labels, predictions, spec.num_classes),
+        pixels=pixels[: spec.num_classes],
+        void_pixels=int(pixels[VOID]),
+        centers=(arrays["region_pixels"] > 0).sum(axis=0),
+        samples=samples[: spec.num_classes],
+    )
+
+
+def _teacher(tally: Tally) -> dict[str, Any]:
+    return {
+        "teacher_miou": _number(mean_iou(tally.confusion)),
+        "teacher_pixel_accuracy": _number(pixel_accuracy(tally.confusion)),
+    }
+
+
+def _classes(names: tuple[str, ...], tally: Tally) -> dict[str, dict[str, Any]]:
+    ious = iou_per_class(tally.confusion)
+    return {
+        name: {
+            "teacher_iou": _number(ious[k]),
+            "pixels": int(tally.pixels[k]),
+            "centers": int(tally.centers[k]),
+            "samples": int(tally.samples[k]),
+        }
+        for k, name in enumerate(names)
+    }
+
+
+def _sizes(reader: Reader) -> dict[str, Any]:
+    arrays = {
+        name: {
+            "stored_bytes": sum(unit.num_bytes[name] for unit in reader.journal.units.values()),
+            "raw_bytes": _raw_bytes(reader, name),
+        }
+        for name in reader.arrays
+    }
+    return {
+        "stored_bytes": sum(sizes["stored_bytes"] for sizes in arrays.values()),
+        "raw_bytes": sum(sizes["raw_bytes"] for sizes in arrays.values()),
+        "arrays": arrays,
+    }
+
+
+def _raw_bytes(reader: Reader, name: str) -> int:
+    array = reader.arrays[name]
+    if array.dtype == "str":
+        return sum(len(key.encode()) for key in reader.column(name))
+    return array.record_bytes * len(reader)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan: a figure that does not exist is null."""
+    return None if np.isnan(value) else float(value)

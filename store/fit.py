@@ -1,0 +1,64 @@
+"""Holding a unit's arrays against the schema before a byte of them is written."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from store.errors import StoreMismatchError
+from store.schema import VOID, ArraySpec, StoreSpec, array_specs
+
+
+def fit_arrays(
+    spec: StoreSpec, unit: int, arrays: Mapping[str, np.ndarray], where: str
+) -> dict[str, np.ndarray]:
+    """Return one unit's arrays in the schema's dtypes.
+
+    Args:
+        spec: The store's spec.
+        unit: Which unit.
+        arrays: Every array of the schema, encoded, leading axis = records of the unit.
+        where: What to call them in an error.
+
+    Raises:
+        StoreMismatchError: An array is missing, unknown, of another shape or dtype, not finite, or
+            names a class that there is not.
+    """
+    specs = array_specs(spec)
+    if set(arrays) != set(specs):
+        raise StoreMismatchError("other arrays than the schema's", where, [*specs], [*arrays])
+    num_records = len(spec.unit_records(unit))
+    fitted = {
+        name: _fit(np.asarray(arrays[name]), array, num_records, f"{where}, {name}")
+        for name, array in specs.items()
+    }
+    for name in ("labels", "pixel_sample_class"):
+        _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
+    return fitted
+
+
+def _fit(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> np.ndarray:
+    """Return values in the array's dtype; wider integers pass if none of them changes."""
+    shape = (num_records, *array.record_shape)
+    if array.dtype == "str":
+        fits, fitted = values.dtype.kind in "UTO", values
+    else:
+        same_kind = {values.dtype.kind, np.dtype(array.dtype).kind} <= {"i", "u"}
+        fitted = values.astype(array.dtype, copy=False) if same_kind else values
+        fits = fitted.dtype == array.dtype and (fitted is values or np.array_equal(fitted, values))
+    if values.shape != shape or not fits:
+        raise StoreMismatchError(
+            "array does not fit the schema",
+            where,
+            f"{array.dtype} {shape}",
+            f"{values.dtype} {values.shape}",
+        )
+    if fitted.dtype.kind == "f" and not np.isfinite(fitted).all():
+        raise StoreMismatchError("values are not finite", where, "finite values")
+    return fitted
+
+
+def _refuse_strange_classes(classes: np.ndarray, num_classes: int, where: str) -> None:
+    strange = np.unique(classes[(classes >= num_classes) & (classes != VOID)])
+    if len(strange):
+        expected = f"0..{num_classes - 1} or {VOID}"
+        raise StoreMismatchError("no such class", where, expected, strange.tolist())

@@ -1,0 +1,148 @@
+"""Where things lie inside a store's folder, and how to reach them.
+
+<store>/zarr.json               the Zarr v3 group: its attributes are the StoreSpec
+<store>/<array>/zarr.json       one array
+<store>/<array>/c.<unit>.0...   the array's records of one unit: one file
+<store>/journal.jsonl           what is complete (see `store.journal`)
+<store>/lock                    held by the one writer; names its pid and host
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
+from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs
+
+JOURNAL = "journal.jsonl"
+LOCK = "lock"
+METADATA = "zarr.json"
+PARTIAL = ".partial"
+"""Suffix of files that are being written (zarr's, and ours)."""
+KIND = "offline-cirkd feature store"
+
+RESUME = "rerun `dvc repro -f -s extract`: it goes on at the first missing unit"
+REBUILD = "delete the store's folder and rerun `dvc repro -f -s extract`"
+
+
+class Files(Protocol):
+    """Read-only access to the files of a store by key, wherever they lie."""
+
+    location: str
+
+    def read(self, key: str) -> bytes:
+        """Return a whole file; FileNotFoundError if there is none."""
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes start..stop of a file, fewer if it ends before."""
+
+    def read_tail(self, key: str, num_bytes: int) -> bytes:
+        """Return the last bytes of a file, fewer if it is shorter."""
+
+
+class LocalFiles:
+    """The files of a store in a local folder."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.location = os.fspath(root)
+
+    def read(self, key: str) -> bytes:
+        with open(os.path.join(self.location, key), "rb") as file:
+            return file.read()
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        with open(os.path.join(self.location, key), "rb", buffering=0) as file:
+            return os.pread(file.fileno(), stop - start, start)
+
+    def read_tail(self, key: str, num_bytes: int) -> bytes:
+        with open(os.path.join(self.location, key), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
+
+
+def unit_key(array: ArraySpec, unit: int) -> str:
+    """Name the file that holds one unit of one array, relative to the store."""
+    return f"{array.name}/c.{unit}" + ".0" * len(array.record_shape)
+
+
+def metadata_keys(spec: StoreSpec) -> list[str]:
+    """Name the metadata files of a store: the group's and every array's."""
+    return [METADATA, *(f"{name}/{METADATA}" for name in array_specs(spec))]
+
+
+def group_attributes(spec: StoreSpec) -> dict[str, Any]:
+    """Return the attributes of the store's group, from which `read_spec` reads the spec back."""
+    return {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": spec.fingerprint,
+        "spec": spec.to_dict(),
+    }
+
+
+def read_spec(files: Files) -> StoreSpec:
+    """Read the spec of the store that lies there.
+
+    Raises:
+        StoreNotFoundError: There is nothing.
+        StoreMismatchError: There is something else, or a store of another schema.
+        StoreDamagedError: The metadata cannot be what the writer wrote.
+    """
+    where = f"{files.location}/{METADATA}"
+    try:
+        metadata = json.loads(files.read(METADATA))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreNotFoundError("no store here", files.location, remedy=RESUME) from error
+    except ValueError as error:
+        raise StoreDamagedError("metadata is not JSON", where, remedy=REBUILD) from error
+    attributes = metadata.get("attributes", {}) if isinstance(metadata, dict) else {}
+    if attributes.get("kind") != KIND:
+        raise StoreMismatchError("not a feature store", where, KIND, attributes.get("kind"))
+    if attributes.get("schema_version") != SCHEMA_VERSION:
+        raise StoreMismatchError(
+            "store of another schema version",
+            where,
+            SCHEMA_VERSION,
+            attributes.get("schema_version"),
+            "use the release of offline-cirkd that wrote it, or extract anew",
+        )
+    try:
+        spec = StoreSpec.from_dict(attributes["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamagedError(
+            "metadata does not describe a store", where, found=error, remedy=REBUILD
+        ) from error
+    if spec.fingerprint != attributes.get("fingerprint"):
+        raise StoreDamagedError(
+            "identity and fingerprint disagree",
+            where,
+            attributes.get("fingerprint"),
+            spec.fingerprint,
+            REBUILD,
+        )
+    return spec
+
+
+def sync_path(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that readers, and a crash, see the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_path(path.parent)

@@ -1,0 +1,60 @@
+"""One confusion matrix, and what is read off it; shared by audit and evaluation."""
+
+import numpy as np
+
+from store.schema import VOID
+
+
+def confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int, void: int = VOID
+) -> np.ndarray:
+    """Count pixels by label and prediction; matrices of parts add up to the matrix of the whole.
+
+    Args:
+        labels: Integers 0..K-1 or `void`, any shape.
+        predictions: Integers 0..K-1, same shape.
+        num_classes: K.
+        void: The label of pixels that do not count.
+
+    Returns:
+        int64 [K,K], rows = label, columns = prediction.
+
+    Raises:
+        ValueError: Shapes differ, or a value is no class.
+    """
+    if labels.shape != predictions.shape:
+        raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} differ")
+    valid = labels != void
+    rows, columns = labels[valid].astype(np.int64), predictions[valid].astype(np.int64)
+    for values, what in ((rows, "label"), (columns, "prediction")):
+        if len(values) and not 0 <= values.min() <= values.max() < num_classes:
+            raise ValueError(f"{what} {values.min()}..{values.max()} outside 0..{num_classes - 1}")
+    counts = np.bincount(rows * num_classes + columns, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def iou_per_class(matrix: np.ndarray) -> np.ndarray:
+    """Return intersection over union, float64 [K]: IoU_k = M_kk / (sum_j M_kj + sum_j M_jk - M_kk).
+
+    A class that occurs neither in labels nor in predictions has none: nan.
+    """
+    intersection = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
+    return np.divide(intersection, union, out=np.full(len(matrix), np.nan), where=union > 0)
+
+
+def mean_iou(matrix: np.ndarray) -> float:
+    """Return the mean IoU over the classes that occur in labels or predictions (nan if none does).
+
+    A class that is predicted where it never is counts as 0; one that is absent from both is left
+    out.
+    """
+    ious = iou_per_class(matrix)
+    present = ious[~np.isnan(ious)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def pixel_accuracy(matrix: np.ndarray) -> float:
+    """Return the share of valid pixels that are predicted right (nan if there are none)."""
+    total = int(matrix.sum())
+    return float(np.diag(matrix).sum() / total) if total else float("nan")

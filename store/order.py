@@ -1,0 +1,49 @@
+"""Which record comes next: a pure function of sizes, seed and epoch."""
+
+import numpy as np
+
+
+def epoch_order(
+    num_records: int, unit_size: int, seed: int, epoch: int, window_units: int = 8
+) -> np.ndarray:
+    """Draw the order of one epoch: units shuffled, then records inside windows of shuffled units.
+
+    Neighbours in the order share few files, so a disk is read in large pieces, and yet a record's
+    company changes with every epoch.
+
+    Args:
+        num_records: N.
+        unit_size: Records in a unit; the last unit may be short.
+        seed: The run's seed.
+        epoch: The epoch; each has a stream of its own, so no two runs share one by accident.
+        window_units: Units shuffled together; as many as there are, for a uniform permutation.
+
+    Returns:
+        A permutation of 0..N-1, int64 [N].
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    units = rng.permutation(-(-num_records // unit_size))
+    windows = (
+        _unit_records(units[start : start + window_units], unit_size, num_records)
+        for start in range(0, len(units), window_units)
+    )
+    shuffled = [rng.permutation(records) for records in windows]
+    return np.concatenate(shuffled) if shuffled else np.empty(0, np.int64)
+
+
+def rank_share(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """Return one rank's records; all ranks' shares are disjoint and cover the order exactly once.
+
+    Args:
+        order: The epoch's order, [N].
+        rank: 0..world_size-1.
+        world_size: Number of ranks; shares differ by at most one record.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
+    return order[rank::world_size]
+
+
+def _unit_records(units: np.ndarray, unit_size: int, num_records: int) -> np.ndarray:
+    records = (units[:, None] * unit_size + np.arange(unit_size)).reshape(-1).astype(np.int64)
+    return records[records < num_records]

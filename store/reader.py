@@ -1,0 +1,193 @@
+"""Reading a finished store, record by record or column by column."""
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from store.chunks import ZarrSource
+from store.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreIncompleteError,
+    StoreMismatchError,
+)
+from store.journal import Journal
+from store.layout import REBUILD, RESUME, LocalFiles
+from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity, map_arrays
+
+
+class Source(Protocol):
+    """What a reader needs of a file format."""
+
+    location: str
+
+    def spec(self) -> StoreSpec:
+        """Read what the store holds."""
+
+    def journal(self) -> Journal:
+        """Read which units are complete."""
+
+    def damaged_metadata(self, journal: Journal) -> list[str]:
+        """Name the metadata that is not as it was written."""
+
+    def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield records of one unit."""
+
+
+class Reader:
+    """A finished store, read-only.
+
+    It is made by `open_store`, holds no open file and pickles, so every loader process may have
+    one.
+
+    Attributes:
+        path: Where the store lies.
+        spec: What it holds.
+        arrays: Its arrays by name.
+        journal: Its units and their digests.
+    """
+
+    def __init__(self, source: Source, spec: StoreSpec, journal: Journal) -> None:
+        self.path = source.location
+        self.spec = spec
+        self.arrays = array_specs(spec)
+        self.journal = journal
+        self._source = source
+
+    def __len__(self) -> int:
+        return self.spec.num_records
+
+    def read(
+        self, indices: Sequence[int] | np.ndarray | slice, names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Read records as stored, that is, encoded.
+
+        Args:
+            indices: Records in any order, repeated if wanted; neighbours of one unit are read
+                fastest.
+            names: Arrays of the store.
+
+        Returns:
+            Name -> [n, ...] in the order of `indices`; strings as numpy text.
+
+        Raises:
+            IndexError: A record is outside the store.
+            StoreMismatchError: The store has no such array.
+            StoreDamagedError: Bytes are missing or altered; names the record's key and the remedy.
+        """
+        wanted = self._positions(indices)
+        unknown = sorted(set(names) - set(self.arrays))
+        if unknown:
+            raise StoreMismatchError("no such array", self.path, list(self.arrays), unknown)
+        return {name: self._read(self.arrays[name], wanted) for name in names}
+
+    def column(self, name: str) -> np.ndarray:
+        """Read one array whole: [num_records, ...]."""
+        return self.read(slice(None), [name])[name]
+
+    def decode(self, name: str, arrays: Mapping[str, Any]) -> Any:
+        """Decode a map out of arrays as `read` returns them, or as torch tensors.
+
+        Args:
+            name: "logits" or "features".
+            arrays: Among others the arrays of that map, leading axis n.
+
+        Returns:
+            float32 [n,K,h,w] or [n,D,h,w], of the kind that was given.
+        """
+        encoding = getattr(self.spec, f"{name}_encoding")
+        parts = {suffix: arrays[stored] for suffix, stored in self.map_arrays(name).items()}
+        return encoding.decode(parts)
+
+    def map_arrays(self, name: str) -> dict[str, str]:
+        """Return suffix -> array name of "logits" or "features": what `decode` needs."""
+        return map_arrays(self.spec, name)
+
+    def _positions(self, indices: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        if isinstance(indices, slice):
+            return np.arange(len(self))[indices]
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if len(outside):
+            raise IndexError(f"{self.path}: no record {outside[0]}, there are {len(self)}")
+        return wanted
+
+    def _read(self, array: ArraySpec, wanted: np.ndarray) -> np.ndarray:
+        dtype = object if array.dtype == "str" else array.dtype
+        records = np.empty((len(wanted), *array.record_shape), dtype)
+        units, rows = np.divmod(wanted, self.spec.unit_size)
+        for unit in np.unique(units):
+            positions = np.flatnonzero(units == unit)
+            num_read = 0
+            try:
+                for record in self._source.records(array, int(unit), rows[positions]):
+                    records[positions[num_read]] = record
+                    num_read += 1
+            except StoreDamagedError as error:
+                raise self._named(error, array, int(wanted[positions[num_read]])) from error
+        return records.astype(np.str_) if array.dtype == "str" else records
+
+    def _named(self, error: StoreDamagedError, array: ArraySpec, record: int) -> StoreDamagedError:
+        key = "unknown, for the array of keys is damaged"
+        if array.dtype != "str":
+            with contextlib.suppress(StoreDamagedError):
+                key = repr(str(self.read([record], ["key"])["key"][0]))
+        where = f"{error.where} ({array.name} of record {record}, key {key})"
+        return StoreDamagedError(error.what, where, error.expected, error.found, REBUILD)
+
+
+def open_store(
+    path: str | os.PathLike[str], expected: str | Mapping[str, Any] | None = None
+) -> Reader:
+    """Open a finished store.
+
+    Args:
+        path: The store's folder.
+        expected: The fingerprint, or the identity, that the store must have.
+
+    Raises:
+        StoreNotFoundError: There is no store.
+        StoreMismatchError: It is no store, of another schema, or not the one expected (the message
+            lists the fields that differ).
+        StoreIncompleteError: Units are missing.
+        StoreDamagedError: Its metadata or journal is not as it was written.
+    """
+    return open_source(ZarrSource(LocalFiles(path)), expected)
+
+
+def open_source(source: Source, expected: str | Mapping[str, Any] | None = None) -> Reader:
+    """Open a finished store in any file format: `open_store` says how."""
+    spec = source.spec()
+    refuse_foreign(source.location, spec, expected)
+    journal = source.journal()
+    damaged = source.damaged_metadata(journal)
+    if damaged:
+        raise StoreDamagedError(
+            "metadata was altered", source.location, found=", ".join(damaged), remedy=REBUILD
+        )
+    missing = spec.num_units - len(journal.units)
+    if missing:
+        raise StoreIncompleteError(
+            "the store is not finished",
+            source.location,
+            f"{spec.num_units} units",
+            f"{len(journal.units)} units, {missing} missing",
+            RESUME,
+        )
+    return Reader(source, spec, journal)
+
+
+def refuse_foreign(where: str, spec: StoreSpec, expected: str | Mapping[str, Any] | None) -> None:
+    """Raise StoreMismatchError, field by field where it can, unless it is the expected store."""
+    error: StoreError | None = None
+    if isinstance(expected, str) and expected != spec.fingerprint:
+        error = StoreMismatchError("another store", where, expected, spec.fingerprint)
+    elif isinstance(expected, Mapping):
+        lines = diff_identity(expected, spec.identity)
+        if lines:
+            error = StoreMismatchError("another store", where, found="\n    ".join(["", *lines]))
+    if error:
+        raise type(error)(*error.parts[:4], "open the store that these parameters name")

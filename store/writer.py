@@ -1,0 +1,268 @@
+"""Writing a store unit by unit, so that a kill at any moment costs one unit and never the truth.
+
+The order of a unit's life: its files are written under other names and renamed, forced to the disk,
+their folders too, then one journal line is appended and forced. Whoever finds the line finds the
+data. `write_unit` does all but the journal, in any process; the journal belongs to the one `Writer`
+that holds the lock.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from store.errors import (
+    StoreError,
+    StoreIncompleteError,
+    StoreMismatchError,
+    StoreWriteError,
+)
+from store.fit import fit_arrays
+from store.journal import UnitDigest, append_entry, create_journal, read_journal
+from store.layout import (
+    JOURNAL,
+    LOCK,
+    METADATA,
+    PARTIAL,
+    RESUME,
+    LocalFiles,
+    group_attributes,
+    metadata_keys,
+    read_spec,
+    sync_path,
+    unit_key,
+)
+from store.lock import Lock
+from store.manifest import Manifest
+from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs, diff_identity
+
+StorePath = str | os.PathLike[str]
+
+
+class Writer:
+    """The one writer of a store; a context manager that holds its lock.
+
+    Attributes:
+        path: The store's folder.
+        spec: What it will hold.
+    """
+
+    def __init__(self, path: Path, spec: StoreSpec, lock: Lock, units: set[int]) -> None:
+        self.path = path
+        self.spec = spec
+        self._lock = lock
+        self._units = units
+
+    @classmethod
+    def open(cls, path: StorePath, spec: StoreSpec) -> Self:
+        """Create a store, or go on with one that was begun.
+
+        Raises:
+            StoreLockedError: Another process writes it.
+            StoreMismatchError: Something else lies there; for a store, the message lists every
+                field that differs.
+            StoreDamagedError: The store that lies there is broken.
+            StoreWriteError: The file system refuses.
+        """
+        root = Path(path)
+        with _writing(root):
+            _refuse_strangers(root, spec)
+            lock = Lock(root)
+        try:
+            with _writing(root):
+                if not (root / JOURNAL).exists():
+                    _create(root, spec)
+                return cls(root, spec, lock, _resume(root, spec))
+        except BaseException:
+            lock.release()
+            raise
+
+    def missing_units(self) -> list[int]:
+        """List the units that are still to be written."""
+        return [unit for unit in range(self.spec.num_units) if unit not in self._units]
+
+    def write(self, unit: int, arrays: Mapping[str, np.ndarray]) -> UnitDigest:
+        """Write one unit and enter it into the journal: `write_unit` and `commit`."""
+        digest = write_unit(self.path, self.spec, unit, arrays)
+        self.commit(digest)
+        return digest
+
+    def commit(self, digest: UnitDigest) -> None:
+        """Enter a unit that `write_unit` has written, here or in another process."""
+        with _writing(self.path):
+            append_entry(self.path, digest.to_dict())
+        self._units.add(digest.unit)
+
+    def revoke(self, unit: int) -> None:
+        """Take a unit back, so that it is missing again."""
+        with _writing(self.path):
+            append_entry(self.path, {"revoked": unit})
+        self._units.discard(unit)
+
+    def finish(self) -> Manifest:
+        """Return the manifest of the finished store.
+
+        Raises:
+            StoreIncompleteError: Units are missing.
+        """
+        missing = self.missing_units()
+        if missing:
+            raise StoreIncompleteError(
+                "the store is not finished",
+                str(self.path),
+                f"{self.spec.num_units} units",
+                f"{len(missing)} missing, the first {missing[0]}",
+                RESUME,
+            )
+        return Manifest(
+            path=self.path.as_posix(),
+            fingerprint=self.spec.fingerprint,
+            num_records=self.spec.num_records,
+            digest=read_journal(LocalFiles(self.path)).digest,
+            schema_version=SCHEMA_VERSION,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+def write_unit(
+    path: StorePath, spec: StoreSpec, unit: int, arrays: Mapping[str, np.ndarray]
+) -> UnitDigest:
+    """Write one unit's files and force them to the disk, in any process, a unit in one at a time.
+
+    Args:
+        path: A store that a `Writer` has opened.
+        spec: Its spec.
+        unit: Which unit.
+        arrays: Every array of `array_specs(spec)`, encoded, leading axis = records of the unit.
+
+    Raises:
+        StoreMismatchError: An array is missing, unknown, of another shape or dtype, or not finite;
+            or the store at `path` is another one.
+        StoreWriteError: The file system refuses.
+    """
+    root = Path(path)
+    specs = array_specs(spec)
+    fitted = fit_arrays(spec, unit, arrays, f"{root}, unit {unit}")
+    _refuse_other(root, spec)
+    with _writing(root):
+        group = zarr.open_group(root, mode="r+", zarr_format=3, use_consolidated=False)
+        for name, array in specs.items():
+            _write_array(
+                group, root / unit_key(array, unit), array, spec.unit_records(unit), fitted[name]
+            )
+        return _digest(root, unit, specs)
+
+
+def _write_array(
+    group: zarr.Group, file: Path, array: ArraySpec, records: range, values: np.ndarray
+) -> None:
+    # What an earlier attempt left would be read and merged, damage and all.
+    file.unlink(missing_ok=True)
+    stored = group[array.name]
+    assert isinstance(stored, zarr.Array)
+    # A chunk of fill values is written like any other, so that a missing file always means damage.
+    stored = stored.with_config({"write_empty_chunks": True})
+    stored[records.start : records.stop] = values
+
+
+def _digest(root: Path, unit: int, specs: Mapping[str, ArraySpec]) -> UnitDigest:
+    num_bytes, sha256 = {}, {}
+    for name, array in specs.items():
+        file = root / unit_key(array, unit)
+        content = file.read_bytes()
+        num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
+        sync_path(file)
+        sync_path(file.parent)
+    return UnitDigest(unit, num_bytes, sha256)
+
+
+def _refuse_strangers(root: Path, spec: StoreSpec) -> None:
+    """Refuse a folder that holds anything but a store, or the beginnings of one."""
+    if not root.is_dir() or (root / JOURNAL).exists():
+        return
+    beginnings = {LOCK, METADATA, *array_specs(spec)}
+    strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
+    strangers = [name for name in strangers if not name.endswith(PARTIAL)]
+    if strangers:
+        raise StoreMismatchError("not a feature store", str(root), "an empty folder", strangers)
+
+
+def _create(root: Path, spec: StoreSpec) -> None:
+    """Write all metadata, force it to the disk, and only then the journal that makes it a store."""
+    group = zarr.open_group(root, mode="a", zarr_format=3, use_consolidated=False)
+    for array in array_specs(spec).values():
+        group.create_array(
+            array.name,
+            shape=array.shape,
+            dtype=str if array.dtype == "str" else array.dtype,
+            chunks=(1, *array.record_shape) if array.sharded else array.file_shape,
+            shards=array.file_shape if array.sharded else None,
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=array.axes,
+            overwrite=True,
+        )
+    group.attrs.put(group_attributes(spec))
+    keys = metadata_keys(spec)
+    sync_path(root.parent)
+    for key in keys:
+        sync_path(root / key)
+        sync_path((root / key).parent)
+    create_journal(
+        root, {key: hashlib.sha256((root / key).read_bytes()).hexdigest() for key in keys}
+    )
+
+
+def _resume(root: Path, spec: StoreSpec) -> set[int]:
+    """Clear away what a kill has left behind, and return the units that are complete."""
+    _refuse_other(root, spec)
+    journal = read_journal(LocalFiles(root))
+    os.truncate(root / JOURNAL, journal.num_bytes)
+    for partial in root.rglob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+    return set(journal.units)
+
+
+def _refuse_other(root: Path, spec: StoreSpec) -> None:
+    found, expected = read_spec(LocalFiles(root)).to_dict(), spec.to_dict()
+    # The store keeps the provenance of its first writer: an upgrade does not orphan it.
+    lines = diff_identity(expected | {"provenance": {}}, found | {"provenance": {}})
+    if lines:
+        raise StoreMismatchError(
+            "another store lies here",
+            str(root),
+            found="\n    ".join(["", *lines]),
+            remedy="choose another folder, or go back to the parameters that it was begun with",
+        )
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreWriteError(
+            "the file system refused",
+            str(root),
+            found=error,
+            remedy="make room or gain permission, then start again: finished units are kept",
+        ) from error

@@ -1,0 +1,83 @@
+"""A tiny dataset, a tiny teacher, and stores made of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.datasets import fingerprint_dataset, prepare_dataset
+from pipeline.datasets.index import Index
+from pipeline.extraction import extract, plan_store
+from pipeline.network import Output
+from pipeline.params import Params, Store, load_params
+from pipeline.randomness import seed_torch
+from store.reader import Reader, open_store
+from store.writer import Writer
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+class TinyTeacher(nn.Module):
+    """Two convolutions with the outputs of a DeepLabV3-ResNet101: 256 features at stride 8."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        seed_torch(0, "tiny teacher")
+        self.stem = nn.Conv2d(3, 16, 9, stride=8, padding=4)
+        self.body = nn.Conv2d(16, 256, 1)
+        self.classifier = nn.Conv2d(256, num_classes, 1)
+        self.eval()
+
+    def forward(self, image: Tensor) -> Output:
+        features = self.body(self.stem(image).relu()).relu()
+        return Output(self.classifier(features), features, None)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_params() -> Params:
+    return load_params(ROOT / "profiles/tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tiny_params: Params, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    pixels = tmp_path_factory.mktemp("pixels")
+    fingerprint = fingerprint_dataset(tiny_params.dataset)["fingerprint"]
+    return prepare_dataset(tiny_params.dataset, fingerprint, pixels)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_index: Index) -> TinyTeacher:
+    return TinyTeacher(len(tiny_index.class_names))
+
+
+@pytest.fixture(scope="session")
+def build_store(
+    tiny_index: Index, tiny_teacher: TinyTeacher, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Store], Reader]:
+    """Extract a store with the given settings; the same settings give the same store object."""
+    made: dict[Store, Reader] = {}
+
+    def build(settings: Store) -> Reader:
+        if settings not in made:
+            path = tmp_path_factory.mktemp("stores") / "store"
+            spec = plan_store(tiny_index, settings, "tiny teacher", CPU)
+            with Writer.open(path, spec) as writer:
+                assert extract(tiny_index, tiny_teacher, settings, writer, CPU)
+                writer.finish()
+            made[settings] = open_store(path, expected=spec.fingerprint)
+        return made[settings]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_params: Params, build_store: Callable[[Store], Reader]) -> Reader:
+    return build_store(tiny_params.store)

@@ -1,0 +1,97 @@
+"""CamVid in SegNet's layout, as a generated twin."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.datasets import prepare_dataset, read_image, read_labels
+from pipeline.params import CamVid
+
+
+def test_the_twin_is_read_as_it_was_written(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    assert (index.name, index.kind, index.fingerprint) == ("camvid", "camvid", "abc")
+    assert index.class_names[3] == "Road"
+    assert index.palette[3] == (128, 64, 128)
+    assert index.num_classes == index.most_classes == 11
+    assert {split: len(samples) for split, samples in index.splits.items()} == {
+        "train": 3,
+        "val": 3,
+    }
+    for sample in (sample for samples in index.splits.values() for sample in samples):
+        ids = np.asarray(Image.open(Path(dataset.root) / sample.labels))
+        labels = read_labels(index, sample)
+        assert np.array_equal(labels[ids != 11], ids[ids != 11])
+        assert (labels[ids == 11] == 255).all()
+        image = np.asarray(Image.open(Path(dataset.root) / sample.image))
+        assert np.array_equal(read_image(index, sample), image)
+        assert (sample.height, sample.width) == (24, 32)
+
+
+def test_keys_are_split_and_stem_in_order(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    index = prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
+    keys = [sample.key for sample in index.splits["train"]]
+    assert keys == [f"train/0001TP_{number:06d}" for number in range(3)]
+
+
+def test_a_test_split_is_read_where_there_is_one(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid(splits=("train", "val", "test"))
+    assert len(prepare_dataset(dataset, "abc", tmp_path / "pixels").splits["test"]) == 3
+
+
+def test_pixels_stay_an_empty_folder(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+    prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
+    assert list((tmp_path / "pixels").iterdir()) == []
+
+
+def test_most_classes_counts_training_images_only(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    for number, path in enumerate(sorted((Path(dataset.root) / "trainannot").iterdir())):
+        ids = np.full((24, 32), 11, np.uint8)
+        ids[0, : number + 2] = range(number + 2)
+        Image.fromarray(ids).save(path)
+    assert prepare_dataset(dataset, "abc", tmp_path / "pixels").most_classes == 4
+
+
+def test_progress_reaches_the_number_of_samples(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    reports: list[tuple[int, int]] = []
+    prepare_dataset(
+        make_camvid(), "abc", tmp_path / "pixels", lambda done, total: reports.append((done, total))
+    )
+    assert reports == [(done, 6) for done in range(1, 7)]
+
+
+def test_files_of_file_browsers_are_passed_over(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    for name in (".DS_Store", "Thumbs.db", "._0001TP_000000.png"):
+        (Path(dataset.root) / "train" / name).write_bytes(b"x")
+    index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    assert len(index.splits["train"]) == 3
+
+
+def test_a_moved_root_gives_the_same_samples(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    before = prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    moved = shutil.move(dataset.root, tmp_path / "elsewhere")
+    after = prepare_dataset(
+        dataset.model_copy(update={"root": str(moved)}), "abc", tmp_path / "pixels"
+    )
+    assert after.splits == before.splits

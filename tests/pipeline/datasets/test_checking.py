@@ -1,0 +1,190 @@
+"""Every kind of bad input is found, all of them in one error, and nothing is written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets import DatasetError, prepare_dataset
+from pipeline.params import CamVid, Folder
+
+Break = Callable[[Path], None]
+
+
+def cut(path: Path, keep: float) -> None:
+    """Keep only the beginning of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+def flip_byte(path: Path, position: float) -> None:
+    """Damage one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * position)] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+A, B, C = (f"0001TP_00000{number}" for number in range(3))
+ZEROS = np.zeros((24, 32), np.uint8)
+
+BREAKS: dict[str, tuple[Break, str, str]] = {
+    "missing labels": (
+        lambda root: (root / f"trainannot/{A}.png").unlink(),
+        f"train/{A}.png",
+        f"missing labels: expected trainannot/{A}.*; found no such file",
+    ),
+    "extra labels": (
+        lambda root: save(root / "valannot/extra.png", ZEROS),
+        "valannot/extra.png",
+        "labels without image: expected val/extra.*; found no such file",
+    ),
+    "size mismatch": (
+        lambda root: save(root / f"trainannot/{B}.png", ZEROS.T),
+        f"trainannot/{B}.png",
+        f"size mismatch: expected 32x24 as train/{B}.jpg; found 24x32",
+    ),
+    "not an image": (
+        lambda root: (root / f"train/{C}.jpg").write_bytes(b"nothing of the kind") and None,
+        f"train/{C}.jpg",
+        "unreadable: expected a whole image file; found cannot identify",
+    ),
+    "empty file": (
+        lambda root: (root / f"trainannot/{C}.png").write_bytes(b"") and None,
+        f"trainannot/{C}.png",
+        "unreadable: expected a whole image file; found",
+    ),
+    "truncated jpeg": (
+        lambda root: cut(root / f"val/{B}.jpg", 0.6),
+        f"val/{B}.jpg",
+        "unreadable: expected a whole image file; found image file is truncated",
+    ),
+    "truncated png": (
+        lambda root: cut(root / f"val/{A}.png", 0.6),
+        f"val/{A}.png",
+        "unreadable: expected a whole image file; found",
+    ),
+    "damaged png": (
+        lambda root: flip_byte(root / f"valannot/{A}.png", 0.7),
+        f"valannot/{A}.png",
+        "unreadable: expected a whole image file; found",
+    ),
+    "unknown id": (
+        lambda root: save(
+            root / f"valannot/{B}.png", np.where(np.eye(24, 32), 12, ZEROS).astype("u1")
+        ),
+        f"valannot/{B}.png",
+        "label id outside the table: expected one of 0-11; found 12 (24 px)",
+    ),
+    "colour labels": (
+        lambda root: save(root / f"valannot/{C}.png", np.zeros((24, 32, 3), np.uint8)),
+        f"valannot/{C}.png",
+        "found greyscale or palette ids expected, Pillow mode RGB found",
+    ),
+    "duplicate key": (
+        lambda root: shutil.copy(root / f"val/{C}.jpg", root / f"val/{C}.jpeg") and None,
+        f"val/{C}.jpg",
+        f"duplicate key: expected one file val/{C}.*; found val/{C}.jpeg too",
+    ),
+    "not an image suffix": (
+        lambda root: (root / "train/notes.txt").write_text("x") and None,
+        "train/notes.txt",
+        "not image: expected only files that hold image",
+    ),
+    "a folder among files": (
+        lambda root: (root / "val/more").mkdir(),
+        "val/more",
+        "found a folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_kind_of_bad_input_is_found(
+    name: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    breaks, file, message = BREAKS[name]
+    breaks(Path(dataset.root))
+    with pytest.raises(DatasetError) as caught:
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    assert [finding.file for finding in caught.value.findings] == [file]
+    assert message in str(caught.value)
+
+
+def test_all_findings_come_in_one_error_and_nothing_is_written(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    root = Path(dataset.root)
+    for breaks, _, _ in BREAKS.values():
+        breaks(root)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DatasetError) as caught:
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    text = str(caught.value)
+    for _, file, message in BREAKS.values():
+        assert f"\n  {file}: " in text
+        assert message in text
+    assert f"{len(BREAKS)} finding(s)" in text
+    assert text.splitlines()[-1].startswith("Nothing was written.")
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "pixels"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_split_is_found(
+    split: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    for folder in (split, f"{split}annot"):
+        for path in (Path(dataset.root) / folder).iterdir():
+            path.unlink()
+    with pytest.raises(
+        DatasetError, match=f"\n  {split}: empty split: expected at least one image"
+    ):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_split_is_found(
+    split: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    for folder in (split, f"{split}annot"):
+        shutil.rmtree(Path(dataset.root) / folder)
+    with pytest.raises(DatasetError) as caught:
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    assert {finding.file for finding in caught.value.findings} == {split, f"{split}annot"}
+
+
+def test_half_a_test_split_is_found(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+    dataset = make_camvid(splits=("train", "val", "test"))
+    shutil.rmtree(Path(dataset.root) / "testannot")
+    with pytest.raises(DatasetError, match=r"testannot: missing folder"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def test_a_split_of_void_alone_is_found(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+    dataset = make_camvid()
+    labels = sorted((Path(dataset.root) / "trainannot").iterdir())
+    for path in labels:
+        save(path, np.full((24, 32), 11, np.uint8))
+    with pytest.raises(DatasetError, match=r"train: split without labels: .* found only void"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    save(labels[0], ZEROS)  # images without labels are welcome, a split without labels is not
+    assert prepare_dataset(dataset, "abc", tmp_path / "pixels").most_classes == 1
+
+
+def test_findings_of_a_folder_dataset_name_its_own_ids(
+    make_folder: Callable[..., Folder], tmp_path: Path
+) -> None:
+    dataset = make_folder()
+    save(Path(dataset.root) / "labels/train/image.0.png", np.full((24, 32), 5, np.uint8))
+    with pytest.raises(DatasetError, match=r"expected one of 0, 3, 7, 24, 255; found 5 \(768 px\)"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")

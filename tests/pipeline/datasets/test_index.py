@@ -1,0 +1,93 @@
+"""The index is read as it was written, and labels are read as classes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets import DatasetError, Index, prepare_dataset, read_image, read_labels
+from pipeline.datasets.index import decode_image, decode_labels
+from pipeline.params import CamVid, Folder
+
+
+def test_round_trip_and_stable_bytes(make_folder: Callable[..., Folder], tmp_path: Path) -> None:
+    index = prepare_dataset(make_folder(), "abc", tmp_path / "pixels")
+    path = tmp_path / "new" / "index.json"
+    index.write(path)
+    first = path.read_bytes()
+    assert Index.read(path) == index
+    Index.read(path).write(path)
+    assert path.read_bytes() == first
+    assert [entry.name for entry in path.parent.iterdir()] == ["index.json"]
+
+
+def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    path.write_text('{"version": 0}')
+    with pytest.raises(ValueError, match=r"index\.json: not an index of version 1; run prepare"):
+        Index.read(path)
+
+
+def test_labels_changed_after_prepare_are_refused(
+    make_camvid: Callable[..., CamVid], tmp_path: Path
+) -> None:
+    index = prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
+    sample = index.splits["train"][0]
+    path = Path(index.root) / sample.labels
+    Image.fromarray(np.full((24, 32), 99, np.uint8)).save(path)
+    with pytest.raises(DatasetError, match=r"99 \(768 px\)\nThe file changed: run prepare again"):
+        read_labels(index, sample)
+
+
+def test_images_of_every_8_bit_mode_become_rgb(tmp_path: Path) -> None:
+    rgb = np.zeros((4, 5, 3), np.uint8)
+    rgb[:, :2] = (10, 200, 30)
+    for mode in ("RGB", "RGBA", "P", "L", "1"):
+        path = tmp_path / f"{mode}.png"
+        image = Image.fromarray(rgb).convert(mode, palette=Image.Palette.ADAPTIVE)
+        if mode == "P":
+            image.save(path, transparency=bytes(range(256)))
+        else:
+            image.save(path)
+        read = decode_image(path)
+        assert (read.shape, read.dtype) == ((4, 5, 3), np.uint8)
+        if mode in ("RGB", "RGBA", "P"):
+            assert np.abs(read.astype(int) - rgb).max() <= 4
+
+
+def test_sixteen_bit_images_are_refused_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="8 bits a channel expected, Pillow mode I;16 found"):
+        decode_image(tmp_path / "a.png")
+
+
+def test_label_files_hold_ids_whether_grey_or_palette(tmp_path: Path) -> None:
+    ids = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    palette = Image.fromarray(ids)
+    palette.putpalette([value % 256 for value in range(255, 255 + 3 * 256)])
+    palette.save(tmp_path / "palette.png")
+    with Image.open(tmp_path / "palette.png") as file:
+        assert file.mode == "P"
+    assert np.array_equal(decode_labels(tmp_path / "grey.png"), ids)
+    assert np.array_equal(decode_labels(tmp_path / "palette.png"), ids)
+    Image.fromarray(ids > 4).save(tmp_path / "one_bit.png")
+    assert np.array_equal(decode_labels(tmp_path / "one_bit.png"), (ids > 4).astype(np.uint8))
+
+
+def test_paths_are_relative_to_the_root_as_given(
+    make_camvid: Callable[..., CamVid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_camvid()
+    monkeypatch.chdir(tmp_path)
+    dataset = CamVid(kind="camvid", name="camvid", root="camvid")
+    index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
+    sample = index.splits["train"][0]
+    assert index.root == "camvid"
+    assert (sample.image, sample.labels) == (
+        "train/0001TP_000000.png",
+        "trainannot/0001TP_000000.png",
+    )
+    assert read_image(index, sample).shape == (24, 32, 3)

@@ -1,0 +1,153 @@
+"""The promise of the project: a stored teacher teaches what a live teacher teaches."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from pipeline.live import live_batch
+from pipeline.objective import Objective
+from pipeline.params import Encodings, Params, Store, Student
+from pipeline.randomness import seed_torch
+from pipeline.stream import Batch, stream
+from pipeline.students import build_student
+from store.reader import Reader
+
+CPU = torch.device("cpu")
+STEPS = range(4)
+EXACT = Encodings(logits="float32", features="float32")
+
+
+@pytest.fixture
+def exact_settings(tiny_params: Params) -> Store:
+    # One record a forward pass: outputs differ in the last bits between batch compositions.
+    return tiny_params.store.model_copy(update={"encodings": EXACT, "forward_batch": 1})
+
+
+def record_numbers(reader: Reader, run: Student) -> list[list[int]]:
+    return [batch.record.tolist() for batch in open_stream(reader, run)]
+
+
+def open_stream(reader: Reader, run: Student) -> Iterator[Batch]:
+    return stream(
+        reader,
+        seed=run.seed,
+        batch_size=run.training.batch_size,
+        steps=STEPS,
+        device=CPU,
+    )
+
+
+def losses_and_gradients(
+    batches: Iterator[Batch], reader: Reader, run: Student
+) -> tuple[list[dict[str, float]], torch.Tensor]:
+    """Every term of every step, and the gradient summed over the steps (weights stay as they are)."""
+    seed_torch(run.seed, "test")
+    student = build_student(run.architecture, reader.spec.num_classes).train()
+    objective = Objective(student, reader.spec, run, CPU)
+    assert objective.memory is not None
+    objective.memory.fill(reader)
+    seen = []
+    for batch in batches:
+        terms = objective.compute_terms(batch)
+        weighted = [objective.weights[name] * value for name, value in terms.items()]
+        torch.stack(weighted).sum().backward()
+        seen.append({name: value.item() for name, value in terms.items()})
+    gradients = [p.grad for p in objective.modules.parameters() if p.grad is not None]
+    return seen, torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def live(index, teacher, settings: Store, numbers: list[list[int]]) -> Iterator[Batch]:
+    return (live_batch(index, teacher, settings, records, CPU) for records in numbers)
+
+
+def test_offline_equals_online(
+    tiny_index,
+    tiny_teacher,
+    tiny_params: Params,
+    exact_settings: Store,
+    build_store: Callable[[Store], Reader],
+) -> None:
+    """All five terms and the gradient, through queues, order and projector, to the last bits.
+
+    The last bits are left open: a matrix product may round otherwise at another memory alignment.
+    """
+    run = tiny_params.students["r18_cirkd"]
+    reader = build_store(exact_settings)
+    online = live(tiny_index, tiny_teacher, exact_settings, record_numbers(reader, run))
+    stored_losses, stored_gradient = losses_and_gradients(open_stream(reader, run), reader, run)
+    live_losses, live_gradient = losses_and_gradients(online, reader, run)
+    terms = {"task", "auxiliary", "kd", "minibatch_pixel", "memory_pixel", "memory_region"}
+    assert set(stored_losses[0]) == terms
+    for stored, lived in zip(stored_losses, live_losses, strict=True):
+        assert stored == pytest.approx(lived, rel=1e-6)
+    torch.testing.assert_close(stored_gradient, live_gradient, rtol=1e-5, atol=1e-7)
+    assert stored_gradient.abs().sum() > 0
+
+
+def test_default_encodings_stay_within_their_bound(
+    tiny_index,
+    tiny_teacher,
+    tiny_params: Params,
+    exact_settings: Store,
+    build_store: Callable[[Store], Reader],
+) -> None:
+    """Float16 logits and uint8 features move a term by under 1e-3 of itself plus 1e-4 nats."""
+    run = tiny_params.students["r18_cirkd"]
+    settings = exact_settings.model_copy(update={"encodings": tiny_params.store.encodings})
+    reader = build_store(settings)
+    online = live(tiny_index, tiny_teacher, settings, record_numbers(reader, run))
+    stored_losses, stored_gradient = losses_and_gradients(open_stream(reader, run), reader, run)
+    live_losses, live_gradient = losses_and_gradients(online, reader, run)
+    for stored, lived in zip(stored_losses, live_losses, strict=True):
+        for term, value in lived.items():
+            assert stored[term] == pytest.approx(value, rel=1e-3, abs=1e-4), term
+    assert stored_losses != live_losses
+    assert torch.cosine_similarity(stored_gradient, live_gradient, dim=0) > 0.9999
+
+
+def test_a_batch_is_the_same_with_any_number_of_workers(
+    tiny_store: Reader, tiny_params: Params
+) -> None:
+    run = tiny_params.students["r18_cirkd"]
+    arguments = {"seed": 5, "batch_size": run.training.batch_size, "steps": STEPS, "device": CPU}
+    alone = list(stream(tiny_store, **arguments, num_workers=0))
+    together = list(stream(tiny_store, **arguments, num_workers=2))
+    assert len(alone) == len(together) == len(STEPS)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.record, other.record)
+        assert torch.equal(one.image, other.image)
+        assert one.targets is not None
+        assert other.targets is not None
+        assert torch.equal(one.targets.features, other.targets.features)
+
+
+def test_a_stream_goes_on_where_it_stopped(tiny_store: Reader) -> None:
+    whole = stream(tiny_store, seed=1, batch_size=2, steps=range(7), device=CPU)
+    rest = stream(tiny_store, seed=1, batch_size=2, steps=range(3, 7), device=CPU)
+    numbers = [batch.record.tolist() for batch in whole]
+    assert [batch.record.tolist() for batch in rest] == numbers[3:]
+    # Three batches an epoch: six records, each once.
+    assert sorted(sum(numbers[:3], [])) == sorted(sum(numbers[3:6], [])) == list(range(6))
+    assert numbers[:3] != numbers[3:6]
+
+
+def test_a_batch_larger_than_the_store_is_refused(tiny_store: Reader) -> None:
+    with pytest.raises(ValueError, match=r"batch_size is 64.*holds 6 records"):
+        next(stream(tiny_store, seed=1, batch_size=64, steps=range(1), device=CPU))
+
+
+def test_labels_only_runs_read_no_targets(tiny_store: Reader) -> None:
+    batch = next(
+        stream(tiny_store, seed=1, batch_size=2, steps=range(1), device=CPU, with_targets=False)
+    )
+    assert batch.targets is None
+    assert batch.image.shape == (2, 3, 32, 32)
+
+
+def test_anchors_leave_void_out_unless_a_record_has_no_label() -> None:
+    labels = torch.tensor([[[255, 3]], [[255, 255]]], dtype=torch.uint8)
+    inside = torch.tensor([[[True, True]], [[True, False]]])
+    nothing = torch.zeros(0)
+    batch = Batch(nothing, nothing, nothing, labels, inside, None)
+    assert batch.anchors.tolist() == [[[False, True]], [[True, False]]]

@@ -1,0 +1,132 @@
+"""A training that was stopped and went on equals one that never stopped, bit for bit."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.params import Training
+from pipeline.randomness import seed_torch, torch_generator
+from pipeline.training import NonFiniteTermError
+from stages.loop import Run, fit
+
+RECIPE = Training(
+    steps=9,
+    batch_size=2,
+    optimizer="adamw",
+    learning_rate=0.01,
+    weight_decay=0.01,
+    schedule="one_cycle",
+    precision="float32",
+    checkpoint_every=4,
+)
+
+
+def net() -> nn.Module:
+    seed_torch(0, "net")
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+
+def batches(steps: range) -> Iterator[torch.Tensor]:
+    return (torch.randn(6, 4, generator=torch_generator(3, step)) for step in steps)
+
+
+def make_run(
+    module: nn.Module, work: Path, recipe: Training, watch: Callable[[int], None] = lambda n: None
+) -> Run:
+    calls = iter(range(1, 1000))
+
+    def terms(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        watch(next(calls))
+        return {"task": module(batch).square().mean()}
+
+    return Run(
+        title="net",
+        recipe=recipe,
+        modules=module,
+        parts={},
+        compute_terms=terms,
+        weights={"task": 1.0},
+        open_batches=batches,
+        begin=lambda: seed_torch(1, "dropout"),
+        work=work,
+        header={"run": "net"},
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["poly", "one_cycle"])
+@pytest.mark.parametrize("stop_at", [1, 4, 8])
+def test_stopped_and_resumed_equals_never_stopped(
+    optimizer: str, schedule: str, stop_at: int, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+    whole = net()
+    fit(make_run(whole, tmp_path / "whole", recipe))
+
+    def stop(call: int) -> None:
+        if call == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ending:
+        fit(make_run(net(), tmp_path / "parts", recipe, stop))
+    assert ending.value.code == 3
+    resumed = net()
+    fit(make_run(resumed, tmp_path / "parts", recipe))
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    steps = [line["step"] for line in read_log(tmp_path / "parts")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == RECIPE.steps
+
+
+def read_log(work: Path) -> list[dict]:
+    return [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()[1:]]
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """An exception stands for kill -9: nothing is saved but what was saved before."""
+    whole = net()
+    fit(make_run(whole, tmp_path / "whole", RECIPE))
+
+    def die(call: int) -> None:
+        if call == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_run(net(), tmp_path / "parts", RECIPE, die))
+    taken = []
+    resumed = net()
+    fit(make_run(resumed, tmp_path / "parts", RECIPE, taken.append))
+    assert len(taken) == RECIPE.steps - RECIPE.checkpoint_every
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_a_term_that_is_not_finite_stops_with_its_name(tmp_path: Path) -> None:
+    module = net()
+
+    def spoil(call: int) -> None:
+        if call == 1:
+            with torch.no_grad():
+                module[0].weight.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 1"):
+        fit(make_run(module, tmp_path, RECIPE, spoil))
+
+
+def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:
+    module = net()
+    module.eval()
+    before = module(torch.ones(1, 4)).abs().item()
+    module.train()
+    recipe = RECIPE.model_copy(update={"steps": 60})
+    fit(make_run(module, tmp_path, recipe))
+    module.eval()
+    assert module(torch.ones(1, 4)).abs().item() < before
+    rates = [line["learning_rate"] for line in read_log(tmp_path)]
+    assert max(rates) > 5 * rates[-1]

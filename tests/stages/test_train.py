@@ -1,0 +1,74 @@
+"""The train stage as DVC runs it: from a manifest alone, with no teacher in the process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.students import load_student
+from store.manifest import Manifest
+from store.reader import Reader
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import sys
+from stages.train import command
+command(sys.argv[1:], standalone_mode=False)
+print("pipeline.teacher" in sys.modules)
+"""
+
+
+@pytest.fixture
+def manifest(tiny_store: Reader, tmp_path: Path) -> Path:
+    spec = tiny_store.spec
+    path = tmp_path / "manifest.json"
+    digest = tiny_store.journal.digest
+    Manifest(str(tiny_store.path), spec.fingerprint, spec.num_records, digest, 1).write(path)
+    return path
+
+
+def train(run: str, manifest: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [run, str(manifest), str(folder), "--params", str(ROOT / "profiles/tiny.yaml")]
+    command = [sys.executable, "-W", "error", "-c", CODE, *arguments, "--workers", "0"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent)
+
+
+def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_path: Path) -> None:
+    done = train("r18_cirkd", manifest, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "False"
+    summary = json.loads((tmp_path / "run/run.json").read_text())
+    assert summary["label"] == "cirkd"
+    assert summary["seconds"] > 0
+    student = load_student(tmp_path / "run/model.pt")
+    assert student.auxiliary is None
+    assert not any(name.startswith("auxiliary") for name in student.state_dict())
+    logged = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert json.loads(logged[0])["params"]["seed"] == 0
+    assert set(json.loads(logged[-1])["terms"]) >= {"memory_pixel", "memory_region"}
+    assert not list((tmp_path / "artifacts/work").iterdir())
+
+
+def test_same_seed_same_weights(manifest: Path, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        assert train("r18_ce", manifest, tmp_path / name).returncode == 0
+    one, other = (load_student(tmp_path / name / "model.pt") for name in ("one", "other"))
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
+    done = train("nobody", manifest, tmp_path / "run")
+    assert done.returncode != 0
+    assert "expected one of r18_ce, r18_cirkd" in done.stderr
+
+
+def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) -> None:
+    raw = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**raw, "path": str(tmp_path / "gone")}))
+    done = train("r18_ce", manifest, tmp_path / "run")
+    assert done.returncode != 0
+    assert "gone" in done.stderr
+    assert "extract" in done.stderr

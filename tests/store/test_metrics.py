@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+
+K = 4
+LABELS = arrays(np.uint8, 12, elements=st.sampled_from([0, 1, 2, 3, 255]))
+PREDICTIONS = arrays(np.int64, 12, elements=st.integers(0, K - 1))
+
+
+@given(LABELS, PREDICTIONS, LABELS, PREDICTIONS)
+def test_merging_is_concatenating_is_brute_force(
+    a: np.ndarray, p: np.ndarray, b: np.ndarray, q: np.ndarray
+) -> None:
+    merged = confusion_matrix(a, p, K) + confusion_matrix(b, q, K)
+    labels, predictions = np.concatenate([a, b]), np.concatenate([p, q])
+    brute = np.zeros((K, K), np.int64)
+    for label, prediction in zip(labels.tolist(), predictions.tolist(), strict=True):
+        if label != 255:
+            brute[label, prediction] += 1
+    np.testing.assert_array_equal(merged, brute)
+    np.testing.assert_array_equal(confusion_matrix(labels, predictions, K), brute)
+
+
+def test_iou_accuracy_and_mean_by_hand() -> None:
+    matrix = confusion_matrix(np.array([[0, 0, 1, 255]]), np.array([[0, 2, 1, 3]]), K)
+    # Class 2 is predicted but never there: 0. Class 3 is in neither (its pixel is void): left out.
+    np.testing.assert_array_equal(iou_per_class(matrix), [0.5, 1.0, 0.0, np.nan])
+    assert mean_iou(matrix) == 0.5
+    assert pixel_accuracy(matrix) == 2 / 3
+
+
+def test_nothing_counted_is_no_number_and_no_warning() -> None:
+    matrix = confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), K)
+    assert np.isnan(mean_iou(matrix))
+    assert np.isnan(pixel_accuracy(matrix))
+
+
+def test_what_is_no_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label 1\.\.7"):
+        confusion_matrix(np.array([1, 7]), np.array([0, 0]), K)
+    with pytest.raises(ValueError, match=r"prediction -1\.\.0"):
+        confusion_matrix(np.array([1, 1]), np.array([0, -1]), K)
+    with pytest.raises(ValueError, match="differ"):
+        confusion_matrix(np.zeros((1, 2)), np.zeros((2, 1)), K)

@@ -1,0 +1,120 @@
+"""The house: which room may know which, what stays unloaded, and where names come from."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "store": {"store"},
+    "pipeline": {"pipeline", "store"},
+    "stages": {"stages", "pipeline", "store"},
+}
+BANNED = ("utils", "helpers", "manager", "handler", "processor")
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of every module a file imports, at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_arrows_point_one_way(package: str) -> None:
+    ours = set(MAY_IMPORT)
+    for path in modules(package):
+        tops = {name.split(".")[0] for name in imported(path)} & ours
+        assert tops <= MAY_IMPORT[package], f"{path} imports {tops - MAY_IMPORT[package]}"
+    assert modules(package)
+
+
+def test_store_never_names_torch() -> None:
+    for path in modules("store"):
+        assert "torch" not in {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_no_import_circle() -> None:
+    paths = {module_name(path): path for package in MAY_IMPORT for path in modules(package)}
+    graph = {name: imported(path) & set(paths) for name, path in paths.items()}
+    for name, others in graph.items():
+        # `from package import module` needs the module; the package is named on the way.
+        others -= {other for other in others if any(deep.startswith(f"{other}.") for deep in others)}
+        assert name not in others
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert done == set(graph)
+
+
+def test_names_say_what_they_hold() -> None:
+    for package in MAY_IMPORT:
+        for path in modules(package):
+            assert not any(banned in path.stem for banned in BANNED), path
+
+
+def test_every_module_has_a_docstring() -> None:
+    for package in MAY_IMPORT:
+        for path in modules(package):
+            assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def run_fresh(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_store_leaves_torch_unloaded() -> None:
+    every = ", ".join(module_name(path) for path in modules("store"))
+    assert run_fresh(f"import sys, {every}; print('torch' in sys.modules)") == "False"
+
+
+def test_help_leaves_torch_unloaded() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from stages.cli import main;"
+        "r = CliRunner().invoke(main, ['--help']); assert r.exit_code == 0, r.output;"
+        "print('torch' in sys.modules)"
+    )
+    assert run_fresh(code) == "False"
+
+
+def test_every_command_is_there() -> None:
+    from stages.cli import COMMANDS
+
+    for name in COMMANDS:
+        assert importlib.util.find_spec(f"stages.{name}") is not None
+        assert "def command(" in (ROOT / "stages" / f"{name}.py").read_text()
+
+
+def test_stage_commands_are_thin() -> None:
+    for path in modules("stages"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                size = node.end_lineno - node.lineno + 1  # type: ignore[operator]
+                assert size <= 80, f"{path}: {node.name} has {size} lines"

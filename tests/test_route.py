@@ -1,0 +1,116 @@
+"""The whole route: `dvc repro` from images to a report, and what a second run costs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.params import load_params
+from stages.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def repro(folder: Path, *arguments: str) -> str:
+    """Run `cirkd repro` (which is `dvc repro` with PATH in order) and return what it printed."""
+    command = [sys.executable, "-m", "stages.repro", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "CIRKD_WORKERS": "0"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def copy_project(folder: Path) -> Path:
+    """The tracked files alone, as an unpacked archive has them: no .git, no artifacts."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def use_profile(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    chosen = CliRunner().invoke(main, ["profile", "use", name])
+    assert chosen.exit_code == 0, chosen.output
+
+
+@pytest.mark.slow
+def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> None:
+    folder = copy_project(tmp_path / "project")
+    use_profile(folder, "tiny", monkeypatch)
+    first = repro(folder)
+    stages = ["fingerprint", "prepare", "teacher", "extract", "audit", "train@r18_ce"]
+    stages += ["train@r18_cirkd", "evaluate@r18_ce", "evaluate@r18_cirkd", "report"]
+    for stage in stages:
+        assert f"Running stage '{stage}'" in first, stage
+    profile = folder / "artifacts/profiles/tiny"
+    metrics = json.loads((profile / "metrics.json").read_text())
+    assert set(metrics) == {"teacher", "students", "store"}
+    assert set(metrics["students"]) == {"r18_ce", "r18_cirkd"}
+    assert metrics["store"]["records"] == 6
+    assert "<html" in (profile / "report/index.html").read_text()
+
+    second = repro(folder)
+    running = [line for line in second.splitlines() if line.startswith("Running stage")]
+    assert running == ["Running stage 'fingerprint':"]
+
+    # Another student, and nothing of what stands is done again.
+    params = (folder / "params.yaml").read_text()
+    line = "  mbv2_cirkd: {architecture: deeplabv3_mobilenet_v2, method: cirkd, seed: 0}\n"
+    (folder / "params.yaml").write_text(params + line)
+    third = repro(folder)
+    running = [line for line in third.splitlines() if line.startswith("Running stage")]
+    names = ["fingerprint", "train@mbv2_cirkd", "evaluate@mbv2_cirkd", "report"]
+    assert running == [f"Running stage '{name}':" for name in names]
+
+    # Away and back: everything comes from DVC's run-cache.
+    use_profile(folder, "tiny", monkeypatch)
+    fourth = repro(folder)
+    running = [line for line in fourth.splitlines() if line.startswith("Running stage")]
+    assert running == ["Running stage 'fingerprint':"]
+
+
+def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    chosen = run(main, ["profile", "use", "camvid", "--root", "here"])
+    assert chosen.exit_code == 0, chosen.output
+    params = load_params("params.yaml")
+    assert params.dataset.root == str(tmp_path / "here")
+    assert params.store == load_params("profiles/camvid.yaml").store
+    assert "* camvid " in run(main, ["profile", "list"]).output
+    assert json.loads(run(main, ["profile", "show"]).output)["profile"] == "camvid"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["profile", "use", "nothing"], "expected one of"),
+        (["profile", "use", "scenes", "--root", "elsewhere"], "scenes are generated"),
+        (["audit", "absent.json", "out.json"], "absent.json"),
+        (["prepare", "absent.json", "out"], "params.yaml"),
+        (["repro"], "no dvc.yaml"),
+    ],
+)
+def test_a_mistake_is_a_message_and_an_exit_code(arguments, expected, tmp_path, monkeypatch) -> None:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert expected in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "params.yaml").exists()
