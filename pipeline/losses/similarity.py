@@ -81,7 +81,7 @@ class _Blocks(NamedTuple):
 
     student: Tensor
     teacher: Tensor
-    difference: Tensor
+    probabilities: Tensor
 
 
 class _SimilarityKL(torch.autograd.Function):
@@ -116,11 +116,13 @@ class _SimilarityKL(torch.autograd.Function):
                         teacher[block], teacher_contrast[j], settings.scale, buffers.teacher
                     )
                     masked = None if columns is None else ~columns[j]
-                    total += _kl_and_slope(buffers, masked, keep, settings.scale)
+                    total += _kl_and_slope(buffers, masked, keep)
                     if grads[0] is not None:
-                        _add_product(grads[0][block], buffers.student, contrast[j])
+                        _add_product(grads[0][block], buffers.student, contrast[j], settings.scale)
                     if grads[1] is not None:
-                        _add_product(grads[1][j], buffers.student.mT, student[block])
+                        _add_product(
+                            grads[1][j], buffers.student.mT, student[block], settings.scale
+                        )
         ctx.save_for_backward(*grads)
         return total.to(dtype)
 
@@ -157,41 +159,45 @@ def _similarities(rows: Tensor, contrast: Tensor, scale: float, out: Tensor) -> 
         out.copy_(rows @ contrast.mT).mul_(scale)
 
 
-def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+def _add_product(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
     if right.dtype == out.dtype:
-        out.addmm_(left, right)
+        out.addmm_(left, right, alpha=scale)
     else:
-        out += left.to(right.dtype) @ right
+        out.add_(left.to(right.dtype) @ right, alpha=scale)
 
 
-def _kl_and_slope(
-    buffers: _Blocks, masked: Tensor | None, keep: Tensor | None, scale: float
-) -> Tensor:
+def _kl_and_slope(buffers: _Blocks, masked: Tensor | None, keep: Tensor | None) -> Tensor:
     """Sum the rows' KL, and turn `buffers.student` from logits into the slope of that sum.
 
-    The slope is with respect to the unscaled similarities: scale * (softmax(s) - softmax(t)).
+    KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its slope in x^s is s - t, where s and
+    t are the softmaxes of the logits x and Z their denominators.
     """
-    student, teacher, difference = buffers
+    student, teacher, probabilities = buffers
     if masked is not None:
         # Finite, so that a row without any column gives two equal uniform rows and no NaN.
         lowest = torch.finfo(student.dtype).min / 4
         student.masked_fill_(masked, lowest)
         teacher.masked_fill_(masked, lowest)
-    for logits in (student, teacher):
-        logits.sub_(logits.amax(1, keepdim=True))
-    torch.sub(teacher, student, out=difference)
-    student_sum = student.exp_().sum(1, keepdim=True)
-    teacher_sum = teacher.exp_().sum(1, keepdim=True)
-    # One number a row: float64 costs nothing here and keeps the rounding of log Z out of the KL.
-    kl = difference.mul_(teacher).sum(1, keepdim=True).double() / teacher_sum
-    kl += student_sum.double().log() - teacher_sum.double().log()
-    slope_scale = scale / student_sum
+    teacher_peak = teacher.amax(1)
+    torch.softmax(teacher, 1, out=probabilities)
+    difference = teacher.sub_(student)
+    student_peak = student.amax(1)
+    slope = torch.softmax(student, 1, out=student)
+    log_z = _log_z(student_peak, slope) - _log_z(teacher_peak, probabilities)
+    kl = difference.mul_(probabilities).sum(1).double() + log_z
+    slope.sub_(probabilities)
     if keep is not None:
-        kl.masked_fill_(~keep[:, None], 0)
-        slope_scale.masked_fill_(~keep[:, None], 0)
-    # In this order equal logits give a slope of exactly zero.
-    student.addcmul_(teacher, student_sum / teacher_sum, value=-1).mul_(slope_scale)
+        kl = kl.where(keep, 0)
+        slope.masked_fill_(~keep[:, None], 0)
     return kl.sum()
+
+
+def _log_z(peak: Tensor, probabilities: Tensor) -> Tensor:
+    """The log of a softmax's denominator, from its greatest logit and probability, [r].
+
+    One number a row: float64 costs nothing here and keeps its rounding out of the KL.
+    """
+    return peak.double() - probabilities.amax(1).double().log()
 
 
 def _drop(
