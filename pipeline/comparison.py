@@ -41,6 +41,11 @@ class Row:
     baselines: tuple[Run | None, ...]
 
     @property
+    def name(self) -> str:
+        """The names of its runs."""
+        return ", ".join(run.name for run in self.runs)
+
+    @property
     def architecture(self) -> str:
         """Of every run of the row."""
         return self.runs[0].settings.architecture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -128,7 +128,9 @@ def build_unit(
     }
 
 
-def draw_records(index: Index, settings: params.Store, records: Sequence[int]) -> dict[str, np.ndarray]:
+def draw_records(
+    index: Index, settings: params.Store, records: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Images, labels and the view table of some records: record n = view * num_images + image."""
     samples = index.splits["train"]
     rows: dict[str, list[Any]] = {}

@@ -72,7 +72,7 @@ def draw_curves(title: str, curves: Sequence[Curve], points: int = 120) -> str:
         points: a longer log is averaged down to so many, which keeps the page small.
     """
     figure, axes = _figure(290, 150)
-    axes.set_position((0.14, 0.15, 0.84, 0.81))
+    axes.set_position((0.15, 0.16, 0.83, 0.80))
     shown = [thin_out(curve.steps, curve.values, points) for curve in curves]
     for curve, (steps, values) in zip(curves, shown, strict=True):
         axes.plot(steps, values, color=curve.colour, linewidth=1.4, solid_joinstyle="round")
@@ -104,61 +104,61 @@ def thin_out(
 def draw_classes(
     title: str, bars: Sequence[ClassBar], baseline_colour: str, student_colour: str
 ) -> str:
-    """Draw IoU per class and the student's gain over its baseline, in SVG, first class on top."""
-    figure = Figure(figsize=(680 / 72, (46 + 21 * len(bars)) / 72), dpi=72)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
-    margin = 23 / (46 + 21 * len(bars))
-    figure.subplots_adjust(left=0.17, right=0.985, top=1 - margin, bottom=margin, wspace=0.05)
-    for axes in (left, right):
-        _style(axes)
-        axes.grid(axis="x", color=_LINE, linewidth=0.7)
-    _draw_iou(left, bars, baseline_colour, student_colour)
-    _draw_gains(right, bars, student_colour)
-    left.set_ylim(len(bars) - 0.4, -0.6)
-    left.set_yticks(range(len(bars)), [bar.name for bar in bars])
-    for label in left.get_yticklabels():
-        label.set_parse_math(False)
-    right.tick_params(labelleft=False)
-    left.set_title("IoU, %", loc="left", fontsize=10, color=_INK)
-    right.set_title("gain, points", loc="left", fontsize=10, color=_INK)
-    return _svg(figure, title)
-
-
-def _draw_iou(axes: Axes, bars: Sequence[ClassBar], baseline: str, student: str) -> None:
+    """Draw IoU per class in SVG, first class on top: dots for students, a tick for the teacher."""
+    figure, axes = _class_figure(bars)
     for row, bar in enumerate(bars):
         if bar.baseline is not None and bar.student is not None:
             ends = [100 * bar.baseline, 100 * bar.student]
-            axes.plot(ends, [row, row], color=student, linewidth=2.4, alpha=0.45, zorder=2)
+            axes.plot(ends, [row, row], color=student_colour, linewidth=2.4, alpha=0.45, zorder=2)
         if bar.teacher is None and bar.baseline is None and bar.student is None:
-            axes.text(1, row, "absent", color=_INK, alpha=0.6, fontsize=9, va="center")
+            axes.text(1, row, "absent", color=_INK, alpha=0.6, fontsize=10, va="center")
         for value, colour, marker, area in (
             (bar.teacher, TEACHER_COLOUR, "|", 90),
-            (bar.baseline, baseline, "o", 30),
-            (bar.student, student, "o", 30),
+            (bar.baseline, baseline_colour, "o", 30),
+            (bar.student, student_colour, "o", 30),
         ):
             if value is not None:
                 axes.scatter(100 * value, row, color=colour, marker=marker, s=area, zorder=3)
     axes.set_xlim(-1.5, 101.5)
+    return _svg(figure, title)
 
 
-def _draw_gains(axes: Axes, bars: Sequence[ClassBar], colour: str) -> None:
+def draw_gains(title: str, bars: Sequence[ClassBar], colour: str) -> str:
+    """Draw the gain per class in SVG, in percentage points, first class on top."""
+    figure, axes = _class_figure(bars)
     gains = [100 * (bar.gain or 0.0) for bar in bars]
     reach = max([1.0, *map(abs, gains)])
     for row, (bar, gain) in enumerate(zip(bars, gains, strict=True)):
         if bar.gain is None:
             continue
-        # A loss is hollow: the sign must not hang on the side of a thin line alone.
-        face = colour if gain >= 0 else "none"
+        # A loss is hollow: its sign must not hang on the side of a thin line alone.
+        won = gain >= 0
+        face = colour if won else "none"
         axes.barh(row, gain, height=0.55, color=face, edgecolor=colour, linewidth=1, zorder=2)
-        side = 1 if gain >= 0 else -1
-        text = f"{gain:+.1f}".replace("-", "−")
-        align = "left" if gain >= 0 else "right"
-        place = gain + side * reach * 0.04
-        axes.text(place, row, text, ha=align, va="center", fontsize=9, color=_INK)
-    lowest, highest = min([0.0, *gains]), max([0.0, *gains])
-    axes.set_xlim(lowest - 0.32 * reach, highest + 0.32 * reach)
+        text = f"{gain:+.1f}".replace("-", "−") if abs(gain) >= 0.05 else "0.0"
+        place = gain + (1 if won else -1) * 0.04 * reach
+        align = "left" if won else "right"
+        axes.text(place, row, text, ha=align, va="center", fontsize=10, color=_INK)
+    axes.set_xlim(min([0.0, *gains]) - 0.28 * reach, max([0.0, *gains]) + 0.28 * reach)
     axes.axvline(0, color=_INK, linewidth=0.8, zorder=3)
-    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    return _svg(figure, title)
+
+
+def _class_figure(bars: Sequence[ClassBar]) -> tuple[Figure, Axes]:
+    """A figure with a row for every class, named on the left."""
+    width = 440
+    height = 24 + 22 * len(bars)
+    figure, axes = _figure(width, height)
+    longest = max(len(bar.name) for bar in bars)
+    left = min(0.4, (14 + 6.2 * longest) / width)
+    axes.set_position((left, 20 / height, 0.985 - left, 1 - 22 / height))
+    axes.grid(axis="x", color=_LINE, linewidth=0.7)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    return figure, axes
 
 
 def colour_labels(
@@ -212,7 +212,7 @@ def _style(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_LINE)
-    axes.tick_params(which="both", length=0, labelsize=9, colors=_INK, labelcolor=_INK)
+    axes.tick_params(which="both", length=0, labelsize=10, colors=_INK, labelcolor=_INK)
     axes.set_axisbelow(True)
 
 
@@ -226,7 +226,7 @@ def _svg(figure: Figure, title: str) -> str:
         axes.patch.set_alpha(0)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # An inline <style> would rule the whole page; the rest says nothing to a reader.

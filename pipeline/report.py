@@ -39,7 +39,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         shown: validation samples as the teacher and the runs of `choose_shown` see them.
     """
     rows = group_runs(results.runs)
-    colours = {run.name: series_colour(place) for place, run in enumerate(results.runs)}
+    colours = {run.name: series_colour(place) for place, row in enumerate(rows) for run in row.runs}
     boxes = route_boxes(results, rows)
     return (
         _environment()
@@ -94,6 +94,7 @@ def _environment() -> Environment:
         "size": wording.size,
         "architecture_title": wording.architecture_title,
         "method_title": wording.method_title,
+        "source_title": wording.source_title,
     }
     return environment
 

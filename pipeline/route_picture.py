@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BOX_WIDTH, GAP, LINE_HEIGHT, PADDING = 166, 34, 17, 14
 HEAD = 52
-MOST_LETTERS = 24
+MOST_LETTERS = 21
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,11 @@ class Box:
         title: of the stop.
         figure: what it amounts to in this run.
         lines: details.
-        arrow: written over the arrow that leads here.
     """
 
     title: str
     figure: str
     lines: tuple[str, ...]
-    arrow: str = ""
 
 
 def draw_route(boxes: Sequence[Box], first_without_teacher: int, across: bool) -> str:
@@ -39,10 +38,7 @@ def draw_route(boxes: Sequence[Box], first_without_teacher: int, across: bool) -
     height = HEAD + LINE_HEIGHT * max(len(box.lines) for box in boxes) + PADDING
     places = _places(boxes, height, across)
     drawn = [_draw_box(box, *place) for box, place in zip(boxes, places, strict=True)]
-    arrows = [
-        _draw_arrow(before, after, box.arrow, across)
-        for before, after, box in zip(places, places[1:], boxes[1:], strict=False)
-    ]
+    arrows = [_draw_arrow(*pair, across) for pair in pairwise(places)]
     border = _draw_border(places[first_without_teacher], across)
     total_width = max(x + w for x, _, w, _ in places) + 1
     total_height = max(y + h for _, y, _, h in places) + 1
@@ -73,26 +69,24 @@ def _draw_box(box: Box, x: int, y: int, width: int, height: int) -> str:
     rows = [
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" class="box"/>',
         _text(left, y + 22, box.title, "stop"),
-        _text(left, y + 44, box.figure, "figure"),
+        _text(left, y + 44, _short(box.figure), "figure"),
     ]
     rows += [
-        _text(left, y + HEAD + 10 + LINE_HEIGHT * n, line, "detail")
+        _text(left, y + HEAD + 10 + LINE_HEIGHT * n, _short(line), "detail")
         for n, line in enumerate(box.lines)
     ]
     return "".join(rows)
 
 
-def _draw_arrow(before: Place, after: Place, label: str, across: bool) -> str:
+def _draw_arrow(before: Place, after: Place, across: bool) -> str:
     x, y, width, height = before
     if across:
         start, end, middle = x + width + 4, after[0] - 4, y + height // 2
         line = f"M{start} {middle}H{end}m-5 -4l5 4l-5 4"
-        words = _text((start + end) // 2, middle - 9, label, "arrow-label centred")
     else:
         start, end, middle = y + height + 4, after[1] - 4, x + 30
         line = f"M{middle} {start}V{end}m-4 -5l4 5l4 -5"
-        words = _text(middle + 14, (start + end) // 2 + 4, label, "arrow-label")
-    return f'<path d="{line}" class="arrow"/>{words if label else ""}'
+    return f'<path d="{line}" class="arrow"/>'
 
 
 def _draw_border(place: Place, across: bool) -> str:
@@ -102,7 +96,7 @@ def _draw_border(place: Place, across: bool) -> str:
         line = x - GAP // 2
         return (
             f'<path d="M{line} 2V{y + height}" class="border"/>'
-            + _text(line - 8, 12, "teacher, once", "side ended")
+            + _text(line - 8, 12, "the teacher runs once", "side ended")
             + _text(line + 8, 12, "no teacher from here on", "side")
         )
     line = y - GAP // 2 - 3
@@ -111,5 +105,8 @@ def _draw_border(place: Place, across: bool) -> str:
 
 
 def _text(x: int, y: int, words: str, kind: str) -> str:
-    short = words if len(words) <= MOST_LETTERS else words[: MOST_LETTERS - 1] + "…"
-    return f'<text x="{x}" y="{y}" class="{kind}">{html.escape(short)}</text>'
+    return f'<text x="{x}" y="{y}" class="{kind}">{html.escape(words)}</text>'
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= MOST_LETTERS else words[: MOST_LETTERS - 1] + "…"

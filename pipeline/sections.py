@@ -10,12 +10,12 @@ from markupsafe import Markup
 from pipeline import wording
 from pipeline.comparison import Row, find_best, find_headline
 from pipeline.figures import (
-    TEACHER_COLOUR,
     ClassBar,
     Curve,
     colour_labels,
     draw_classes,
     draw_curves,
+    draw_gains,
     encode_photo,
 )
 from pipeline.results import Results, Run, StoredArray
@@ -31,11 +31,11 @@ SMALL_ARRAY = 0.005
 
 @dataclass(frozen=True)
 class Panel:
-    """A titled picture; `keys` are the names and colours of what it shows."""
+    """Pictures under one title; `keys` are the names and colours of what they show."""
 
     title: str
     note: str
-    picture: Markup
+    pictures: tuple[Markup, ...]
     keys: tuple[tuple[str, str], ...] = ()
 
 
@@ -97,9 +97,9 @@ def _dataset_box(results: Results) -> Box:
 def _teacher_box(results: Results) -> Box:
     teacher = results.teacher
     seconds = wording.duration(teacher.seconds)
-    origin = f"trained in {seconds}" if teacher.seconds else f"from a {teacher.source}"
+    origin = f"trained in {seconds}" if teacher.seconds else wording.source_title(teacher.source)
     title = wording.architecture_title(teacher.architecture)
-    return Box("Teacher", _miou(results.teacher_scores.miou), (title, origin), "once")
+    return Box("Teacher", _miou(results.teacher_scores.miou), (title, origin))
 
 
 def _store_box(results: Results) -> Box:
@@ -108,9 +108,9 @@ def _store_box(results: Results) -> Box:
     lines = (
         wording.number_of(store.records, "record"),
         f"{wording.number_of(store.images, 'image')} × {views}",
-        f"teacher {_miou(store.teacher_miou)}",
+        f"teacher mIoU {wording.percent(store.teacher_miou, 1)} %",
     )
-    return Box("Store", wording.size(store.stored_bytes), lines, "once")
+    return Box("Store", wording.size(store.stored_bytes), lines)
 
 
 def _students_box(runs: Sequence[Run], most: int = 3) -> Box:
@@ -126,7 +126,7 @@ def _report_box(results: Results, best: Row | None) -> Box:
     lines = (wording.number_of(len(results.index.splits["val"]), "val image"),)
     if best is None or best.miou is None:
         return Box("Report", wording.ABSENT, lines)
-    names = "best: " + ", ".join(run.name for run in best.runs)
+    names = f"best: {best.name}"
     return Box("Report", _miou(best.miou.mean), (names, *lines))
 
 
@@ -151,14 +151,15 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         results.index.class_names, results.teacher_scores.iou, row.class_means(), strict=True
     )
     bars = [ClassBar(name, teacher, *means) for name, teacher, means in together]
-    picture = draw_classes(title, bars, colours[base.name], colours[run.name])
+    pictures = (
+        Markup(draw_classes(f"IoU by class, {title}", bars, colours[base.name], colours[run.name])),
+        Markup(draw_gains(f"Gain by class, {title}", bars, colours[run.name])),
+    )
     keys = (
-        ("teacher", TEACHER_COLOUR),
         ("cross-entropy alone", colours[base.name]),
         (method, colours[run.name]),
     )
-    note = ", ".join(run.name for run in row.runs)
-    return Panel(title, note, Markup(picture), keys)
+    return Panel(title, row.name, pictures, keys)
 
 
 def curve_panels(runs: Sequence[Run], colours: Mapping[str, str]) -> tuple[Panel, ...]:
@@ -179,7 +180,7 @@ def _curve_panel(term: str, runs: Sequence[Run], colours: Mapping[str, str]) -> 
             weights.add(f"{run.weights[term]:g}")
     title = wording.term_title(term)
     picture = draw_curves(f"{title} by step", curves)
-    return Panel(title, f"weight {', '.join(sorted(weights))}", Markup(picture))
+    return Panel(title, f"weight {', '.join(sorted(weights))}", (Markup(picture),))
 
 
 def sample_strip(palette: Sequence[tuple[int, int, int]], one: Shown) -> Strip:
@@ -200,22 +201,17 @@ def stage_costs(results: Results) -> Costs:
         Cost("train the teacher", results.teacher.seconds or None, True),
         Cost("extract the store", results.store.extract_seconds, True),
     ]
-    each = [
-        cost
-        for run in results.runs
-        for cost in (
-            Cost(f"train {run.name}", run.seconds, False),
-            Cost(f"evaluate {run.name}", run.evaluation_seconds, False),
-        )
-    ]
+    students = wording.number_of(len(results.runs), "student")
+    evaluation = sum(run.evaluation_seconds for run in results.runs)
+    each = [Cost(f"train {run.name}", run.seconds, False) for run in results.runs]
+    each.append(Cost(f"evaluate {students}", evaluation, False))
     known = [cost.seconds for cost in (*once, *each) if cost.seconds is not None]
     paid = sum(cost.seconds or 0.0 for cost in once)
     sentence = ""
     if paid:
         share = wording.duration(paid / len(results.runs))
-        students = wording.number_of(len(results.runs), "student")
         sentence = (
-            f"The teacher's {wording.duration(paid)} are paid once: {share} for each of "
+            f"The teacher’s {wording.duration(paid)} are paid once: {share} for each of "
             f"{students}, and nothing more for the next one."
         )
     return Costs((*once, *each), max([1e-9, *known]), sentence)

@@ -8,15 +8,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from pipeline.randomness import torch_generator
+from pipeline.loading import open_loader
 from pipeline.views import VOID, View, nearest
 from store.order import epoch_order
 from store.reader import Reader
 
 TABLE = tuple(field.name for field in fields(View))
-SMALL = (*TABLE, "region_center", "region_pixels")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class _Records(Dataset[dict[str, Tensor]]):
         self._reader, self._names, self._grid = reader, names, grid
 
     def __getitem__(self, records: np.ndarray) -> dict[str, Tensor]:
-        arrays = self._reader.read(records, (*self._names, *SMALL))
+        arrays = self._reader.read(records, self._names)
         inside = [view.grid_inside() for view in views_of(arrays)]
         arrays = {name: array for name, array in arrays.items() if name not in TABLE}
         arrays["grid_inside"] = np.stack(inside)
@@ -118,6 +117,13 @@ class _Batches:
             yield order[first : first + size]
 
 
+def stream_arrays(reader: Reader, with_targets: bool) -> tuple[str, ...]:
+    """Names of the arrays that a training reads of each record."""
+    maps = [*reader.map_arrays("logits").values(), *reader.map_arrays("features").values()]
+    targets = (*maps, "region_center", "region_pixels") if with_targets else ()
+    return ("image", "labels", *TABLE, *targets)
+
+
 def stream(
     reader: Reader,
     *,
@@ -140,17 +146,13 @@ def stream(
         with_targets: read logits and features, too.
     """
     spec = reader.spec
-    maps = [*reader.map_arrays("logits").values(), *reader.map_arrays("features").values()]
-    names = ("image", "labels", *(maps if with_targets else ()))
     grid = (spec.feature_height, spec.feature_width)
-    loader = DataLoader(
-        _Records(reader, names, grid),
-        sampler=_Batches(len(reader), spec.unit_size, seed, batch_size, steps),
-        batch_size=None,
-        num_workers=num_workers,
+    loader = open_loader(
+        _Records(reader, stream_arrays(reader, with_targets), grid),
+        _Batches(len(reader), spec.unit_size, seed, batch_size, steps),
+        seed,
+        num_workers,
         pin_memory=device.type == "cuda",
-        # Its own generator: a loader otherwise draws from the global one, and a resumed run differs.
-        generator=torch_generator(seed, "loader"),
     )
     for raw in loader:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in raw.items()}

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 
 from pipeline import params
 from pipeline.checkpoint import hash_weights, save_torch
 from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.loading import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.network import MEAN, STD, STRIDE, Output, normalise, precision_scope, upsample
-from pipeline.randomness import seed_sequence, seed_torch, torch_generator
+from pipeline.randomness import seed_sequence, seed_torch
 from pipeline.views import draw_view
 
 ARCHITECTURE = "deeplabv3_resnet101"
@@ -179,13 +180,7 @@ def crops(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Stream uint8 images [B, 3, H, W] and labels [B, H, W] for the given steps."""
     dataset = _Crops(index, settings.crop, settings.seed, settings.training.batch_size)
-    loader = DataLoader(
-        dataset,
-        sampler=steps,
-        batch_size=None,
-        num_workers=num_workers,
-        generator=torch_generator(settings.seed, "loader"),
-    )
+    loader = open_loader(dataset, steps, settings.seed, num_workers, device.type == "cuda")
     for images, labels in loader:
         yield images.to(device), labels.to(device)
 

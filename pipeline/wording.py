@@ -14,6 +14,11 @@ ARCHITECTURES = {
     "deeplabv3_mobilenet_v2": "DeepLabV3-MobileNetV2",
     "pspnet_resnet18": "PSPNet-R18",
 }
+SOURCES = {
+    "train": "trained here",
+    "torchvision": "published by torchvision",
+    "checkpoint": "from a checkpoint",
+}
 # Term -> its title; also the order in which terms are shown.
 TERMS = {
     "task": "Cross-entropy",
@@ -33,6 +38,11 @@ def architecture_title(name: str) -> str:
 def method_title(label: str) -> str:
     """A method as papers write it; free combinations of terms keep their names."""
     return label.upper() if label in METHODS else label
+
+
+def source_title(source: str) -> str:
+    """Where a teacher comes from, in words."""
+    return SOURCES.get(source, source)
 
 
 def term_title(name: str) -> str:
@@ -139,12 +149,12 @@ def _result(row: Row) -> str:
 def _gap(row: Row, teacher_miou: float | None) -> str:
     if teacher_miou is None:
         return ""
-    teacher = f"the teacher's {percent(teacher_miou, 1)} %"
+    reached = f"{percent(teacher_miou, 1)} %"
     gain, base = row.gain, row.baseline_miou
     distance = teacher_miou - base.mean if base is not None else 0.0
-    if gain is None or gain.mean <= 0 or distance <= 0 or gain.mean > distance:
-        return f"; {teacher} stand beside it"
-    return f", {100 * gain.mean / distance:.0f} % of the way to {teacher}"
+    if gain is None or gain.mean <= 0 or gain.mean > distance:
+        return f"; the teacher reaches {reached}"
+    return f", {100 * gain.mean / distance:.0f} % of the way to the teacher’s {reached}"
 
 
 def _name(row: Row) -> str:

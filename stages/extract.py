@@ -1,14 +1,17 @@
 """Stage 3: the teacher once over every view of every training image, into the store."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import torch
 
+from pipeline import params
 from pipeline.datasets.index import Index
 from pipeline.extraction import extract, plan_store
 from pipeline.params import load_params
-from pipeline.teacher import load_teacher
+from pipeline.teacher import Teacher, TeacherCard, load_teacher
 from stages.command import (
     Interruption,
     StageCommand,
@@ -17,6 +20,8 @@ from stages.command import (
     pick_device,
 )
 from stages.progress import progress
+from store.manifest import Manifest
+from store.schema import StoreSpec
 from store.writer import Writer
 
 
@@ -45,25 +50,49 @@ def command(
 
     A killed run goes on at the first unit that is missing.
     """
+    job = prepare_job(index_path, teacher_path, params_path, device)
+    manifest = fill(job, stores / job.spec.fingerprint)
+    manifest.write(destination)
+    click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an extraction needs but the place to write to."""
+
+    index: Index
+    teacher: Teacher
+    settings: params.Store
+    spec: StoreSpec
+    device: torch.device
+
+
+def prepare_job(index_path: Path, teacher_path: Path, params_path: Path, device: str) -> Job:
+    """Load what the command line names."""
     settings = load_params(params_path).store
     index = Index.read(index_path)
     place = pick_device(device)
     teacher = load_teacher(teacher_path, len(index.class_names)).to(place)
-    sha256 = json.loads(teacher_path.with_suffix(".json").read_text())["sha256"]
-    spec = plan_store(index, settings, sha256, place)
-    with Interruption() as stop, Writer.open(stores / spec.fingerprint, spec) as writer:
-        done = spec.num_records - sum(len(spec.unit_records(u)) for u in writer.missing_units())
-        with progress("extract", spec.num_records, "views", done) as advance:
+    sha256 = TeacherCard.read(teacher_path.with_suffix(".json")).sha256
+    return Job(index, teacher, settings, plan_store(index, settings, sha256, place), place)
+
+
+def fill(job: Job, path: Path, revoked: Sequence[int] = ()) -> Manifest:
+    """Write the units that are missing, and the revoked ones again; exit code 3 if interrupted."""
+    spec = job.spec
+    with Interruption() as stop, Writer.open(path, spec) as writer:
+        for unit in revoked:
+            writer.revoke(unit)
+        left = sum(len(spec.unit_records(unit)) for unit in writer.missing_units())
+        with progress("extract", spec.num_records, "views", spec.num_records - left) as advance:
 
             def report(records: int) -> bool:
                 advance(records)
                 return not stop.requested
 
-            if not extract(index, teacher, settings, writer, place, report):
+            if not extract(job.index, job.teacher, job.settings, writer, job.device, report):
                 stop.exit_if_requested("every finished unit is in the store")
-        manifest = writer.finish()
-    manifest.write(destination)
-    click.echo(f"store {spec.fingerprint}: {spec.num_records} records")
+        return writer.finish()
 
 
 if __name__ == "__main__":

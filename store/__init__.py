@@ -1,9 +1,9 @@
 """Data at rest: what the teacher said, stored once, read by many students.
 
-    schema (what is stored) -> encodings (lossy) -> writer + journal -> files on disk
-    files on disk -> reader -> order (which record next) -> the trainer's stream
+    arrays -> encodings (lossy) -> fit (hold against the schema) -> writer + lock + journal -> files
+    files -> chunks | hdf5 | remote -> reader -> order (which record next) -> the trainer's stream
 
-`layout` names the files, `chunks` reads one of them, `manifest` names a finished store, `audit` and
-`verify` prove it whole, `hdf5` carries it elsewhere, `metrics` counts pixels, `errors` says what
-went wrong. Nothing here imports torch or the pipeline.
+`schema` says what a store holds and `layout` where it lies; `manifest` names a finished one,
+`verify` proves it whole, `audit` describes it; `metrics` counts pixels, `errors` says what went
+wrong and what to do. Nothing here imports torch or the pipeline.
 """

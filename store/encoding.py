@@ -21,9 +21,9 @@ _ROUNDING = 2.0**-14
 class Encoding(ABC):
     """One lossy representation of maps float32 [n,C,h,w].
 
-    Arrays are named by suffix: "" is the main array, "_scale" and the like stand beside it. `encode`
-    runs on numpy while a store is written; `decode` is written in operators that numpy arrays and
-    torch tensors share, so a trainer decodes on its own device.
+    Arrays are named by suffix: "" is the main array, "_scale" and the like stand beside it.
+    `encode` runs on numpy while a store is written; `decode` is written in operators that numpy
+    arrays and torch tensors share, so a trainer decodes on its own device.
 
     Attributes:
         name: Under which `store.encodings.ENCODINGS` lists it.

@@ -66,6 +66,11 @@ def read_journal(files: Files) -> Journal:
         content = files.read(JOURNAL)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreNotFoundError("no journal: not a store", where, remedy=RESUME) from error
+    return parse_journal(content, where)
+
+
+def parse_journal(content: bytes, where: str) -> Journal:
+    """Read a journal out of its bytes; `read_journal` says what may be wrong with them."""
     lines = content.split(b"\n")[:-1]
     entries = [_parse(line, f"{where}, line {n}") for n, line in enumerate(lines, start=1)]
     if not entries or "metadata" not in entries[0]:

@@ -9,6 +9,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ LOCK = "lock"
 METADATA = "zarr.json"
 PARTIAL = ".partial"
 """Suffix of files that are being written (zarr's, and ours)."""
+HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
 
 RESUME = "rerun `dvc repro -f -s extract`: it goes on at the first missing unit"
@@ -61,6 +63,19 @@ class LocalFiles:
             return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
 
 
+def open_files(
+    path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
+) -> Files:
+    """Reach the files of a store in a local folder or at a URL."""
+    location = os.fspath(path)
+    if "://" not in location:
+        return LocalFiles(location)
+    # Most processes read local stores; they need not load fsspec.
+    from store.remote import RemoteFiles
+
+    return RemoteFiles(location, storage_options)
+
+
 def unit_key(array: ArraySpec, unit: int) -> str:
     """Name the file that holds one unit of one array, relative to the store."""
     return f"{array.name}/c.{unit}" + ".0" * len(array.record_shape)
@@ -97,6 +112,16 @@ def read_spec(files: Files) -> StoreSpec:
     except ValueError as error:
         raise StoreDamagedError("metadata is not JSON", where, remedy=REBUILD) from error
     attributes = metadata.get("attributes", {}) if isinstance(metadata, dict) else {}
+    return parse_attributes(attributes, where)
+
+
+def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
+    """Read the spec out of what `group_attributes` wrote.
+
+    Raises:
+        StoreMismatchError: Something else wrote them, or a store of another schema.
+        StoreDamagedError: They cannot be what was written.
+    """
     if attributes.get("kind") != KIND:
         raise StoreMismatchError("not a feature store", where, KIND, attributes.get("kind"))
     if attributes.get("schema_version") != SCHEMA_VERSION:

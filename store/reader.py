@@ -15,7 +15,7 @@ from store.errors import (
     StoreMismatchError,
 )
 from store.journal import Journal
-from store.layout import REBUILD, RESUME, LocalFiles
+from store.layout import HDF5_SUFFIXES, REBUILD, RESUME, open_files
 from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity, map_arrays
 
 
@@ -140,13 +140,17 @@ class Reader:
 
 
 def open_store(
-    path: str | os.PathLike[str], expected: str | Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    expected: str | Mapping[str, Any] | None = None,
+    storage_options: dict[str, Any] | None = None,
 ) -> Reader:
     """Open a finished store.
 
     Args:
-        path: The store's folder.
+        path: The store's folder, its URL (see `store.remote`), or the file that
+            `store.hdf5.to_hdf5` made of it (.h5, .hdf5).
         expected: The fingerprint, or the identity, that the store must have.
+        storage_options: Options for fsspec, if `path` is a URL.
 
     Raises:
         StoreNotFoundError: There is no store.
@@ -155,7 +159,12 @@ def open_store(
         StoreIncompleteError: Units are missing.
         StoreDamagedError: Its metadata or journal is not as it was written.
     """
-    return open_source(ZarrSource(LocalFiles(path)), expected)
+    if os.fspath(path).endswith(HDF5_SUFFIXES):
+        # Most processes never read HDF5; they need not load its library.
+        from store.hdf5 import Hdf5Source
+
+        return open_source(Hdf5Source(path), expected)
+    return open_source(ZarrSource(open_files(path, storage_options)), expected)
 
 
 def open_source(source: Source, expected: str | Mapping[str, Any] | None = None) -> Reader:

@@ -12,7 +12,7 @@ import numpy as np
 from store.chunks import ZarrSource
 from store.errors import StoreDamagedError, StoreError
 from store.journal import UnitDigest
-from store.layout import JOURNAL, LocalFiles, unit_key
+from store.layout import JOURNAL, open_files, unit_key
 from store.schema import ArraySpec, StoreSpec, array_specs
 
 
@@ -32,7 +32,9 @@ class Finding:
         return asdict(self)
 
 
-def verify(path: str | os.PathLike[str]) -> list[Finding]:
+def verify(
+    path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
+) -> list[Finding]:
     """Read everything a store should hold and list every fault; an empty list means it is whole.
 
     Damage never raises here, so that one fault does not hide the next.
@@ -41,7 +43,7 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
         StoreNotFoundError: There is no store.
         StoreMismatchError: It is no store, or of another schema.
     """
-    source = ZarrSource(LocalFiles(path))
+    source = ZarrSource(open_files(path, storage_options))
     try:
         spec = source.spec()
     except StoreDamagedError as error:
@@ -55,7 +57,7 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
         for key in source.damaged_metadata(journal)
     ]
     checks = [
-        dask.delayed(verify_unit)(path, spec, unit, journal.units.get(unit))
+        dask.delayed(verify_unit)(source, spec, unit, journal.units.get(unit))
         for unit in range(spec.num_units)
     ]
     found = dask.compute(*checks, scheduler="threads")
@@ -63,13 +65,12 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
 
 
 def verify_unit(
-    path: str | os.PathLike[str], spec: StoreSpec, unit: int, digest: UnitDigest | None
+    source: ZarrSource, spec: StoreSpec, unit: int, digest: UnitDigest | None
 ) -> list[Finding]:
     """List the faults of one unit."""
     first = spec.unit_records(unit)[0]
     if digest is None:
         return [Finding("the unit is missing", JOURNAL, unit, record=first)]
-    source = ZarrSource(LocalFiles(path))
     specs = array_specs(spec)
     what = {name: _fault(source, array, unit, digest) for name, array in specs.items()}
     key = None if what["key"] else str(_unit_values(source, specs["key"], unit)[0])
@@ -111,7 +112,10 @@ def _unit_values(source: ZarrSource, array: ArraySpec, unit: int) -> np.ndarray:
 
 
 def _strays(root: Path, spec: StoreSpec) -> list[Finding]:
-    """Files that no unit owns are harmless to readers, but nobody should have put them there."""
+    """Files that no unit owns are harmless to readers, but nobody should have put them there.
+
+    Only a local folder is listed; at a URL that may be impossible.
+    """
     findings = []
     for name, array in array_specs(spec).items():
         owned = {unit_key(array, unit) for unit in range(spec.num_units)} | {f"{name}/zarr.json"}

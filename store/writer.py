@@ -72,6 +72,8 @@ class Writer:
             StoreWriteError: The file system refuses.
         """
         root = Path(path)
+        if "://" in os.fspath(path):
+            raise StoreMismatchError("only a local folder can be written", os.fspath(path))
         with _writing(root):
             _refuse_strangers(root, spec)
             lock = Lock(root)

@@ -106,7 +106,7 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
         (["repro"], "no dvc.yaml"),
     ],
 )
-def test_a_mistake_is_a_message_and_an_exit_code(arguments, expected, tmp_path, monkeypatch) -> None:
+def test_a_mistake_is_a_message(arguments, expected, tmp_path, monkeypatch) -> None:
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, arguments)

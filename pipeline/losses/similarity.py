@@ -57,16 +57,17 @@ def similarity_kl(
     num_rows = torch.tensor(len(student), device=student.device) if rows is None else rows.sum()
     num_sets = len(student_contrast) if columns is None else columns.any(1).sum()
     if rows is not None:
-        student, teacher, rows = _drop(student, teacher, rows, dim=0)
+        # Rows of zeros in both networks have equal softmaxes: no KL and no slope.
+        student, teacher, _ = _drop(student, teacher, rows, dim=0)
     if columns is not None:
         student_contrast, teacher_contrast, columns = _drop(
             student_contrast, teacher_contrast, columns, dim=1
         )
     settings = _Settings(1 / temperature, _product_dtype(student), block_bytes)
+    teacher, teacher_contrast = teacher.detach(), teacher_contrast.detach()
     total = _SimilarityKL.apply(
-        student, student_contrast, teacher.detach(), teacher_contrast.detach(), rows, columns,
-        settings,
-    )  # fmt: skip
+        student, student_contrast, teacher, teacher_contrast, columns, settings
+    )
     return Mean(total, num_sets * num_rows)
 
 
@@ -92,13 +93,12 @@ class _SimilarityKL(torch.autograd.Function):
         contrast: Tensor,
         teacher: Tensor,
         teacher_contrast: Tensor,
-        rows: Tensor | None,
         columns: Tensor | None,
         settings: _Settings,
     ) -> Tensor:
         """Walk row blocks; value and unit gradients come from the same pass."""
         ctx.dtypes = student.dtype, contrast.dtype
-        dtype = work_dtype(student)
+        dtype, scale = work_dtype(student), settings.scale
         with torch.autocast(student.device.type, enabled=False):
             student, contrast, teacher, teacher_contrast = (
                 x.to(settings.product_dtype) for x in (student, contrast, teacher, teacher_contrast)
@@ -109,20 +109,16 @@ class _SimilarityKL(torch.autograd.Function):
             ]
             total = student.new_zeros((), dtype=torch.float64)
             for block, buffers in _walk(student, contrast, dtype, settings.block_bytes):
-                keep = None if rows is None else rows[block]
                 for j in range(len(contrast)):
-                    _similarities(student[block], contrast[j], settings.scale, buffers.student)
-                    _similarities(
-                        teacher[block], teacher_contrast[j], settings.scale, buffers.teacher
-                    )
+                    _similarities(student[block], contrast[j], scale, buffers.student)
+                    _similarities(teacher[block], teacher_contrast[j], scale, buffers.teacher)
                     masked = None if columns is None else ~columns[j]
-                    total += _kl_and_slope(buffers, masked, keep)
+                    kl, slope = _kl_and_slope(buffers, masked)
+                    total += kl
                     if grads[0] is not None:
-                        _add_product(grads[0][block], buffers.student, contrast[j], settings.scale)
+                        _add_product(grads[0][block], slope, contrast[j], scale)
                     if grads[1] is not None:
-                        _add_product(
-                            grads[1][j], buffers.student.mT, student[block], settings.scale
-                        )
+                        _add_product(grads[1][j], slope.mT, student[block], scale)
         ctx.save_for_backward(*grads)
         return total.to(dtype)
 
@@ -134,7 +130,7 @@ class _SimilarityKL(torch.autograd.Function):
             None if grad is None else (grad * grad_total).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 def _walk(
@@ -166,8 +162,8 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None
         out.add_(left.to(right.dtype) @ right, alpha=scale)
 
 
-def _kl_and_slope(buffers: _Blocks, masked: Tensor | None, keep: Tensor | None) -> Tensor:
-    """Sum the rows' KL, and turn `buffers.student` from logits into the slope of that sum.
+def _kl_and_slope(buffers: _Blocks, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Compute the sum of the rows' KL and its slope [r, m] in the logits, inside the buffers.
 
     KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its slope in x^s is s - t, where s and
     t are the softmaxes of the logits x and Z their denominators.
@@ -178,26 +174,17 @@ def _kl_and_slope(buffers: _Blocks, masked: Tensor | None, keep: Tensor | None) 
         lowest = torch.finfo(student.dtype).min / 4
         student.masked_fill_(masked, lowest)
         teacher.masked_fill_(masked, lowest)
-    teacher_peak = teacher.amax(1)
+    # log Z = greatest logit - log(greatest probability). Logits are only ever subtracted from each
+    # other in the dtype of `difference`, so that a constant cancels exactly; logs are float64, one
+    # number a row costs nothing.
+    peak_difference = teacher.amax(1) - student.amax(1)
     torch.softmax(teacher, 1, out=probabilities)
     difference = teacher.sub_(student)
-    student_peak = student.amax(1)
-    slope = torch.softmax(student, 1, out=student)
-    log_z = _log_z(student_peak, slope) - _log_z(teacher_peak, probabilities)
-    kl = difference.mul_(probabilities).sum(1).double() + log_z
+    kl = difference.mul_(probabilities).sum(1).sub_(peak_difference).double()
+    slope = torch.softmax(student, 1, out=teacher)
+    kl += probabilities.amax(1).double().log() - slope.amax(1).double().log()
     slope.sub_(probabilities)
-    if keep is not None:
-        kl = kl.where(keep, 0)
-        slope.masked_fill_(~keep[:, None], 0)
-    return kl.sum()
-
-
-def _log_z(peak: Tensor, probabilities: Tensor) -> Tensor:
-    """The log of a softmax's denominator, from its greatest logit and probability, [r].
-
-    One number a row: float64 costs nothing here and keeps its rounding out of the KL.
-    """
-    return peak.double() - probabilities.amax(1).double().log()
+    return kl.sum(), slope
 
 
 def _drop(
@@ -205,7 +192,7 @@ def _drop(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Make masked embeddings inert: leave them out where that needs no sync, else zero them.
 
-    Zeroed embeddings still need the mask; it comes back as None where they were left out.
+    Zeroed columns still need the mask; it comes back as None where they were left out.
     """
     if not _can_leave_out(mask):
         zeroed = ~mask[..., None]

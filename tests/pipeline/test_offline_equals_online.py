@@ -41,7 +41,7 @@ def open_stream(reader: Reader, run: Student) -> Iterator[Batch]:
 def losses_and_gradients(
     batches: Iterator[Batch], reader: Reader, run: Student
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
-    """Every term of every step, and the gradient summed over the steps (weights stay as they are)."""
+    """Every term of every step, and the gradient summed over the steps; no weight moves."""
     seed_torch(run.seed, "test")
     student = build_student(run.architecture, reader.spec.num_classes).train()
     objective = Objective(student, reader.spec, run, CPU)
@@ -128,7 +128,8 @@ def test_a_stream_goes_on_where_it_stopped(tiny_store: Reader) -> None:
     numbers = [batch.record.tolist() for batch in whole]
     assert [batch.record.tolist() for batch in rest] == numbers[3:]
     # Three batches an epoch: six records, each once.
-    assert sorted(sum(numbers[:3], [])) == sorted(sum(numbers[3:6], [])) == list(range(6))
+    for epoch in (numbers[:3], numbers[3:6]):
+        assert sorted(record for batch in epoch for record in batch) == list(range(6))
     assert numbers[:3] != numbers[3:6]
 
 

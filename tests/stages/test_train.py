@@ -1,8 +1,11 @@
 """The train stage as DVC runs it: from a manifest alone, with no teacher in the process."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from store.reader import Reader
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
+import time
 from stages.train import command
 command(sys.argv[1:], standalone_mode=False)
 print("pipeline.teacher" in sys.modules)
@@ -72,3 +76,32 @@ def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) ->
     assert done.returncode != 0
     assert "gone" in done.stderr
     assert "extract" in done.stderr
+
+
+def test_a_signal_to_every_process_of_the_group_keeps_the_work(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in a terminal, or a cluster's scheduler: loader processes are signalled, too."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("method: ce,", "method: ce, training: {steps: 5000},"))
+    arguments = ["r18_ce", str(manifest), "run", "--params", str(params), "--workers", "1"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "stages.train", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 120
+    while not any("step" in log.read_text() for log in tmp_path.glob("artifacts/work/*/log.jsonl")):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGTERM)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 3, error
+    assert "run the same command to go on" in error
+    (work,) = tmp_path.glob("artifacts/work/*")
+    assert torch.load(work / "last.pt")["step"] > 0

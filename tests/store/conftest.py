@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from store.hdf5 import to_hdf5
 from store.reader import Reader, open_store
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -44,6 +45,14 @@ def finished(
     path = tmp_path_factory.mktemp("finished") / "store"
     fill(path, make_spec())
     return path
+
+
+@pytest.fixture(scope="session")
+def finished_hdf5(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same store as an HDF5 file; only for reading."""
+    file = tmp_path_factory.mktemp("finished") / "store.h5"
+    to_hdf5(finished, file)
+    return file
 
 
 @pytest.fixture

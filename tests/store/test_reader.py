@@ -31,6 +31,12 @@ ARRAYS = [
 ]
 
 
+@pytest.fixture(params=["zarr", "hdf5"])
+def reader(request: pytest.FixtureRequest, finished: Path, finished_hdf5: Path) -> Reader:
+    """The contract of a reader holds whatever it reads."""
+    return open_store(finished if request.param == "zarr" else finished_hdf5)
+
+
 @pytest.fixture(scope="module")
 def written(make_spec: MakeSpec, make_unit: MakeUnit) -> dict[str, np.ndarray]:
     """What was given to the writer: every array whole."""
@@ -142,8 +148,11 @@ def test_edited_metadata_is_refused(store: Path, name: str) -> None:
         open_store(store)
 
 
-def test_only_the_expected_store_opens(finished: Path, make_spec: MakeSpec) -> None:
-    spec = make_spec()
+@pytest.mark.parametrize("form", ["finished", "finished_hdf5"])
+def test_only_the_expected_store_opens(
+    request: pytest.FixtureRequest, form: str, make_spec: MakeSpec
+) -> None:
+    finished, spec = request.getfixturevalue(form), make_spec()
     assert len(open_store(finished, spec.fingerprint)) == 10
     assert len(open_store(finished, spec.identity)) == 10
     with pytest.raises(StoreMismatchError, match=f"found: {spec.fingerprint}"):
@@ -200,3 +209,22 @@ def _flip(content: bytes, position: int) -> bytes:
     spoiled = bytearray(content)
     spoiled[position] ^= 1 << position % 8
     return bytes(spoiled)
+
+
+@pytest.mark.parametrize("features", ["uint8_per_channel", "int8_per_channel", "uint4_per_channel"])
+@pytest.mark.parametrize("logits", ["float32", "uint8_affine", "top_3"])
+def test_every_encoding_passes_through_a_store(
+    make_spec: MakeSpec, make_unit: MakeUnit, tmp_path: Path, logits: str, features: str
+) -> None:
+    changes = {"num_classes": 5, "class_names": tuple("abcde"), "num_images": 2, "num_views": 1}
+    spec = make_spec(logits, features, feature_channels=3, **changes)
+    arrays = make_unit(spec, 0)
+    with Writer.open(tmp_path, spec) as writer:
+        writer.write(0, arrays)
+    reader = open_store(tmp_path)
+    assert reader.spec == spec
+    for name in ("logits", "features"):
+        encoding = getattr(spec, f"{name}_encoding")
+        parts = {suffix: arrays[stored] for suffix, stored in reader.map_arrays(name).items()}
+        decoded = reader.decode(name, reader.read([1, 0], list(reader.arrays)))
+        np.testing.assert_array_equal(decoded, encoding.decode(parts)[::-1])

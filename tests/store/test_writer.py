@@ -162,6 +162,11 @@ def test_a_folder_with_other_things_in_it_is_left_alone(
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_url_is_for_reading(make_spec: MakeSpec) -> None:
+    with pytest.raises(StoreMismatchError, match="local folder"):
+        Writer.open("memory://bucket/store", make_spec())
+
+
 def test_stray_partial_files_are_swept(make_spec: MakeSpec, store: Path) -> None:
     stray = store / "logits" / "c.0.0.0.0123.partial"
     stray.write_bytes(b"torn")

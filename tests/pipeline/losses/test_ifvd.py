@@ -35,5 +35,8 @@ def test_void_is_inert():
     y = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([[[0, 1], [1, VOID]]], dtype=torch.uint8)
     expected = ifvd(x, y, labels, 2)
-    x[..., 1, 1], y[..., 1, 1] = 1e5, -1e5
-    assert ifvd(x, y, labels, 2).total == expected.total
+    x[..., 1, 1], y[..., 1, 1] = math.nan, math.inf
+    found = ifvd(x.requires_grad_(), y, labels, 2)
+    found.total.backward()
+    assert found.total == expected.total
+    assert x.grad.isfinite().all()

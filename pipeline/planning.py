@@ -1,0 +1,131 @@
+"""What a store will cost, from a timed sample on this machine, before anything large runs."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from pipeline import params
+from pipeline.datasets.index import Index
+from pipeline.extraction import build_unit, extract
+from pipeline.objective import Objective
+from pipeline.stream import stream, stream_arrays
+from pipeline.students import build_student
+from pipeline.training import build_optimizer, build_schedule, train
+from store.journal import read_journal
+from store.layout import LocalFiles
+from store.reader import Reader, open_store
+from store.schema import StoreSpec, array_specs
+from store.writer import Writer
+
+NUM_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes and times of a store that does not exist yet, scaled up from a sample of its records.
+
+    Attributes:
+        num_records, num_files: of the whole store.
+        raw_bytes: of each array, before encoding's codec.
+        stored_bytes: of each array, as the sample compressed.
+        extract_s: seconds the whole extraction takes at the sample's rate.
+        step_s: median seconds of the student's training step; the read rate it needs follows.
+        read_bytes_per_s: what one training process reads, at that step time.
+        free_bytes: on the disk the store would lie on.
+    """
+
+    num_records: int
+    num_files: int
+    raw_bytes: dict[str, int]
+    stored_bytes: dict[str, int]
+    extract_s: float
+    step_s: float
+    read_bytes_per_s: float
+    free_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has room."""
+        return sum(self.stored_bytes.values()) < self.free_bytes
+
+
+def plan(
+    index: Index,
+    teacher: torch.nn.Module,
+    settings: params.Store,
+    run: params.Student,
+    spec: StoreSpec,
+    folder: Path,
+) -> Plan:
+    """Extract a few records into a temporary store, train a few steps on it, and scale up.
+
+    Args:
+        index: of the dataset.
+        teacher: any weights; on the device that will be used.
+        settings: of the store.
+        run: the student whose read rate is asked for.
+        spec: of the whole store.
+        folder: where the store would lie.
+    """
+    device = next(teacher.parameters()).device
+    num_sample = min(spec.num_records, max(settings.forward_batch, run.training.batch_size))
+    sample = replace(spec, num_images=num_sample, num_views=1, unit_size=num_sample)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="plan-") as name:
+        path = Path(name) / "store"
+        with Writer.open(path, sample) as writer:
+            # Once untimed: the first forward pass of a shape also chooses its kernels.
+            build_unit(index, teacher, settings, sample, sample.unit_records(0), device)
+            start = time.perf_counter()
+            extract(index, teacher, settings, writer, device)
+            seconds = time.perf_counter() - start
+            writer.finish()
+        (digest,) = read_journal(LocalFiles(path)).units.values()
+        step_s, read_bytes = _steps(open_store(path), run, device, digest.num_bytes)
+    scale = spec.num_records / num_sample
+    specs = array_specs(spec)
+    return Plan(
+        num_records=spec.num_records,
+        num_files=spec.num_units * len(specs) + len(specs) + 3,
+        raw_bytes={array: one.record_bytes * spec.num_records for array, one in specs.items()},
+        stored_bytes={array: round(size * scale) for array, size in digest.num_bytes.items()},
+        extract_s=seconds * scale,
+        step_s=step_s,
+        read_bytes_per_s=read_bytes / num_sample * run.training.batch_size / step_s,
+        free_bytes=shutil.disk_usage(folder).free,
+    )
+
+
+def _steps(
+    reader: Reader, run: params.Student, device: torch.device, num_bytes: Mapping[str, int]
+) -> tuple[float, int]:
+    """Median seconds of a training step, and the stored bytes of the arrays it reads."""
+    recipe = run.training
+    student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
+    objective = Objective(student, reader.spec, run, device)
+    if objective.memory is not None:
+        objective.memory.fill(reader)
+    optimizer = build_optimizer(objective.modules, recipe)
+    targets = objective.needs_targets
+    batches = stream(
+        reader,
+        seed=run.seed,
+        batch_size=recipe.batch_size,
+        steps=range(NUM_STEPS),
+        device=device,
+        with_targets=targets,
+    )
+    schedule = build_schedule(optimizer, recipe)
+    reports = train(objective.compute_terms, objective.weights, batches, optimizer, schedule)
+    # Reading a term waits for the device, so that the clock sees the whole step.
+    times = [report.step_s for report in reports if report.total.item() is not None]
+    names = stream_arrays(reader, targets)
+    return statistics.median(times[1:]), sum(num_bytes[name] for name in names)

@@ -1,0 +1,168 @@
+"""`cirkd store`: plan one, look into one, verify, repair, and move one."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from stages.command import (
+    StageCommand,
+    device_option,
+    params_option,
+    pick_device,
+)
+
+manifest_argument = click.argument(
+    "manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path)
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("store")
+def command() -> None:
+    """Plan a store, look into one, verify, repair, and move one."""
+
+
+def show_sizes(raw: dict[str, int], stored: dict[str, int]) -> None:
+    """Print a line an array: raw and stored megabytes and their ratio."""
+    for name, size in stored.items():
+        ratio = f"{size / raw[name]:.2f}" if raw[name] else "-"
+        click.echo(f"  {name:20} {raw[name] / 1e6:10.2f} MB  {size / 1e6:10.2f} MB  {ratio}")
+    total = sum(stored.values())
+    click.echo(f"  {'total':20} {sum(raw.values()) / 1e6:10.2f} MB  {total / 1e6:10.2f} MB")
+
+
+@command.command("plan", cls=StageCommand)
+@click.argument("run")
+@params_option
+@device_option
+@json_option
+def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
+    """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
+    from pipeline import extraction, planning
+    from pipeline.datasets.index import Index
+    from pipeline.params import load_params
+    from pipeline.teacher import Teacher
+
+    params = load_params(params_path)
+    if run not in params.students:
+        raise ValueError(f"no student {run}; expected one of {', '.join(params.students)}")
+    index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
+    place = pick_device(device)
+    # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
+    teacher = Teacher(len(index.class_names), params.teacher.dropout).to(place).eval()
+    spec = extraction.plan_store(index, params.store, "planned", place)
+    stores = Path("artifacts/stores")
+    found = planning.plan(index, teacher, params.store, params.students[run], spec, stores)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    click.echo(f"{found.num_records} records in {found.num_files} files; raw, stored, ratio:")
+    show_sizes(found.raw_bytes, found.stored_bytes)
+    click.echo(f"extraction      {found.extract_s:.0f} s on this machine")
+    click.echo(
+        f"student's step  {found.step_s:.3f} s: reads {found.read_bytes_per_s / 1e6:.1f} MB/s"
+    )
+    room = "has room" if found.fits else "has NOT enough room"
+    click.echo(f"disk            {found.free_bytes / 1e9:.1f} GB free: {room}")
+
+
+@command.command("info", cls=StageCommand)
+@manifest_argument
+@json_option
+def show_store(manifest_path: Path, as_json: bool) -> None:
+    """Say what lies in the store behind MANIFEST, and how well each array compressed."""
+    from store.audit import sizes
+    from store.manifest import Manifest
+    from store.reader import open_store
+
+    manifest = Manifest.read(manifest_path)
+    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    found = {**asdict(manifest), "spec": reader.spec.to_dict(), **sizes(reader)}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    spec = reader.spec
+    click.echo(f"{manifest.path}: {len(reader)} records, {spec.num_units} units")
+    click.echo(f"identity: {json.dumps(dict(spec.identity), indent=2)}")
+    click.echo(f"made with: {json.dumps(dict(spec.provenance), indent=2)}")
+    arrays = found["arrays"]
+    raw = {name: one["raw_bytes"] for name, one in arrays.items()}
+    show_sizes(raw, {name: one["stored_bytes"] for name, one in arrays.items()})
+
+
+@command.command("verify", cls=StageCommand)
+@manifest_argument
+@json_option
+def verify_store(manifest_path: Path, as_json: bool) -> None:
+    """Read every byte of the store behind MANIFEST; exit code 1 if any is not as it was written."""
+    from store.manifest import Manifest
+    from store.verify import verify
+
+    findings = verify(Manifest.read(manifest_path).path)
+    if as_json:
+        click.echo(json.dumps([one.to_dict() for one in findings], indent=2))
+    else:
+        for one in findings:
+            click.echo(f"{one.file}: {one.what}" + (f" (key {one.key})" if one.key else ""))
+        click.echo(f"{len(findings)} findings" if findings else "whole")
+    raise SystemExit(1 if findings else 0)
+
+
+@command.command("repair", cls=StageCommand)
+@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("teacher_path", metavar="TEACHER", type=click.Path(path_type=Path))
+@manifest_argument
+@params_option
+@device_option
+def repair_store(
+    index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device: str
+) -> None:
+    """Extract the damaged units of the store behind MANIFEST again, and only those."""
+    from stages.extract import fill, prepare_job
+    from store.manifest import Manifest
+    from store.verify import damaged_units, verify
+
+    manifest = Manifest.read(manifest_path)
+    units = damaged_units(verify(manifest.path))
+    job = prepare_job(index_path, teacher_path, params_path, device)
+    repaired = fill(job, Path(manifest.path), revoked=units)
+    click.echo(f"{len(units)} units extracted again")
+    left = verify(repaired.path)
+    if left or repaired.digest != manifest.digest:
+        raise ValueError(
+            f"{manifest.path}: {len(left)} findings left, digest "
+            f"{'as before' if repaired.digest == manifest.digest else 'differs from the manifest'}; "
+            "remove the store and run `dvc repro -f extract`"
+        )
+
+
+@command.command("to-hdf5", cls=StageCommand)
+@manifest_argument
+@click.argument("destination", type=click.Path(path_type=Path))
+def export_hdf5(manifest_path: Path, destination: Path) -> None:
+    """Copy the store behind MANIFEST into one HDF5 file."""
+    from store.hdf5 import to_hdf5
+    from store.manifest import Manifest
+
+    to_hdf5(Manifest.read(manifest_path).path, destination)
+
+
+@command.command("from-hdf5", cls=StageCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@manifest_argument
+@click.option(
+    "--stores", type=click.Path(path_type=Path), default=Path("artifacts/stores"), show_default=True
+)
+def import_hdf5(source: Path, manifest_path: Path, stores: Path) -> None:
+    """Make a store of an HDF5 file, under its fingerprint, and write its MANIFEST."""
+    from store.hdf5 import from_hdf5
+    from store.reader import open_store
+
+    fingerprint = open_store(source).spec.fingerprint
+    from_hdf5(source, stores / fingerprint).write(manifest_path)
+
+
+if __name__ == "__main__":
+    command()

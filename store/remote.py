@@ -1,0 +1,53 @@
+"""The files of a finished store at a URL, read-only, through fsspec.
+
+What the URL may be is fsspec's to say: s3://, gs://, https://, memory://, and chains, of which
+"filecache::s3://bucket/store" keeps a local copy of every file that was read.
+"""
+
+import os
+from typing import Any
+
+import fsspec
+
+
+class RemoteFiles:
+    """Read-only access to a store's files by key; every process connects for itself.
+
+    Args:
+        url: The store's folder.
+        options: Options for fsspec, such as credentials or the folder of a cache.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        self.location = url.rstrip("/")
+        self._options = options or {}
+        self._connection: tuple[int, fsspec.AbstractFileSystem, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_connection": None}
+
+    def read(self, key: str) -> bytes:
+        """Return a whole file; FileNotFoundError if there is none."""
+        return self._cat(key)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes start..stop of a file, fewer if it ends before."""
+        return self._cat(key, start, stop)
+
+    def read_tail(self, key: str, num_bytes: int) -> bytes:
+        """Return the last bytes of a file, fewer if it is shorter."""
+        # fsspec's file caches do not know bytes counted from the end.
+        file_system, root = self._connect()
+        return self._cat(key, max(0, file_system.size(f"{root}/{key}") - num_bytes))
+
+    def _cat(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        file_system, root = self._connect()
+        content: bytes = file_system.cat_file(f"{root}/{key}", start=start, end=stop)
+        return content
+
+    def _connect(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        # A connection that was made before a fork is not to be used after it.
+        if self._connection is None or self._connection[0] != os.getpid():
+            file_system, root = fsspec.core.url_to_fs(self.location, **self._options)
+            self._connection = (os.getpid(), file_system, root)
+        return self._connection[1:]

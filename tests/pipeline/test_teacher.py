@@ -1,0 +1,112 @@
+"""The teacher: its outputs, its sources, and weights that do not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.datasets.index import Index
+from pipeline.params import Params
+from pipeline.params import Teacher as Settings
+from pipeline.teacher import (
+    TeacherError,
+    build_teacher,
+    crops,
+    load_teacher,
+    save_teacher,
+    supervised_terms,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_params: Params) -> Settings:
+    return tiny_params.teacher
+
+
+@pytest.fixture(scope="module")
+def saved(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    return path, save_teacher(build_teacher(settings, 5), path)
+
+
+def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
+    teacher = load_teacher(saved[0], 5)
+    with torch.no_grad():
+        output = teacher(torch.randn(1, 3, 40, 64))
+    assert output.logits.shape == (1, 5, 5, 8)
+    assert output.features.shape == (1, 256, 5, 8)
+    assert output.auxiliary is None
+    # The default encoding of features is unsigned: they come out of a ReLU.
+    assert (output.features >= 0).all()
+    assert teacher.network(torch.ones(1, 3, 32, 32))["out"].shape == (1, 5, 32, 32)
+
+
+def test_same_seed_same_hash(settings: Settings, saved: tuple[Path, str], tmp_path: Path) -> None:
+    assert save_teacher(build_teacher(settings, 5), tmp_path / "again.pt") == saved[1]
+    other = settings.model_copy(update={"seed": 1})
+    assert save_teacher(build_teacher(other, 5), tmp_path / "other.pt") != saved[1]
+    assert (tmp_path / "again.pt").read_bytes() == saved[0].read_bytes()
+
+
+def test_a_checkpoint_is_a_source(settings: Settings, saved: tuple[Path, str], tmp_path) -> None:
+    change = {"source": "checkpoint", "checkpoint": str(saved[0]), "seed": 9}
+    teacher = build_teacher(settings.model_copy(update=change), 5)
+    assert save_teacher(teacher, tmp_path / "copy.pt") == saved[1]
+
+
+def test_another_class_count_is_refused(saved: tuple[Path, str]) -> None:
+    with pytest.raises(TeacherError, match=r"7 classes(.|\n)*expected \(7, 256, 1, 1\)"):
+        load_teacher(saved[0], 7)
+
+
+def test_foreign_keys_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pt")
+    with pytest.raises(TeacherError, match=r"missing .*\n(.|\n)* and \d+ more"):
+        load_teacher(tmp_path / "other.pt", 5)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="dvc repro teacher"):
+        load_teacher(tmp_path / "absent.pt", 5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("COCO", "expected one of COCO_WITH_VOC_LABELS_V1"), ("DEFAULT", "knows 21 classes")],
+)
+def test_published_weights_that_do_not_fit_are_refused(
+    settings: Settings, weights: str, expected: str
+) -> None:
+    change = {"source": "torchvision", "weights": weights}
+    with pytest.raises(TeacherError, match=expected):
+        build_teacher(settings.model_copy(update=change), 5)
+
+
+def test_a_fresh_residual_block_is_the_identity(settings: Settings) -> None:
+    teacher = build_teacher(settings, 5).eval()
+    block = teacher.network.backbone.layer1[1]
+    image = torch.rand(1, 256, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(block(image), image)
+
+
+def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings: Settings) -> None:
+    whole = list(crops(tiny_index, settings, range(5), CPU, 0))
+    rest = list(crops(tiny_index, settings, range(2, 5), CPU, 1))
+    for one, other in zip(whole[2:], rest, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+    assert whole[0][0].shape == (2, 3, 32, 32)
+    assert not torch.equal(whole[0][0], whole[3][0])
+
+
+def test_both_heads_learn(tiny_index: Index, settings: Settings) -> None:
+    teacher = build_teacher(settings, len(tiny_index.class_names)).train()
+    (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
+    terms = supervised_terms(teacher, batch, "float32")
+    assert set(terms) == {"task", "auxiliary"}
+    sum(terms.values()).backward()
+    for head in (teacher.network.classifier, teacher.network.aux_classifier):
+        assert head[-1].weight.grad.abs().sum() > 0

@@ -1,0 +1,125 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from store.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreIncompleteError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
+from store.hdf5 import from_hdf5, to_hdf5
+from store.layout import JOURNAL
+from store.reader import open_store
+from store.schema import StoreSpec
+from store.verify import verify
+from store.writer import Writer
+
+MakeSpec = Callable[..., StoreSpec]
+
+
+@pytest.fixture
+def file(finished_hdf5: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copy(finished_hdf5, tmp_path / "copy.h5"))
+
+
+def test_there_and_back_is_the_same_store_bit_for_bit(
+    finished: Path, finished_hdf5: Path, tmp_path: Path
+) -> None:
+    manifest = from_hdf5(finished_hdf5, tmp_path / "back")
+    assert manifest.digest == open_store(finished).journal.digest
+    for file in finished.rglob("*"):
+        if file.is_file() and file.name != "lock":
+            copy = tmp_path / "back" / file.relative_to(finished)
+            assert copy.read_bytes() == file.read_bytes()
+    assert verify(tmp_path / "back") == []
+
+
+def test_the_copy_says_the_same_of_itself(finished: Path, finished_hdf5: Path) -> None:
+    original, copy = open_store(finished), open_store(finished_hdf5)
+    assert copy.spec == original.spec
+    assert copy.journal == original.journal
+    with h5py.File(finished_hdf5) as hdf5:
+        assert hdf5["logits"].chunks == (1, 3, 2, 4)
+        assert hdf5["region_center"].chunks == (4, 3, 4)
+        assert [axis.label for axis in hdf5["labels"].dims] == ["record", "y", "x"]
+
+
+def test_a_copy_that_was_cut_short_goes_on(
+    make_spec: MakeSpec, finished_hdf5: Path, finished: Path, tmp_path: Path
+) -> None:
+    reader = open_store(finished_hdf5)
+    with Writer.open(tmp_path, make_spec()) as writer:
+        writer.write(1, reader.read(range(4, 8), list(reader.arrays)))
+    assert from_hdf5(finished_hdf5, tmp_path).digest == open_store(finished).journal.digest
+
+
+def test_nothing_is_overwritten_and_nothing_half_done_is_left(
+    make_spec: MakeSpec, finished: Path, store: Path, file: Path, tmp_path: Path
+) -> None:
+    before = file.read_bytes()
+    with pytest.raises(StoreMismatchError, match="the file exists"):
+        to_hdf5(finished, file)
+    assert file.read_bytes() == before
+    next((store / "features").glob("c.2*")).unlink()
+    with pytest.raises(StoreDamagedError, match="record 8"):
+        to_hdf5(store, tmp_path / "new.h5")
+    with Writer.open(store, make_spec()) as writer:
+        writer.revoke(0)
+    with pytest.raises(StoreIncompleteError):
+        to_hdf5(store, tmp_path / "new.h5")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy.h5", "store"]
+
+
+def test_no_flipped_bit_passes_for_content(file: Path) -> None:
+    reader = open_store(file)
+    expected = {name: reader.column(name) for name in reader.arrays}
+    whole, rng, caught = file.read_bytes(), np.random.default_rng(0), 0
+    for position in rng.integers(len(whole), size=80):
+        spoiled = bytearray(whole)
+        spoiled[position] ^= 1 << int(rng.integers(8))
+        file.unlink()
+        file.write_bytes(spoiled)
+        try:
+            damaged = open_store(file)
+            # Some bytes of an HDF5 file hold nothing: flipping them changes nothing.
+            assert all((damaged.column(name) == expected[name]).all() for name in expected)
+        except StoreError:
+            caught += 1
+    assert caught > 20
+
+
+def test_a_chunk_that_was_never_written_is_damage_and_never_zeros(file: Path) -> None:
+    with h5py.File(file, "r+") as hdf5:
+        shape, chunks = hdf5["image"].shape, hdf5["image"].chunks
+        del hdf5["image"]
+        hdf5.create_dataset("image", shape, np.uint8, chunks=chunks)
+    with pytest.raises(StoreDamagedError, match="image"):
+        open_store(file)
+
+
+@pytest.mark.parametrize("missing", ["logits", "key", JOURNAL])
+def test_an_array_that_is_gone_is_damage(file: Path, missing: str) -> None:
+    with h5py.File(file, "r+") as hdf5:
+        del hdf5[missing]
+    with pytest.raises(StoreDamagedError, match=missing):
+        open_store(file)
+
+
+def test_what_is_no_store_is_told_apart(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError):
+        open_store(tmp_path / "nowhere.h5")
+    with h5py.File(tmp_path / "other.hdf5", "w"):
+        pass
+    with pytest.raises(StoreMismatchError, match="not a feature store"):
+        open_store(tmp_path / "other.hdf5")
+    os.truncate(file, file.stat().st_size - 100)
+    with pytest.raises(StoreDamagedError, match="the file is damaged"):
+        open_store(file)
