@@ -12,8 +12,9 @@
     objective   the weighted terms of one run
     training    one optimisation loop, a generator of reports
     evaluation  full-size predictions -> one confusion matrix
-    report      everything measured -> one HTML page
+    report/     everything measured -> one HTML page
 
 Beside the route: params (params.yaml, checked), methods (terms by name), network (what teacher and
-students share), regions (embeddings by class), randomness, checkpoint, figures.
+students share), regions (embeddings by class), memory (the queues of a run), live (a teacher in the
+loop, to compare with), loading, planning, provenance, randomness, checkpoint.
 """

@@ -46,8 +46,13 @@ def evaluate(
 def summarise(confusion: np.ndarray) -> dict[str, object]:
     """The figures of one confusion matrix, JSON-able; a class that never occurs has IoU None."""
     return {
-        "miou": mean_iou(confusion),
-        "iou": [None if math.isnan(value) else float(value) for value in iou_per_class(confusion)],
-        "pixel_accuracy": pixel_accuracy(confusion),
+        "miou": _number(mean_iou(confusion)),
+        "iou": [_number(value) for value in iou_per_class(confusion)],
+        "pixel_accuracy": _number(pixel_accuracy(confusion)),
         "confusion": confusion.tolist(),
     }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan: a figure that does not exist is null."""
+    return None if math.isnan(value) else float(value)

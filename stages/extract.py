@@ -1,5 +1,6 @@
 """Stage 3: the teacher once over every view of every training image, into the store."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from stages.command import (
     pick_device,
 )
 from stages.progress import progress
+from store.files import write_json
 from store.manifest import Manifest
 from store.schema import StoreSpec
 from store.writer import Writer
@@ -51,7 +53,12 @@ def command(
     A killed run goes on at the first unit that is missing.
     """
     job = prepare_job(index_path, teacher_path, params_path, device)
+    start = time.perf_counter()
     manifest = fill(job, stores / job.spec.fingerprint)
+    # Of this call: views that an interrupted one left are not in it.
+    write_json(
+        {"seconds": round(time.perf_counter() - start, 2)}, destination.with_suffix(".extract.json")
+    )
     manifest.write(destination)
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 

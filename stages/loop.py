@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,12 @@ class Stopwatch:
     """Seconds a run has taken so far, across interruptions."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self._before, self._start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Before the last interruption, and since."""
+        return self._before + time.perf_counter() - self._start
 
     def state_dict(self) -> dict[str, float]:
         """The seconds."""
@@ -31,7 +37,7 @@ class Stopwatch:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on counting from there."""
-        self.seconds = state["seconds"]
+        self._before, self._start = state["seconds"], time.perf_counter()
 
 
 class RunLog:
@@ -118,7 +124,6 @@ def fit(run: Run) -> float:
     reports = train(run.compute_terms, run.weights, batches, optimizer, schedule, start_step=start)
     with Interruption() as stop, progress(run.title, recipe.steps, "steps", start) as advance:
         for report in reports:
-            stopwatch.seconds += report.step_s
             last = report.step == recipe.steps
             note = ""
             if last or report.step % LOG_EVERY == 0 or report.step == 1:

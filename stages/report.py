@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from pipeline.params import load_params
-from pipeline.report import build_page, choose_shown
-from pipeline.results import gather, metrics
-from pipeline.samples import Network, pick_samples, show
+from pipeline.report.page import build_page, choose_shown
+from pipeline.report.results import gather, metrics
+from pipeline.report.samples import Network, pick_samples, show
 from pipeline.students import load_student
 from pipeline.teacher import load_teacher
 from stages.command import StageCommand, device_option, params_option, pick_device

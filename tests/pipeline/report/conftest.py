@@ -18,7 +18,7 @@ from pipeline.params import Params, load_params, write_params
 from store.files import write_json
 from store.manifest import Manifest
 
-PROFILES = Path(__file__).parents[2] / "profiles"
+PROFILES = Path(__file__).parents[3] / "profiles"
 CLASSES = ("road", "<b>&sky", "car", "never seen")
 PALETTE = ((128, 64, 128), (70, 130, 180), (0, 0, 142), (220, 20, 60))
 HEIGHT, WIDTH = 20, 28

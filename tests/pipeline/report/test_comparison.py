@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.comparison import Row, Spread, find_best, find_headline, group_runs
 from pipeline.params import Distillation, Student, Training
-from pipeline.results import Run, Scores
-from pipeline.wording import caveat, duration, headline, percent, points, size, spread
+from pipeline.report.comparison import Row, Spread, find_best, find_headline, group_runs
+from pipeline.report.results import Run, Scores
+from pipeline.report.wording import caveat, duration, headline, percent, points, size, spread
 
 TRAINING = Training(
     steps=2,

@@ -15,9 +15,9 @@ from torch import nn
 import stages.report
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.params import Params
-from pipeline.report import build_page, choose_shown
-from pipeline.results import gather
-from pipeline.samples import Prediction, Shown, pick_samples
+from pipeline.report.page import build_page, choose_shown
+from pipeline.report.results import gather
+from pipeline.report.samples import Prediction, Shown, pick_samples
 from pipeline.students import build_student, save_student
 from store.files import write_json
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.figures import (
+from pipeline.report.figures import (
     ClassBar,
     Curve,
     colour_labels,
@@ -22,7 +22,7 @@ from pipeline.figures import (
     series_colour,
     thin_out,
 )
-from pipeline.route_picture import Box, draw_route
+from pipeline.report.route_picture import Box, draw_route
 
 PALETTE = ((10, 20, 30), (200, 100, 50))
 BARS = (
@@ -152,7 +152,7 @@ def test_route_shortens_long_lines_and_keeps_its_border_whole(across: bool) -> N
 
 def test_figures_need_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, pipeline.figures, pipeline.route_picture; "
+        "import sys, pipeline.report.figures, pipeline.report.route_picture; "
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline import wording
-from pipeline.comparison import Row, find_best, find_headline
-from pipeline.figures import (
+from pipeline.report import wording
+from pipeline.report.comparison import Row, find_best, find_headline
+from pipeline.report.figures import (
     ClassBar,
     Curve,
     colour_labels,
@@ -18,9 +18,9 @@ from pipeline.figures import (
     draw_gains,
     encode_photo,
 )
-from pipeline.results import Results, Run, StoredArray
-from pipeline.route_picture import Box
-from pipeline.samples import Shown
+from pipeline.report.results import Results, Run, StoredArray
+from pipeline.report.route_picture import Box
+from pipeline.report.samples import Shown
 
 FIRST_WITHOUT_TEACHER = 3
 """Place of the students among the boxes of the route."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.comparison import Row, Spread, find_best, find_headline
 from pipeline.methods import METHODS
+from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
 ABSENT = "–"
 ARCHITECTURES = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.params import Params
-from pipeline.results import ReportError, gather, metrics
+from pipeline.report.results import ReportError, gather, metrics
 from store.files import write_json
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from pipeline.results import Run
+from pipeline.report.results import Run
 
 
 @dataclass(frozen=True)

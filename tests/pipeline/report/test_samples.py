@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from pipeline.params import Params
-from pipeline.results import gather
-from pipeline.samples import Network, pick_samples, show
+from pipeline.report.results import gather
+from pipeline.report.samples import Network, pick_samples, show
 
 
 def test_samples_are_spread_over_the_split(profile: Path, params: Params) -> None:

@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline import wording
-from pipeline.comparison import find_best, find_headline, group_runs
-from pipeline.figures import TEACHER_COLOUR, series_colour
-from pipeline.results import Results, Run
-from pipeline.route_picture import draw_route
-from pipeline.samples import Shown
-from pipeline.sections import (
+from pipeline.report import wording
+from pipeline.report.comparison import find_best, find_headline, group_runs
+from pipeline.report.figures import TEACHER_COLOUR, series_colour
+from pipeline.report.results import Results, Run
+from pipeline.report.route_picture import draw_route
+from pipeline.report.samples import Shown
+from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
     class_panels,
     curve_panels,
@@ -78,7 +78,7 @@ def choose_shown(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("pipeline", "templates"),
+        loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""The result page: files read, compared, put into words and pictures, rendered."""
