@@ -19,9 +19,10 @@ from pipeline.randomness import torch_generator
 from pipeline.regions import draw_pixels, region_centers
 from pipeline.stream import TABLE
 from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
-from pipeline.views import VOID, draw_view, nearest
+from pipeline.views import draw_view
 from store.encodings import find_encoding
-from store.schema import SCHEMA_VERSION, StoreSpec
+from store.grid import nearest
+from store.schema import SCHEMA_VERSION, VOID, StoreSpec
 from store.writer import Writer
 
 

@@ -14,7 +14,7 @@ from pipeline.losses.embedding import embed
 from pipeline.network import STRIDE
 from pipeline.regions import region_centers
 from pipeline.stream import Batch, Targets, views_of
-from pipeline.views import nearest
+from store.grid import nearest
 
 
 def live_batch(

@@ -12,9 +12,8 @@ from pipeline.queues import Contrast, Queue
 from pipeline.randomness import seed_sequence, torch_generator
 from pipeline.regions import draw_pixels
 from pipeline.stream import Batch
-from pipeline.views import VOID
 from store.reader import Reader
-from store.schema import StoreSpec
+from store.schema import VOID, StoreSpec
 
 
 class Memory:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-VOID = 255
 NO_RECORD = -1
 
 

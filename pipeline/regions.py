@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.views import VOID
+from store.schema import VOID
 
 
 class Draw(NamedTuple):

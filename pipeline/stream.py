@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.loading import open_loader
-from pipeline.views import VOID, View, nearest
+from pipeline.views import View
+from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
+from store.schema import VOID
 
 TABLE = tuple(field.name for field in fields(View))
 

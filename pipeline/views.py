@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from store.grid import nearest
+from store.schema import VOID
+
 if TYPE_CHECKING:
     from pipeline.params import Crop
 
@@ -19,8 +22,6 @@ STD = (0.229, 0.224, 0.225)
 """ImageNet standard deviation of RGB in 0..1."""
 PADDING_COLOUR = (124, 116, 104)
 """MEAN in 0..255, rounded: padding is (nearly) zero after normalisation."""
-VOID = 255
-"""The label of pixels without one; padding carries it too."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,6 @@ def draw_view(crop: Crop, seed: int, key: str, view_index: int, height: int, wid
     top = int(random.integers(max(0, _scaled(height, scale) - crop.height) + 1))
     left = int(random.integers(max(0, _scaled(width, scale) - crop.width) + 1))
     return View(height, width, scale, flip, top, left, crop.height, crop.width)
-
-
-def nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Resize [..., H, W] to [..., height, width]: out[i, j] = in[i*H // height, j*W // width].
-
-    The rule of torch's interpolate(mode="nearest"); any dtype.
-    """
-    rows = np.arange(height) * array.shape[-2] // height
-    columns = np.arange(width) * array.shape[-1] // width
-    return array[..., rows[:, None], columns[None, :]]
 
 
 def _scaled(source: int, scale: float) -> int:

@@ -132,9 +132,8 @@ def repair_store(
     left = verify(repaired.path)
     if left or repaired.digest != manifest.digest:
         raise ValueError(
-            f"{manifest.path}: {len(left)} findings left, digest "
-            f"{'as before' if repaired.digest == manifest.digest else 'differs from the manifest'}; "
-            "remove the store and run `dvc repro -f extract`"
+            f"{manifest.path}: {len(left)} findings left; expected digest {manifest.digest}, found "
+            f"{repaired.digest}; remove the store and run `dvc repro -f extract`"
         )
 
 

@@ -8,6 +8,7 @@ import dask
 import numpy as np
 
 from store.errors import StoreDamagedError
+from store.grid import nearest
 from store.layout import REBUILD
 from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 from store.reader import Reader
@@ -42,8 +43,8 @@ class Tally:
 def audit(reader: Reader) -> dict[str, Any]:
     """Verify a store and describe it in JSON values.
 
-    The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the label
-    at the centre of every grid cell; void and padding do not count.
+    The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the
+    nearest label; void and padding do not count.
 
     Raises:
         StoreDamagedError: A file is missing, altered, or holds values that are not finite.
@@ -67,15 +68,8 @@ def audit(reader: Reader) -> dict[str, Any]:
         **_teacher(tally),
         "classes": _classes(reader.spec.class_names, tally),
         "void_pixels": int(tally.void_pixels),
-        **_sizes(reader),
+        **sizes(reader),
     }
-
-
-def grid_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Take the label at the centre of every cell of an h x w grid: [n,H,W] -> [n,h,w]."""
-    rows = ((np.arange(height) + 0.5) * labels.shape[1] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * labels.shape[2] / width).astype(np.int64)
-    return labels[:, rows[:, None], columns]
 
 
 def _tally(reader: Reader, unit: int) -> Tally:
@@ -83,7 +77,7 @@ def _tally(reader: Reader, unit: int) -> Tally:
     names = ["labels", "region_pixels", "pixel_sample_class", *reader.map_arrays("logits").values()]
     arrays = reader.read(spec.unit_records(unit), names)
     predictions = reader.decode("logits", arrays).argmax(axis=1)
-    labels = grid_labels(arrays["labels"], spec.feature_height, spec.feature_width)
+    labels = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
     pixels = np.bincount(arrays["labels"].reshape(-1), minlength=VOID + 1)
     samples = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
     return Tally(
@@ -115,7 +109,8 @@ def _classes(names: tuple[str, ...], tally: Tally) -> dict[str, dict[str, Any]]:
     }
 
 
-def _sizes(reader: Reader) -> dict[str, Any]:
+def sizes(reader: Reader) -> dict[str, Any]:
+    """Stored and raw bytes of every array, and of all together."""
     arrays = {
         name: {
             "stored_bytes": sum(unit.num_bytes[name] for unit in reader.journal.units.values()),

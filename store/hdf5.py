@@ -5,39 +5,23 @@ Fletcher-32 checksum; the file format is one whose metadata has checksums too. B
 one unit at a time, whatever the size of the store.
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from store.errors import (
-    StoreDamagedError,
-    StoreError,
-    StoreMismatchError,
-    StoreNotFoundError,
-)
-from store.journal import Journal, parse_journal
-from store.layout import (
-    JOURNAL,
-    PARTIAL,
-    RESUME,
-    LocalFiles,
-    group_attributes,
-    parse_attributes,
-    sync_path,
-)
+from store.errors import StoreMismatchError
+from store.hdf5_source import chunk_shape
+from store.layout import JOURNAL, PARTIAL, LocalFiles, group_attributes, sync_path
 from store.manifest import Manifest
 from store.reader import Reader, open_store
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.schema import ArraySpec, StoreSpec
 from store.writer import Writer
 
 StorePath = str | os.PathLike[str]
-_COPY_AGAIN = "copy the store into HDF5 again"
 
 
 def to_hdf5(path: StorePath, file: StorePath) -> None:
@@ -81,69 +65,6 @@ def from_hdf5(file: StorePath, path: StorePath) -> Manifest:
         return writer.finish()
 
 
-class Hdf5Source:
-    """A store as an HDF5 file; every process opens it for itself, at its first read."""
-
-    def __init__(self, file: StorePath) -> None:
-        self.location = os.fspath(file)
-        self._hdf5: h5py.File | None = None
-        self._pid = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"location": self.location, "_hdf5": None, "_pid": 0}
-
-    def spec(self) -> StoreSpec:
-        """Read what the store holds."""
-        with self._reading():
-            attributes = dict(self._open().attrs)
-            attributes["spec"] = json.loads(attributes.get("spec", "null"))
-        return parse_attributes(attributes, self.location)
-
-    def journal(self) -> Journal:
-        """Read which units are complete."""
-        with self._reading():
-            stored = self._open()[JOURNAL][:].tobytes()
-        return parse_journal(stored, self.location)
-
-    def damaged_metadata(self, journal: Journal) -> list[str]:
-        """Name the arrays that are absent, of another shape or dtype, or lack chunks."""
-        with self._reading():
-            specs, hdf5 = array_specs(self.spec()), self._open()
-            return [name for name, array in specs.items() if not _is_whole(hdf5.get(name), array)]
-
-    def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Read some records of one unit; see `store.chunks.ZarrSource.records`."""
-        first = unit * array.unit_size
-        with self._reading():
-            dataset = self._open()[array.name]
-            if array.sharded:
-                yield from (dataset[first + int(row)] for row in rows)
-            else:
-                chunk = dataset[first : first + array.unit_size][rows]
-                yield from np.char.decode(chunk, "utf-8") if array.dtype == "str" else chunk
-
-    def _open(self) -> h5py.File:
-        # A handle that was opened before a fork is not to be used after it.
-        if self._hdf5 is None or self._pid != os.getpid():
-            try:
-                self._hdf5 = h5py.File(self.location, "r")
-            except FileNotFoundError as error:
-                raise StoreNotFoundError("no store here", self.location, remedy=RESUME) from error
-            self._pid = os.getpid()
-        return self._hdf5
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreError:
-            raise
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise StoreDamagedError(
-                "the file is damaged", self.location, found=error, remedy=_COPY_AGAIN
-            ) from error
-
-
 def _attributes(spec: StoreSpec) -> dict[str, Any]:
     """HDF5 attributes are not nested: the spec becomes JSON text."""
     attributes = group_attributes(spec)
@@ -155,7 +76,7 @@ def _copy_array(reader: Reader, hdf5: h5py.File, array: ArraySpec) -> None:
         array.name,
         shape=array.shape,
         dtype=_dtype(reader, array),
-        chunks=_chunk_shape(array),
+        chunks=chunk_shape(array),
         compression="gzip",
         compression_opts=1,
         shuffle=True,
@@ -177,25 +98,3 @@ def _dtype(reader: Reader, array: ArraySpec) -> Any:
     # Strings of any length would lie outside the chunks, where no checksum covers them.
     longest = max(len(text.encode()) for text in reader.column(array.name))
     return h5py.string_dtype("utf-8", max(1, longest))
-
-
-def _chunk_shape(array: ArraySpec) -> tuple[int, ...]:
-    return (
-        (1, *array.record_shape)
-        if array.sharded
-        else (
-            min(array.unit_size, array.shape[0]),
-            *array.record_shape,
-        )
-    )
-
-
-def _is_whole(dataset: Any, array: ArraySpec) -> bool:
-    """Whether a dataset is the one announced; HDF5 reads a chunk that is absent as zeros."""
-    if not isinstance(dataset, h5py.Dataset):
-        return False
-    num_chunks = -(-array.shape[0] // _chunk_shape(array)[0])
-    announced = (array.shape, _chunk_shape(array), num_chunks)
-    found = (dataset.shape, dataset.chunks, dataset.id.get_num_chunks())
-    same_dtype = dataset.dtype.kind == "S" if array.dtype == "str" else dataset.dtype == array.dtype
-    return announced == found and same_dtype

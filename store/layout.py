@@ -25,7 +25,10 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
 
 RESUME = "rerun `dvc repro -f -s extract`: it goes on at the first missing unit"
-REBUILD = "delete the store's folder and rerun `dvc repro -f -s extract`"
+REBUILD = (
+    "`cirkd store repair` extracts damaged units again; or delete the store's folder and rerun "
+    "`dvc repro -f -s extract`"
+)
 
 
 class Files(Protocol):

@@ -161,7 +161,7 @@ def open_store(
     """
     if os.fspath(path).endswith(HDF5_SUFFIXES):
         # Most processes never read HDF5; they need not load its library.
-        from store.hdf5 import Hdf5Source
+        from store.hdf5_source import Hdf5Source
 
         return open_source(Hdf5Source(path), expected)
     return open_source(ZarrSource(open_files(path, storage_options)), expected)

@@ -9,7 +9,6 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 SKY, ROAD, SIDEWALK, BUILDING, VEGETATION, CAR, PERSON, POLE = range(8)
-VOID = 255
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]

@@ -24,7 +24,7 @@ from pipeline.datasets.index import (
     unknown_ids,
 )
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
-from pipeline.views import VOID
+from store.schema import VOID
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""

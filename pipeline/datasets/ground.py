@@ -13,7 +13,6 @@ from pipeline.datasets.canvas import (
     SIDEWALK,
     SKY,
     VEGETATION,
-    VOID,
     Camera,
     Canvas,
     Colour,
@@ -23,6 +22,7 @@ from pipeline.datasets.canvas import (
     vary,
 )
 from pipeline.datasets.street import FACADES, GREENS
+from store.schema import VOID
 
 GREYS: tuple[Colour, ...] = ((78, 78, 84), (92, 92, 98), (102, 102, 104), (84, 88, 96))
 PAVINGS: tuple[Colour, ...] = ((164, 156, 146), (150, 146, 142), (176, 158, 140), (134, 130, 128))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.errors import DatasetError, Finding
-from pipeline.views import VOID
+from store.schema import VOID
 
 INDEX_VERSION = 1
 

@@ -7,7 +7,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipeline.datasets.canvas import VOID, Camera, Canvas
+from pipeline.datasets.canvas import Camera, Canvas
+from store.schema import VOID
 
 OVERSAMPLING = 2
 """How many pixels of the canvas make one of the image, along each side."""

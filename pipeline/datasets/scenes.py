@@ -12,13 +12,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets.canvas import VOID, Camera, Canvas
+from pipeline.datasets.canvas import Camera, Canvas
 from pipeline.datasets.fingerprint import fingerprint_numbers
 from pipeline.datasets.ground import backdrop, bonnet, ground, sky
 from pipeline.datasets.index import ClassTable
 from pipeline.datasets.light import OVERSAMPLING, expose
 from pipeline.datasets.listing import Listing, Pair
 from pipeline.datasets.street import Thing, building, car, hedge, person, pole, tree
+from store.schema import VOID
 
 if TYPE_CHECKING:
     from pipeline.params import Scenes

@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.losses.mean import Mean
-
-VOID = 255
+from store.schema import VOID
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Mean:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
 from pipeline.network import predict
-from pipeline.views import VOID
+from store.schema import VOID
 
 
 @dataclass(frozen=True)

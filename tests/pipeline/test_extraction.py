@@ -11,8 +11,8 @@ from pipeline.extraction import draw_records, extract, forward_teacher, plan_sto
 from pipeline.losses.embedding import embed
 from pipeline.params import Params, Store
 from pipeline.regions import region_centers
-from pipeline.views import nearest
 from store.errors import StoreMismatchError
+from store.grid import nearest
 from store.reader import Reader, open_store
 from store.schema import array_specs
 from store.writer import Writer

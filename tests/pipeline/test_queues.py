@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.queues import VOID, Queue
+from pipeline.queues import Queue
+from store.schema import VOID
 
 K, CAPACITY = 3, 4
 

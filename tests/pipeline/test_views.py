@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.params import Crop
-from pipeline.views import MEAN, PADDING_COLOUR, STD, VOID, View, draw_view, nearest
+from pipeline.views import MEAN, PADDING_COLOUR, STD, View, draw_view
+from store.grid import nearest
+from store.schema import VOID
 
 CROP = Crop(height=32, width=48, scale_min=0.5, scale_max=2.0, flip_probability=0.5)
 sides = st.integers(1, 120)

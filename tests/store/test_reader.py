@@ -140,6 +140,15 @@ def test_a_damaged_record_leaves_its_neighbours_readable(store: Path) -> None:
     assert broken[0] in reader.spec.unit_records(1)
 
 
+def test_a_record_that_its_shard_lacks_is_damage_and_never_zeros(store: Path) -> None:
+    # By default zarr drops a chunk that holds nothing but fill values.
+    zarr.open_group(store, mode="r+")["image"][5] = 0
+    reader = open_store(store)
+    reader.read([4, 6], ["image"])
+    with pytest.raises(StoreDamagedError, match="image of record 5, key 'train/é0'"):
+        reader.read([4, 5], ["image"])
+
+
 @pytest.mark.parametrize("name", ["", *ARRAYS])
 def test_edited_metadata_is_refused(store: Path, name: str) -> None:
     metadata = store / name / "zarr.json"

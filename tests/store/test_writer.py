@@ -48,7 +48,7 @@ def contents(store: Path) -> Mapping[str, bytes]:
     return {str(file.relative_to(store)): file.read_bytes() for file in files}
 
 
-def kill_and_resume(store: Path, events: int, limit: int = 1000) -> int:
+def kill_and_resume(store: Path, events: int, limit: int = 20) -> int:
     """Kill a writer before every `events`-th event until the store is finished; count the kills."""
     for kills in range(limit):
         done = run_stand_in(store, str(events))
