@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +23,12 @@ from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.views import draw_view
 from store.encodings import find_encoding
 from store.grid import nearest
+from store.journal import UnitDigest
 from store.schema import SCHEMA_VERSION, VOID, StoreSpec
-from store.writer import Writer
+from store.writer import Writer, write_unit
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def plan_store(
@@ -78,54 +83,97 @@ def _provenance(settings: params.Store, device: torch.device) -> dict[str, Any]:
     }
 
 
-def extract(
-    index: Index,
-    teacher: nn.Module,
-    settings: params.Store,
-    writer: Writer,
-    device: torch.device,
-    progress: Callable[[int], bool] = lambda records: True,
-) -> bool:
-    """Write every unit that is still missing.
+@dataclass(frozen=True)
+class Extraction:
+    """Everything that decides what a store will hold.
 
-    Args:
+    Attributes:
         index: of the dataset; its training split is extracted.
         teacher: in eval mode, on `device`.
         settings: of the store.
-        writer: open on the store.
+        spec: what `plan_store` made of them.
         device: of the teacher.
-        progress: called with the records of each finished unit; returns False to stop there.
+    """
+
+    index: Index
+    teacher: nn.Module
+    settings: params.Store
+    spec: StoreSpec
+    device: torch.device
+
+
+def extract(
+    job: Extraction,
+    writer: Writer,
+    progress: Callable[[int], None] = lambda records: None,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Write every unit that is still missing; reading, teacher and writing overlap.
+
+    Args:
+        job: what to extract.
+        writer: open on the store; units enter its journal in this thread.
+        progress: called with the number of records of each finished unit.
+        keep_going: asked before each unit; after False the units in hand are finished.
 
     Returns:
         Whether the store is complete.
     """
-    torch.set_num_threads(settings.threads)
-    for unit in writer.missing_units():
-        records = writer.spec.unit_records(unit)
-        writer.write(unit, build_unit(index, teacher, settings, writer.spec, records, device))
-        if not progress(len(records)):
-            break
+    torch.set_num_threads(job.settings.threads)
+
+    def targets() -> Iterator[tuple[int, dict[str, np.ndarray], Tensor, Tensor]]:
+        drawn = ahead(lambda unit: (unit, _draw_unit(job, unit)), writer.missing_units())
+        for unit, arrays in drawn:
+            if not keep_going():
+                return
+            yield unit, arrays, *forward_teacher(job, arrays["image"])
+
+    def write(item: tuple[int, dict[str, np.ndarray], Tensor, Tensor]) -> UnitDigest:
+        unit, arrays, logits, features = item
+        return write_unit(writer.path, job.spec, unit, _encode(job, unit, arrays, logits, features))
+
+    for digest in ahead(write, targets()):
+        writer.commit(digest)
+        progress(len(job.spec.unit_records(digest.unit)))
     return not writer.missing_units()
 
 
-def build_unit(
-    index: Index,
-    teacher: nn.Module,
-    settings: params.Store,
-    spec: StoreSpec,
-    records: range,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map in order, in a thread that works on one item while the next one is fetched here."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for item in items:
+            upcoming = pool.submit(function, item)
+            if pending is not None:
+                yield pending.result()
+            pending = upcoming
+        if pending is not None:
+            yield pending.result()
+
+
+def build_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
     """Every array of one unit's records, encoded, by schema name."""
-    arrays = draw_records(index, settings, records)
-    logits, features = forward_teacher(teacher, arrays["image"], settings, device)
-    grid_labels = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
-    labels = torch.from_numpy(grid_labels)
+    arrays = _draw_unit(job, unit)
+    return _encode(job, unit, arrays, *forward_teacher(job, arrays["image"]))
+
+
+def _draw_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
+    return draw_records(job.index, job.settings, job.spec.unit_records(unit))
+
+
+def _encode(
+    job: Extraction, unit: int, arrays: dict[str, np.ndarray], logits: Tensor, features: Tensor
+) -> dict[str, np.ndarray]:
+    """Join a unit's views with what was computed of them, in the schema's names and encodings."""
+    spec = job.spec
+    # This may be another thread than the teacher's, and torch counts threads for each.
+    torch.set_num_threads(job.settings.threads)
+    labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
     return {
         **arrays,
         **_encoded("logits", spec.logits_encoding, logits),
         **_encoded("features", spec.features_encoding, features),
-        **_by_class(features, labels, settings, spec, records),
+        **_by_class(job, unit, features.cpu(), labels),
     }
 
 
@@ -153,18 +201,16 @@ def draw_records(
 
 
 @torch.no_grad()
-def forward_teacher(
-    teacher: nn.Module, images: np.ndarray, settings: params.Store, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Logits and features, float32 on `device`, of uint8 images [n, 3, H, W].
+def forward_teacher(job: Extraction, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Logits and features, float32 on the job's device, of uint8 images [n, 3, H, W].
 
     Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
     """
-    outputs = []
-    for first in range(0, len(images), settings.forward_batch):
-        batch = torch.from_numpy(images[first : first + settings.forward_batch]).to(device)
-        with precision_scope(device, settings.precision):
-            outputs.append(teacher(normalise(batch)))
+    size, outputs = job.settings.forward_batch, []
+    for first in range(0, len(images), size):
+        batch = torch.from_numpy(images[first : first + size]).to(job.device)
+        with precision_scope(job.device, job.settings.precision):
+            outputs.append(job.teacher(normalise(batch)))
     # Contiguous, as the store gives them back, so that live and stored take the same code paths.
     logits = torch.cat([output.logits.float() for output in outputs]).contiguous()
     return logits, torch.cat([output.features.float() for output in outputs]).contiguous()
@@ -176,14 +222,11 @@ def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
 
 
 def _by_class(
-    features: Tensor,
-    labels: Tensor,
-    settings: params.Store,
-    spec: StoreSpec,
-    records: range,
+    job: Extraction, unit: int, features: Tensor, labels: Tensor
 ) -> dict[str, np.ndarray]:
     """Region centers, and pixel samples packed into the P slots of a record."""
-    embeddings = embed(features.cpu())
+    settings, spec, records = job.settings, job.spec, job.spec.unit_records(unit)
+    embeddings = embed(features)
     centers, pixels = region_centers(embeddings, labels, spec.num_classes)
     samples = np.zeros((len(records), spec.sample_slots, spec.feature_channels), np.float16)
     classes = np.full((len(records), spec.sample_slots), VOID, np.uint8)

@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from pipeline import params
-from pipeline.datasets.index import Index
-from pipeline.extraction import build_unit, extract
+from pipeline.extraction import Extraction, build_unit, extract
 from pipeline.objective import Objective
 from pipeline.stream import stream, stream_arrays
 from pipeline.students import build_student
@@ -22,7 +21,7 @@ from pipeline.training import build_optimizer, build_schedule, train
 from store.journal import read_journal
 from store.layout import LocalFiles
 from store.reader import Reader, open_store
-from store.schema import StoreSpec, array_specs
+from store.schema import array_specs
 from store.writer import Writer
 
 NUM_STEPS = 4
@@ -57,39 +56,30 @@ class Plan:
         return sum(self.stored_bytes.values()) < self.free_bytes
 
 
-def plan(
-    index: Index,
-    teacher: torch.nn.Module,
-    settings: params.Store,
-    run: params.Student,
-    spec: StoreSpec,
-    folder: Path,
-) -> Plan:
+def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
     """Extract a few records into a temporary store, train a few steps on it, and scale up.
 
     Args:
-        index: of the dataset.
-        teacher: any weights; on the device that will be used.
-        settings: of the store.
+        job: the whole extraction; the teacher's weights do not matter for times.
         run: the student whose read rate is asked for.
-        spec: of the whole store.
         folder: where the store would lie.
     """
-    device = next(teacher.parameters()).device
-    num_sample = min(spec.num_records, max(settings.forward_batch, run.training.batch_size))
+    spec = job.spec
+    num_sample = min(spec.num_records, max(job.settings.forward_batch, run.training.batch_size))
     sample = replace(spec, num_images=num_sample, num_views=1, unit_size=num_sample)
+    small = replace(job, spec=sample)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="plan-") as name:
         path = Path(name) / "store"
+        # Once untimed: the first forward pass of a shape also chooses its kernels.
+        build_unit(small, 0)
         with Writer.open(path, sample) as writer:
-            # Once untimed: the first forward pass of a shape also chooses its kernels.
-            build_unit(index, teacher, settings, sample, sample.unit_records(0), device)
             start = time.perf_counter()
-            extract(index, teacher, settings, writer, device)
+            extract(small, writer)
             seconds = time.perf_counter() - start
             writer.finish()
         (digest,) = read_journal(LocalFiles(path)).units.values()
-        step_s, read_bytes = _steps(open_store(path), run, device, digest.num_bytes)
+        step_s, read_bytes = _steps(open_store(path), run, job.device, digest.num_bytes)
     scale = spec.num_records / num_sample
     specs = array_specs(spec)
     return Plan(

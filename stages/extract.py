@@ -2,17 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import torch
 
-from pipeline import params
 from pipeline.datasets.index import Index
-from pipeline.extraction import extract, plan_store
+from pipeline.extraction import Extraction, extract, plan_store
 from pipeline.params import load_params
-from pipeline.teacher import Teacher, TeacherCard, load_teacher
+from pipeline.teacher import TeacherCard, load_teacher
 from stages.command import (
     Interruption,
     StageCommand,
@@ -23,7 +20,6 @@ from stages.command import (
 from stages.progress import progress
 from store.files import write_json
 from store.manifest import Manifest
-from store.schema import StoreSpec
 from store.writer import Writer
 
 
@@ -52,7 +48,7 @@ def command(
 
     A killed run goes on at the first unit that is missing.
     """
-    job = prepare_job(index_path, teacher_path, params_path, device)
+    job = load_job(index_path, teacher_path, params_path, device)
     start = time.perf_counter()
     manifest = fill(job, stores / job.spec.fingerprint)
     # Of this call: views that an interrupted one left are not in it.
@@ -63,28 +59,18 @@ def command(
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything an extraction needs but the place to write to."""
-
-    index: Index
-    teacher: Teacher
-    settings: params.Store
-    spec: StoreSpec
-    device: torch.device
-
-
-def prepare_job(index_path: Path, teacher_path: Path, params_path: Path, device: str) -> Job:
+def load_job(index_path: Path, teacher_path: Path, params_path: Path, device: str) -> Extraction:
     """Load what the command line names."""
     settings = load_params(params_path).store
     index = Index.read(index_path)
     place = pick_device(device)
     teacher = load_teacher(teacher_path, len(index.class_names)).to(place)
     sha256 = TeacherCard.read(teacher_path.with_suffix(".json")).sha256
-    return Job(index, teacher, settings, plan_store(index, settings, sha256, place), place)
+    spec = plan_store(index, settings, sha256, place)
+    return Extraction(index, teacher, settings, spec, place)
 
 
-def fill(job: Job, path: Path, revoked: Sequence[int] = ()) -> Manifest:
+def fill(job: Extraction, path: Path, revoked: Sequence[int] = ()) -> Manifest:
     """Write the units that are missing, and the revoked ones again; exit code 3 if interrupted."""
     spec = job.spec
     with Interruption() as stop, Writer.open(path, spec) as writer:
@@ -92,12 +78,7 @@ def fill(job: Job, path: Path, revoked: Sequence[int] = ()) -> Manifest:
             writer.revoke(unit)
         left = sum(len(spec.unit_records(unit)) for unit in writer.missing_units())
         with progress("extract", spec.num_records, "views", spec.num_records - left) as advance:
-
-            def report(records: int) -> bool:
-                advance(records)
-                return not stop.requested
-
-            if not extract(job.index, job.teacher, job.settings, writer, job.device, report):
+            if not extract(job, writer, advance, lambda: not stop.requested):
                 stop.exit_if_requested("every finished unit is in the store")
         return writer.finish()
 

@@ -53,8 +53,8 @@ def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
     teacher = Teacher(len(index.class_names), params.teacher.dropout).to(place).eval()
     spec = extraction.plan_store(index, params.store, "planned", place)
-    stores = Path("artifacts/stores")
-    found = planning.plan(index, teacher, params.store, params.students[run], spec, stores)
+    job = extraction.Extraction(index, teacher, params.store, spec, place)
+    found = planning.plan(job, params.students[run], Path("artifacts/stores"))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -120,13 +120,13 @@ def repair_store(
     index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device: str
 ) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
-    from stages.extract import fill, prepare_job
+    from stages.extract import fill, load_job
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
 
     manifest = Manifest.read(manifest_path)
     units = damaged_units(verify(manifest.path))
-    job = prepare_job(index_path, teacher_path, params_path, device)
+    job = load_job(index_path, teacher_path, params_path, device)
     repaired = fill(job, Path(manifest.path), revoked=units)
     click.echo(f"{len(units)} units extracted again")
     left = verify(repaired.path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.datasets import fingerprint_dataset, prepare_dataset
 from pipeline.datasets.index import Index
-from pipeline.extraction import extract, plan_store
+from pipeline.extraction import Extraction, extract, plan_store
 from pipeline.network import Output
 from pipeline.params import Params, Store, load_params
 from pipeline.randomness import seed_torch
@@ -59,8 +59,19 @@ def tiny_teacher(tiny_index: Index) -> TinyTeacher:
 
 
 @pytest.fixture(scope="session")
+def tiny_job(tiny_index: Index, tiny_teacher: TinyTeacher) -> Callable[[Store], Extraction]:
+    """The extraction that some store settings mean."""
+
+    def build(settings: Store, teacher: nn.Module = tiny_teacher) -> Extraction:
+        spec = plan_store(tiny_index, settings, "tiny teacher", CPU)
+        return Extraction(tiny_index, teacher, settings, spec, CPU)
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def build_store(
-    tiny_index: Index, tiny_teacher: TinyTeacher, tmp_path_factory: pytest.TempPathFactory
+    tiny_job: Callable[[Store], Extraction], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Store], Reader]:
     """Extract a store with the given settings; the same settings give the same store object."""
     made: dict[Store, Reader] = {}
@@ -68,11 +79,11 @@ def build_store(
     def build(settings: Store) -> Reader:
         if settings not in made:
             path = tmp_path_factory.mktemp("stores") / "store"
-            spec = plan_store(tiny_index, settings, "tiny teacher", CPU)
-            with Writer.open(path, spec) as writer:
-                assert extract(tiny_index, tiny_teacher, settings, writer, CPU)
+            job = tiny_job(settings)
+            with Writer.open(path, job.spec) as writer:
+                assert extract(job, writer)
                 writer.finish()
-            made[settings] = open_store(path, expected=spec.fingerprint)
+            made[settings] = open_store(path, expected=job.spec.fingerprint)
         return made[settings]
 
     return build

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from pipeline.datasets.index import Index, read_labels
-from pipeline.extraction import draw_records, extract, forward_teacher, plan_store
+from pipeline.extraction import (
+    build_unit,
+    draw_records,
+    extract,
+    forward_teacher,
+    plan_store,
+)
 from pipeline.losses.embedding import embed
 from pipeline.params import Params, Store
 from pipeline.regions import region_centers
@@ -43,26 +49,53 @@ def all_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
-    tiny_index: Index, tiny_teacher, settings: Store, tmp_path: Path
+    tiny_job, tiny_teacher, settings: Store, tmp_path: Path
 ) -> None:
-    spec = plan_store(tiny_index, settings, "t", CPU)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    with Writer.open(whole, spec) as writer:
-        extract(tiny_index, tiny_teacher, settings, writer, CPU)
+    job, whole, parts = tiny_job(settings), tmp_path / "whole", tmp_path / "parts"
+    with Writer.open(whole, job.spec) as writer:
+        assert extract(job, writer)
         one = writer.finish()
     teacher = CountingTeacher(tiny_teacher)
-    for _ in range(spec.num_units - 1):
-        with Writer.open(parts, spec) as writer:
-            assert not extract(tiny_index, teacher, settings, writer, CPU, lambda records: False)
-    with Writer.open(parts, spec) as writer:
-        assert extract(tiny_index, teacher, settings, writer, CPU)
+    counting = tiny_job(settings, teacher)
+    for _ in range(job.spec.num_units - 1):
+        answers = iter([True, False])
+        with Writer.open(parts, job.spec) as writer:
+            assert not extract(counting, writer, keep_going=lambda answers=answers: next(answers))
+    with Writer.open(parts, job.spec) as writer:
+        assert extract(counting, writer)
         other = writer.finish()
     assert one.digest == other.digest
     # Finished units are skipped before the teacher: no image went through it twice.
-    assert teacher.images == spec.num_records
+    assert teacher.images == job.spec.num_records
     left, right = all_arrays(whole), all_arrays(parts)
     for name in left:
         np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_overlapping_writes_what_building_a_unit_gives(
+    tiny_job, settings: Store, tmp_path: Path
+) -> None:
+    job = tiny_job(settings)
+    with Writer.open(tmp_path / "store", job.spec) as writer:
+        for unit in writer.missing_units():
+            writer.write(unit, build_unit(job, unit))
+        one = writer.finish()
+    with Writer.open(tmp_path / "other", job.spec) as writer:
+        extract(job, writer)
+        assert writer.finish().digest == one.digest
+
+
+def test_a_failing_teacher_fails_the_extraction(tiny_job, settings: Store, tmp_path: Path) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, image: torch.Tensor):
+            raise RuntimeError("out of memory")
+
+    job = tiny_job(settings, Broken())
+    with (
+        Writer.open(tmp_path / "store", job.spec) as writer,
+        pytest.raises(RuntimeError, match="out of memory"),
+    ):
+        extract(job, writer)
 
 
 def test_records_are_views_by_image(tiny_index: Index, settings: Store, tiny_store: Reader) -> None:
@@ -86,12 +119,11 @@ def test_views_differ_and_the_first_ones_stay(tiny_index: Index, settings: Store
 
 
 def test_stored_targets_are_the_live_ones(
-    tiny_index: Index, tiny_teacher, tiny_params: Params, tiny_store: Reader
+    tiny_job, tiny_params: Params, tiny_store: Reader
 ) -> None:
-    settings, records = tiny_params.store, range(4)
-    live_logits, live_features = forward_teacher(
-        tiny_teacher, draw_records(tiny_index, settings, records)["image"], settings, CPU
-    )
+    job, records = tiny_job(tiny_params.store), range(4)
+    images = draw_records(job.index, job.settings, records)["image"]
+    live_logits, live_features = forward_teacher(job, images)
     stored = tiny_store.read(records, list(tiny_store.arrays))
     for name, live in (("logits", live_logits), ("features", live_features)):
         error = np.abs(tiny_store.decode(name, stored) - live.numpy())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from pipeline.extraction import Extraction
 from pipeline.live import live_batch
 from pipeline.objective import Objective
 from pipeline.params import Encodings, Params, Store, Student
@@ -57,13 +58,12 @@ def losses_and_gradients(
     return seen, torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def live(index, teacher, settings: Store, numbers: list[list[int]]) -> Iterator[Batch]:
-    return (live_batch(index, teacher, settings, records, CPU) for records in numbers)
+def live(job: Extraction, numbers: list[list[int]]) -> Iterator[Batch]:
+    return (live_batch(job, records) for records in numbers)
 
 
 def test_offline_equals_online(
-    tiny_index,
-    tiny_teacher,
+    tiny_job: Callable[[Store], Extraction],
     tiny_params: Params,
     exact_settings: Store,
     build_store: Callable[[Store], Reader],
@@ -74,7 +74,7 @@ def test_offline_equals_online(
     """
     run = tiny_params.students["r18_cirkd"]
     reader = build_store(exact_settings)
-    online = live(tiny_index, tiny_teacher, exact_settings, record_numbers(reader, run))
+    online = live(tiny_job(exact_settings), record_numbers(reader, run))
     stored_losses, stored_gradient = losses_and_gradients(open_stream(reader, run), reader, run)
     live_losses, live_gradient = losses_and_gradients(online, reader, run)
     terms = {"task", "auxiliary", "kd", "minibatch_pixel", "memory_pixel", "memory_region"}
@@ -86,8 +86,7 @@ def test_offline_equals_online(
 
 
 def test_default_encodings_stay_within_their_bound(
-    tiny_index,
-    tiny_teacher,
+    tiny_job: Callable[[Store], Extraction],
     tiny_params: Params,
     exact_settings: Store,
     build_store: Callable[[Store], Reader],
@@ -96,7 +95,7 @@ def test_default_encodings_stay_within_their_bound(
     run = tiny_params.students["r18_cirkd"]
     settings = exact_settings.model_copy(update={"encodings": tiny_params.store.encodings})
     reader = build_store(settings)
-    online = live(tiny_index, tiny_teacher, settings, record_numbers(reader, run))
+    online = live(tiny_job(settings), record_numbers(reader, run))
     stored_losses, stored_gradient = losses_and_gradients(open_stream(reader, run), reader, run)
     live_losses, live_gradient = losses_and_gradients(online, reader, run)
     for stored, lived in zip(stored_losses, live_losses, strict=True):
