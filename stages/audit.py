@@ -1,25 +1,69 @@
-"""Stage 4: look at everything in the store, and fail if it is not whole."""
+"""Stage 4: look at everything in the store, and compare it with the teacher."""
 
 from pathlib import Path
 
 import click
+import numpy as np
 
-from stages.command import StageCommand
+from pipeline.fidelity import spot_check
+from pipeline.randomness import seed_sequence, torch_generator
+from stages.command import StageCommand, device_option, params_option
+from stages.extract import JobFiles
 from store.audit import audit
+from store.errors import StoreMismatchError
 from store.files import write_json
 from store.manifest import Manifest
-from store.reader import open_store
+from store.reader import Reader, open_store
 
 
 @click.command("audit", cls=StageCommand)
+@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
+@click.argument("teacher_path", metavar="TEACHER", type=click.Path(path_type=Path))
 @click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
-def command(manifest_path: Path, destination: Path) -> None:
+@click.option(
+    "--spot",
+    "num_spots",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Records that the teacher is run on again, to measure what the encodings lost.",
+)
+@params_option
+@device_option
+def command(
+    index_path: Path,
+    teacher_path: Path,
+    manifest_path: Path,
+    destination: Path,
+    num_spots: int,
+    params_path: Path,
+    device: str,
+) -> None:
     """Audit the store behind MANIFEST and write the findings to DESTINATION (JSON)."""
     manifest = Manifest.read(manifest_path)
-    findings = audit(open_store(manifest.path, expected=manifest.fingerprint))
-    write_json(findings, destination)
+    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    findings = audit(reader)
+    files = JobFiles(index_path, teacher_path, params_path, device)
+    write_json({**findings, "fidelity": spot(files, reader, num_spots)}, destination)
     click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']:.4f}")
+
+
+def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:
+    """Run the teacher again on some records, drawn from the store's own seed."""
+    job = files()
+    if job.spec.fingerprint != reader.spec.fingerprint:
+        raise StoreMismatchError(
+            "another store",
+            str(reader.path),
+            expected=job.spec.fingerprint,
+            found=reader.spec.fingerprint,
+            remedy="give the params, teacher and index that the store was made with",
+        )
+    chance = np.random.default_rng(seed_sequence(job.settings.seed, "spot"))
+    records = chance.choice(len(reader), min(num_spots, len(reader)), replace=False)
+    generator = torch_generator(job.settings.seed, "spot")
+    return spot_check(job, reader, sorted(records.tolist()), generator)
 
 
 if __name__ == "__main__":

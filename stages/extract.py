@@ -1,8 +1,11 @@
 """Stage 3: the teacher once over every view of every training image, into the store."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +20,13 @@ from stages.command import (
     params_option,
     pick_device,
 )
-from stages.progress import progress
+from stages.progress import Advance, progress
 from store.files import write_json
 from store.manifest import Manifest
 from store.writer import Writer
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @click.command("extract", cls=StageCommand)
@@ -36,6 +42,17 @@ from store.writer import Writer
     show_default=True,
     help="Folder the store is made in, under its fingerprint.",
 )
+@click.option(
+    "--workers",
+    "num_workers",
+    type=click.IntRange(min=1),
+    default=1,
+    envvar="CIRKD_EXTRACT_WORKERS",
+    show_envvar=True,
+    show_default=True,
+    help="Processes of a local dask cluster; never changes a byte.",
+)
+@click.option("--scheduler", help="Address of a running dask.distributed scheduler.")
 def command(
     index_path: Path,
     teacher_path: Path,
@@ -43,34 +60,54 @@ def command(
     params_path: Path,
     device: str,
     stores: Path,
+    num_workers: int,
+    scheduler: str | None,
 ) -> None:
     """Run TEACHER over INDEX into a store, and write its MANIFEST when it is complete.
 
     A killed run goes on at the first unit that is missing.
     """
-    job = load_job(index_path, teacher_path, params_path, device)
+    files = JobFiles(index_path.resolve(), teacher_path.resolve(), params_path.resolve(), device)
+    job = files()
     start = time.perf_counter()
-    manifest = fill(job, stores / job.spec.fingerprint)
+    if scheduler is None and num_workers == 1:
+        manifest = fill(job, stores / job.spec.fingerprint)
+    else:
+        with _cluster(num_workers, scheduler) as client:
+            manifest = fill(job, stores / job.spec.fingerprint, extract_with=_many(client, files))
+    seconds = round(time.perf_counter() - start, 2)
     # Of this call: views that an interrupted one left are not in it.
-    write_json(
-        {"seconds": round(time.perf_counter() - start, 2)}, destination.with_suffix(".extract.json")
-    )
+    write_json({"seconds": seconds}, destination.with_suffix(".extract.json"))
     manifest.write(destination)
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-def load_job(index_path: Path, teacher_path: Path, params_path: Path, device: str) -> Extraction:
-    """Load what the command line names."""
-    settings = load_params(params_path).store
-    index = Index.read(index_path)
-    place = pick_device(device)
-    teacher = load_teacher(teacher_path, len(index.class_names)).to(place)
-    sha256 = TeacherCard.read(teacher_path.with_suffix(".json")).sha256
-    spec = plan_store(index, settings, sha256, place)
-    return Extraction(index, teacher, settings, spec, place)
+@dataclass(frozen=True)
+class JobFiles:
+    """Where an extraction comes from; called, it loads it, here or in a worker."""
+
+    index: Path
+    teacher: Path
+    params: Path
+    device: str
+
+    def __call__(self) -> Extraction:
+        """Load index, teacher and settings, and plan the store."""
+        settings = load_params(self.params).store
+        index = Index.read(self.index)
+        place = pick_device(self.device)
+        teacher = load_teacher(self.teacher, len(index.class_names)).to(place)
+        sha256 = TeacherCard.read(self.teacher.with_suffix(".json")).sha256
+        spec = plan_store(index, settings, sha256, place)
+        return Extraction(index, teacher, settings, spec, place)
 
 
-def fill(job: Extraction, path: Path, revoked: Sequence[int] = ()) -> Manifest:
+Extract = Callable[[Extraction, Writer, Advance, Callable[[], bool]], bool]
+
+
+def fill(
+    job: Extraction, path: Path, revoked: Sequence[int] = (), extract_with: Extract = extract
+) -> Manifest:
     """Write the units that are missing, and the revoked ones again; exit code 3 if interrupted."""
     spec = job.spec
     with Interruption() as stop, Writer.open(path, spec) as writer:
@@ -78,9 +115,37 @@ def fill(job: Extraction, path: Path, revoked: Sequence[int] = ()) -> Manifest:
             writer.revoke(unit)
         left = sum(len(spec.unit_records(unit)) for unit in writer.missing_units())
         with progress("extract", spec.num_records, "views", spec.num_records - left) as advance:
-            if not extract(job, writer, advance, lambda: not stop.requested):
+            if not extract_with(job, writer, advance, lambda: not stop.requested):
                 stop.exit_if_requested("every finished unit is in the store")
         return writer.finish()
+
+
+def _many(client: "Client", files: JobFiles) -> Extract:
+    from pipeline.parallel import extract_parallel
+
+    def extract_here(
+        job: Extraction, writer: Writer, advance: Advance, keep_going: Callable[[], bool]
+    ) -> bool:
+        return extract_parallel(client, files, writer, advance, keep_going)
+
+    return extract_here
+
+
+@contextmanager
+def _cluster(num_workers: int, scheduler: str | None) -> Iterator["Client"]:
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler) as client:
+            click.echo(f"dashboard: {client.dashboard_link}", err=True)
+            yield client
+        return
+    with (
+        LocalCluster(n_workers=num_workers, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        click.echo(f"dashboard: {client.dashboard_link}", err=True)
+        yield client
 
 
 if __name__ == "__main__":

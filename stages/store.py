@@ -94,19 +94,51 @@ def show_store(manifest_path: Path, as_json: bool) -> None:
 
 @command.command("verify", cls=StageCommand)
 @manifest_argument
+@click.option(
+    "--spot",
+    "num_spots",
+    type=click.IntRange(min=1),
+    help="Also run the teacher again on that many records; needs --index and --teacher.",
+)
+@click.option("--index", "index_path", type=click.Path(path_type=Path))
+@click.option("--teacher", "teacher_path", type=click.Path(path_type=Path))
+@params_option
+@device_option
 @json_option
-def verify_store(manifest_path: Path, as_json: bool) -> None:
+def verify_store(
+    manifest_path: Path,
+    num_spots: int | None,
+    index_path: Path | None,
+    teacher_path: Path | None,
+    params_path: Path,
+    device: str,
+    as_json: bool,
+) -> None:
     """Read every byte of the store behind MANIFEST; exit code 1 if any is not as it was written."""
     from store.manifest import Manifest
+    from store.reader import open_store
     from store.verify import verify
 
-    findings = verify(Manifest.read(manifest_path).path)
+    manifest = Manifest.read(manifest_path)
+    findings = verify(manifest.path)
+    fidelity = None
+    if num_spots is not None and not findings:
+        from stages.audit import spot
+        from stages.extract import JobFiles
+
+        if index_path is None or teacher_path is None:
+            raise ValueError("--spot runs the teacher: give --index and --teacher")
+        reader = open_store(manifest.path, expected=manifest.fingerprint)
+        fidelity = spot(JobFiles(index_path, teacher_path, params_path, device), reader, num_spots)
     if as_json:
-        click.echo(json.dumps([one.to_dict() for one in findings], indent=2))
+        listed = [one.to_dict() for one in findings]
+        click.echo(json.dumps({"findings": listed, "fidelity": fidelity}, indent=2))
     else:
         for one in findings:
             click.echo(f"{one.file}: {one.what}" + (f" (key {one.key})" if one.key else ""))
         click.echo(f"{len(findings)} findings" if findings else "whole")
+        for name, value in (fidelity or {}).items():
+            click.echo(f"  {name:16} {value:.3g}")
     raise SystemExit(1 if findings else 0)
 
 
@@ -120,13 +152,13 @@ def repair_store(
     index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device: str
 ) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
-    from stages.extract import fill, load_job
+    from stages.extract import JobFiles, fill
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
 
     manifest = Manifest.read(manifest_path)
     units = damaged_units(verify(manifest.path))
-    job = load_job(index_path, teacher_path, params_path, device)
+    job = JobFiles(index_path, teacher_path, params_path, device)()
     repaired = fill(job, Path(manifest.path), revoked=units)
     click.echo(f"{len(units)} units extracted again")
     left = verify(repaired.path)

@@ -1,0 +1,71 @@
+"""Fidelity: zero against itself, and the size that an encoding's rounding should have."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pipeline.extraction import Extraction
+from pipeline.fidelity import compare, spot_check
+from pipeline.params import Encodings, Params, Store
+from pipeline.randomness import torch_generator
+from store.reader import Reader
+
+
+def maps() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch_generator(0, "maps")
+    logits = torch.randn(2, 5, 6, 7, generator=generator)
+    return logits, torch.rand(2, 16, 6, 7, generator=generator)
+
+
+def test_nothing_is_lost_against_itself() -> None:
+    found = compare(maps(), maps(), torch_generator(0, "compare"))
+    assert found["logits_kl"] == pytest.approx(0, abs=1e-7)
+    assert found["similarity_kl"] == pytest.approx(0, abs=1e-7)
+    assert found["argmax_kept"] == 1
+    assert found["features_cosine"] == pytest.approx(1)
+
+
+def test_noise_is_seen_in_every_figure() -> None:
+    logits, features = maps()
+    noisy = logits + torch.randn(logits.shape, generator=torch_generator(1, "noise"))
+    mixed = features + torch.rand(features.shape, generator=torch_generator(2, "noise"))
+    found = compare((logits, features), (noisy, mixed), torch_generator(0, "compare"))
+    assert found["logits_kl"] > 0.1
+    assert found["similarity_kl"] > 0.01
+    assert found["argmax_kept"] < 1
+    assert found["features_cosine"] < 0.99
+
+
+def test_the_default_encodings_are_as_good_as_measured_before(
+    tiny_store: Reader, tiny_job: Callable[[Store], Extraction], tiny_params: Params
+) -> None:
+    job = tiny_job(tiny_params.store)
+    found = spot_check(job, tiny_store, range(6), torch_generator(0, "spot"))
+    assert found["images_equal"] == 1
+    assert found["logits_kl"] < 1e-5
+    assert found["similarity_kl"] < 1e-4
+    assert found["features_cosine"] > 0.9999
+    # A stride-aligned crop sees other surroundings, a flip the same ones mirrored.
+    assert 0.5 < found["crop_cosine"] <= 1
+    assert 0.5 < found["flip_cosine"] <= 1
+
+
+def test_a_coarser_encoding_is_seen(
+    build_store: Callable[[Store], Reader],
+    tiny_job: Callable[[Store], Extraction],
+    tiny_params: Params,
+) -> None:
+    encodings = Encodings(logits="top_3", features="uint4_per_channel")
+    settings = tiny_params.store.model_copy(update={"encodings": encodings})
+    coarse = spot_check(
+        tiny_job(settings), build_store(settings), range(6), torch_generator(0, "spot")
+    )
+    fine = spot_check(
+        tiny_job(tiny_params.store),
+        build_store(tiny_params.store),
+        range(6),
+        torch_generator(0, "spot"),
+    )
+    assert coarse["similarity_kl"] > fine["similarity_kl"]
+    assert coarse["logits_kl"] > fine["logits_kl"]
