@@ -40,12 +40,18 @@ def command(
     params_path: Path,
     device: str,
 ) -> None:
-    """Audit the store behind MANIFEST and write the findings to DESTINATION (JSON)."""
+    """Audit the store behind MANIFEST and write the findings to DESTINATION (JSON).
+
+    What the encodings lost goes to NAME.fidelity.json beside it, NAME being the manifest's.
+    """
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
     findings = audit(reader)
     files = JobFiles(index_path, teacher_path, params_path, device)
-    write_json({**findings, "fidelity": spot(files, reader, num_spots)}, destination)
+    # Apart from the findings, so that another machine's last bits never make a student stale.
+    fidelity = destination.with_name(f"{manifest_path.stem}.fidelity.json")
+    write_json(spot(files, reader, num_spots), fidelity)
+    write_json(findings, destination)
     click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']:.4f}")
 
 

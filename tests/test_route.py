@@ -47,6 +47,35 @@ def use_profile(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen.exit_code == 0, chosen.output
 
 
+def cirkd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stages.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def work_on_the_store(folder: Path) -> None:
+    """Spot check, damage, repair, and three workers instead of one, with the real teacher."""
+    index, teacher = "artifacts/datasets/tiny/index.json", "artifacts/teachers/tiny.pt"
+    manifest = folder / "artifacts/manifests/tiny.json"
+    before = json.loads(manifest.read_text())
+    spot = ["--spot", "3", "--index", index, "--teacher", teacher, "--json"]
+    whole = cirkd(folder, "store", "verify", str(manifest), *spot)
+    assert whole.returncode == 0, whole.stderr
+    assert json.loads(whole.stdout)["fidelity"]["images_equal"] == 1
+    (folder / before["path"] / "logits/c.1.0.0.0").unlink()
+    assert cirkd(folder, "store", "verify", str(manifest)).returncode == 1
+    repaired = cirkd(folder, "store", "repair", index, teacher, str(manifest))
+    assert "1 units extracted again" in repaired.stdout, repaired.stderr
+    assert cirkd(folder, "store", "verify", str(manifest)).stdout == "whole\n"
+    many = ["--workers", "3", "--stores", "elsewhere"]
+    done = cirkd(folder, "extract", index, teacher, "many.json", *many)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "many.json").read_text())["digest"] == before["digest"]
+    planned = cirkd(folder, "store", "plan", "r18_cirkd", "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads(planned.stdout)["num_records"] == before["num_records"]
+
+
 @pytest.mark.slow
 def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> None:
     folder = copy_project(tmp_path / "project")
@@ -66,6 +95,8 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     second = repro(folder)
     running = [line for line in second.splitlines() if line.startswith("Running stage")]
     assert running == ["Running stage 'fingerprint':"]
+
+    work_on_the_store(folder)
 
     # Another student, and nothing of what stands is done again.
     params = (folder / "params.yaml").read_text()

@@ -8,12 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 
 from pipeline.students import load_student
-from store.manifest import Manifest
-from store.reader import Reader
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -23,15 +20,6 @@ from stages.train import command
 command(sys.argv[1:], standalone_mode=False)
 print("pipeline.teacher" in sys.modules)
 """
-
-
-@pytest.fixture
-def manifest(tiny_store: Reader, tmp_path: Path) -> Path:
-    spec = tiny_store.spec
-    path = tmp_path / "manifest.json"
-    digest = tiny_store.journal.digest
-    Manifest(str(tiny_store.path), spec.fingerprint, spec.num_records, digest, 1).write(path)
-    return path
 
 
 def train(run: str, manifest: Path, folder: Path) -> subprocess.CompletedProcess[str]:

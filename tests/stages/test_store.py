@@ -1,0 +1,77 @@
+"""`cirkd store`: what it says of a whole store, and of a damaged one."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from stages.cli import main
+from store.manifest import Manifest
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["store", *map(str, arguments)])
+
+
+@pytest.fixture
+def copied(manifest: Path, tmp_path: Path) -> Path:
+    """A manifest of a copy that may be damaged."""
+    original = Manifest.read(manifest)
+    shutil.copytree(original.path, tmp_path / "copy")
+    replace(original, path=str(tmp_path / "copy")).write(tmp_path / "copy.json")
+    return tmp_path / "copy.json"
+
+
+def test_info_names_every_array_and_its_compression(manifest: Path) -> None:
+    shown = run("info", manifest)
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(run("info", manifest, "--json").output)
+    assert found["num_records"] == 6
+    for name, sizes in found["arrays"].items():
+        assert name in shown.output
+        assert sizes["stored_bytes"] > 0
+    assert found["spec"]["identity"]["teacher"]["sha256"] == "tiny teacher"
+
+
+def test_verify_says_whole_and_finds_damage(copied: Path) -> None:
+    whole = run("verify", copied)
+    assert (whole.exit_code, whole.output) == (0, "whole\n")
+    target = next((copied.parent / "copy/features").glob("c*"))
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(bytes(content))
+    damaged = run("verify", copied, "--json")
+    assert damaged.exit_code == 1
+    (finding,) = json.loads(damaged.output)["findings"]
+    assert finding["array"] == "features"
+    assert "1 findings" in run("verify", copied).output
+
+
+def test_spot_needs_a_teacher(manifest: Path) -> None:
+    refused = run("verify", manifest, "--spot", 2)
+    assert refused.exit_code == 1
+    assert "--index and --teacher" in refused.output
+
+
+def test_hdf5_there_and_back(manifest: Path, tmp_path: Path) -> None:
+    assert run("to-hdf5", manifest, tmp_path / "store.h5").exit_code == 0
+    stores = tmp_path / "stores"
+    back = run("from-hdf5", tmp_path / "store.h5", tmp_path / "back.json", "--stores", stores)
+    assert back.exit_code == 0, back.output
+    one, other = Manifest.read(manifest), Manifest.read(tmp_path / "back.json")
+    assert (one.digest, one.fingerprint) == (other.digest, other.fingerprint)
+    again = run("to-hdf5", manifest, tmp_path / "store.h5")
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+@pytest.mark.parametrize("what", ["info", "verify", "to-hdf5"])
+def test_an_absent_manifest_is_a_message(what: str, tmp_path: Path) -> None:
+    arguments = [what, tmp_path / "absent.json", *([tmp_path / "x.h5"] * (what == "to-hdf5"))]
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "absent.json" in refused.output
+    assert "Traceback" not in refused.output
