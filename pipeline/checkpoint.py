@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,8 +58,6 @@ def save_torch(value: Any, path: Path) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         # Through a file object, because torch.save writes a path's own name into the archive.
         torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def save_checkpoint(path: Path, step: int, parts: Mapping[str, Stateful]) -> None:

@@ -130,7 +130,9 @@ def extract(
 
     def write(item: tuple[int, dict[str, np.ndarray], Tensor, Tensor]) -> UnitDigest:
         unit, arrays, logits, features = item
-        return write_unit(writer.path, job.spec, unit, _encode(job, unit, arrays, logits, features))
+        return write_unit(
+            writer.path, job.spec, unit, encode_unit(job, unit, arrays, logits, features)
+        )
 
     for digest in ahead(write, targets()):
         writer.commit(digest)
@@ -154,14 +156,14 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
 def build_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
     """Every array of one unit's records, encoded, by schema name."""
     arrays = _draw_unit(job, unit)
-    return _encode(job, unit, arrays, *forward_teacher(job, arrays["image"]))
+    return encode_unit(job, unit, arrays, *forward_teacher(job, arrays["image"]))
 
 
 def _draw_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
     return draw_records(job.index, job.settings, job.spec.unit_records(unit))
 
 
-def _encode(
+def encode_unit(
     job: Extraction, unit: int, arrays: dict[str, np.ndarray], logits: Tensor, features: Tensor
 ) -> dict[str, np.ndarray]:
     """Join a unit's views with what was computed of them, in the schema's names and encodings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.methods import METHODS, TERMS
 from store.encodings import find_encoding
+from store.files import replacing
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -269,8 +269,5 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 def write_params(params: Params, path: Path) -> None:
     """Write the full form of `params` (shared recipes spelled out in each student)."""
-    yaml = YAML()
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w") as file:
-        yaml.dump(params.model_dump(mode="json"), file)
-    os.replace(temporary, path)
+    with replacing(path) as partial, partial.open("w") as file:
+        YAML().dump(params.model_dump(mode="json"), file)

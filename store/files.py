@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are on the disk when they have appeared."""
 
 from __future__ import annotations
 
@@ -9,20 +9,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial"
+"""Ends the name of a file that is still being written."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s place if the block succeeds."""
+    """Yield a temporary path beside `path`; what lies there takes `path`'s place at the end.
+
+    If the block fails, what was at `path` stays. Readers, and a crash, see the old or the new.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield partial
+        sync_path(partial)
+        os.replace(partial, path)
+        sync_path(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content`; the file appears by os.replace."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write indented JSON; the file appears by os.replace."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def sync_path(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from store.errors import StoreMismatchError
+from store.files import replacing
 from store.hdf5_source import chunk_shape
-from store.layout import JOURNAL, PARTIAL, LocalFiles, group_attributes, sync_path
+from store.layout import JOURNAL, LocalFiles, group_attributes
 from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.schema import ArraySpec, StoreSpec
@@ -36,20 +37,12 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
         raise StoreMismatchError(
             "the file exists", str(target), remedy="remove it, or name another"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + PARTIAL)
-    try:
-        with h5py.File(partial, "w", libver="v110") as hdf5:
-            hdf5.attrs.update(_attributes(reader.spec))
-            journal = np.frombuffer(LocalFiles(path).read(JOURNAL), np.uint8)
-            hdf5.create_dataset(JOURNAL, data=journal, chunks=journal.shape, fletcher32=True)
-            for array in reader.arrays.values():
-                _copy_array(reader, hdf5, array)
-        sync_path(partial)
-        os.replace(partial, target)
-        sync_path(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial, h5py.File(partial, "w", libver="v110") as hdf5:
+        hdf5.attrs.update(_attributes(reader.spec))
+        journal = np.frombuffer(LocalFiles(path).read(JOURNAL), np.uint8)
+        hdf5.create_dataset(JOURNAL, data=journal, chunks=journal.shape, fletcher32=True)
+        for array in reader.arrays.values():
+            _copy_array(reader, hdf5, array)
 
 
 def from_hdf5(file: StorePath, path: StorePath) -> Manifest:

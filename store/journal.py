@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import StoreDamagedError, StoreNotFoundError
-from store.layout import JOURNAL, REBUILD, RESUME, Files, replace_file
+from store.files import replace_file
+from store.layout import JOURNAL, REBUILD, RESUME, Files
 from store.schema import canonical_json
 
 

@@ -10,7 +10,6 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
@@ -19,7 +18,6 @@ from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
 METADATA = "zarr.json"
-PARTIAL = ".partial"
 """Suffix of files that are being written (zarr's, and ours)."""
 HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
@@ -150,27 +148,3 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
             REBUILD,
         )
     return spec
-
-
-def sync_path(path: Path) -> None:
-    """Force a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and a crash, see the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_path(path.parent)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from store.errors import StoreMismatchError, StoreNotFoundError
-from store.layout import replace_file
+from store.files import replace_file
 
 
 @dataclass(frozen=True)

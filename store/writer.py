@@ -24,19 +24,18 @@ from store.errors import (
     StoreMismatchError,
     StoreWriteError,
 )
+from store.files import PARTIAL, sync_path
 from store.fit import fit_arrays
 from store.journal import UnitDigest, append_entry, create_journal, read_journal
 from store.layout import (
     JOURNAL,
     LOCK,
     METADATA,
-    PARTIAL,
     RESUME,
     LocalFiles,
     group_attributes,
     metadata_keys,
     read_spec,
-    sync_path,
     unit_key,
 )
 from store.lock import Lock

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import re
-import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.losses.embedding import embed
 from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
 
@@ -71,7 +70,7 @@ def benchmark(
     Returns:
         Ratios as named in the tables of the documentation, seconds, bytes and batch sizes.
     """
-    times = _median_times(problem, num_runs)
+    times = interleaved_medians({name: build(problem) for name, build in CASES.items()}, num_runs)
     peaks = {name: _peak_bytes(name, problem) for name in CASES if name != "gemm_floor"}
     return {
         "memory_time_ratio": times["memory_fused"] / times["memory_naive"],
@@ -84,19 +83,6 @@ def benchmark(
         **_largest_batches(problem, crop, peaks, memory_bytes, largest_run),
         "num_threads": torch.get_num_threads(),
     }
-
-
-def _median_times(problem: Problem, num_runs: int) -> dict[str, float]:
-    calls = {name: build(problem) for name, build in CASES.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(num_runs):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
 def _memory_inputs(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:

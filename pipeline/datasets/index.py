@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.errors import DatasetError, Finding
+from store.files import write_json
 from store.schema import VOID
 
 INDEX_VERSION = 1
@@ -81,12 +81,7 @@ class Index:
 
     def write(self, path: Path) -> None:
         """Write as JSON, the same bytes for the same index; readers see the old file or the new."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(
-            json.dumps({"version": INDEX_VERSION, **asdict(self)}, indent=1) + "\n"
-        )
-        os.replace(temporary, path)
+        write_json({"version": INDEX_VERSION, **asdict(self)}, path)
 
     @classmethod
     def read(cls, path: Path) -> Index:

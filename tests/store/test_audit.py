@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store.audit import audit, grid_labels
+from store.audit import audit
 from store.errors import StoreDamagedError
+from store.grid import nearest
 from store.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from store.reader import Reader, open_store
 from store.schema import StoreSpec
@@ -19,7 +20,7 @@ MakeUnit = Callable[[StoreSpec, int], dict[str, np.ndarray]]
 def test_the_report_agrees_with_the_whole_columns(reader: Reader) -> None:
     report = json.loads(json.dumps(audit(reader), allow_nan=False))
     labels, logits = reader.column("labels"), reader.column("logits").astype(np.float32)
-    matrix = confusion_matrix(labels[:, 4::8, 4::8], logits.argmax(axis=1), 3)
+    matrix = confusion_matrix(labels[:, ::8, ::8], logits.argmax(axis=1), 3)
     assert report["teacher_miou"] == pytest.approx(mean_iou(matrix))
     assert report["teacher_pixel_accuracy"] == pytest.approx(pixel_accuracy(matrix))
     for k, name in enumerate(reader.spec.class_names):
@@ -48,7 +49,7 @@ def test_a_teacher_that_is_right_scores_one_and_void_does_not_count(
         for unit in writer.missing_units():
             arrays = make_unit(spec, unit)
             arrays["labels"][:, :8] = 255
-            right = grid_labels(arrays["labels"], 2, 4)[:, None] == np.arange(3)[:, None, None]
+            right = nearest(arrays["labels"], 2, 4)[:, None] == np.arange(3)[:, None, None]
             arrays["logits"] = right.astype(np.float16)
             writer.write(unit, arrays)
     report = audit(open_store(tmp_path))
@@ -70,6 +71,6 @@ def test_damage_that_a_reader_would_not_meet_is_an_error(store: Path) -> None:
     assert "image/c.1.0.0.0" in str(damage.value)
 
 
-def test_the_grid_takes_the_label_at_the_centre_of_its_cells() -> None:
+def test_the_grid_takes_the_label_where_torch_does() -> None:
     labels = np.arange(16 * 24).reshape(1, 16, 24)
-    np.testing.assert_array_equal(grid_labels(labels, 2, 3), labels[:, 4::8, 4::8])
+    np.testing.assert_array_equal(nearest(labels, 2, 3), labels[:, ::8, ::8])

@@ -1,0 +1,69 @@
+"""What extraction adds to the bare teacher forward: reading, encoding, writing, the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pipeline.benchmarks.store import NUM_RECORDS, fixed_views
+from pipeline.benchmarks.timing import interleaved_medians
+from pipeline.datasets.index import Index
+from pipeline.extraction import Extraction, draw_records, extract, forward_teacher, plan_store
+from pipeline.params import Store
+from store.writer import Writer
+
+HEIGHT, WIDTH = 256, 512
+
+
+def benchmark(
+    index: Index,
+    teacher: torch.nn.Module,
+    settings: Store,
+    device: torch.device,
+    folder: Path,
+    *,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    unit_size: int = 8,
+    num_runs: int = 3,
+) -> dict[str, float]:
+    """Extract 32 views, and run the teacher alone on the same batches, with the same threads.
+
+    Args:
+        index: of the dataset; its first 32 training images are used.
+        teacher: in eval mode, on `device`.
+        settings: of a store; encodings, precision, threads and forward batch are measured.
+        device: of the teacher.
+        folder: an empty one, for the stores.
+        height, width: of the views.
+        unit_size: records of a unit; several units, so that the overlap is seen.
+        num_runs: timed rounds, interleaved.
+
+    Returns:
+        overhead_ratio: extraction / bare forward; extract_s, forward_s; views_per_s.
+    """
+    index, settings = fixed_views(index, settings, height, width)
+    settings = settings.model_copy(update={"unit_size": unit_size})
+    spec = plan_store(index, settings, "benchmark", device)
+    job = Extraction(index, teacher, settings, spec, device)
+    images = draw_records(index, settings, range(NUM_RECORDS))["image"]
+    torch.set_num_threads(settings.threads)
+
+    def forward() -> None:
+        # To the host, as extraction needs it: on a GPU this also waits for the result.
+        for target in forward_teacher(job, images):
+            target.cpu()
+
+    def run() -> None:
+        with Writer.open(folder / str(len(list(folder.iterdir()))), spec) as writer:
+            assert extract(job, writer)
+
+    seconds = interleaved_medians({"forward": forward, "extract": run}, num_runs)
+    return {
+        "overhead_ratio": seconds["extract"] / seconds["forward"],
+        "extract_s": seconds["extract"],
+        "forward_s": seconds["forward"],
+        "views_per_s": NUM_RECORDS / seconds["extract"],
+        "num_threads": settings.threads,
+    }
