@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from pipeline import params
 from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.losses.at import attention, power
 from pipeline.losses.embedding import embed
 from pipeline.network import STRIDE, normalise, precision_scope
 from pipeline.provenance import device_name, versions
 from pipeline.randomness import torch_generator
 from pipeline.regions import draw_pixels, region_centers
-from pipeline.stream import TABLE
+from pipeline.stream import TABLE, grid_inside
 from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.views import draw_view
 from store.encodings import find_encoding
@@ -121,18 +122,16 @@ def extract(
     """
     torch.set_num_threads(job.settings.threads)
 
-    def targets() -> Iterator[tuple[int, dict[str, np.ndarray], Tensor, Tensor]]:
+    def targets() -> Iterator[tuple[int, dict[str, np.ndarray], Said]]:
         drawn = ahead(lambda unit: (unit, _draw_unit(job, unit)), writer.missing_units())
         for unit, arrays in drawn:
             if not keep_going():
                 return
-            yield unit, arrays, *forward_teacher(job, arrays["image"])
+            yield unit, arrays, forward_teacher(job, arrays["image"])
 
-    def write(item: tuple[int, dict[str, np.ndarray], Tensor, Tensor]) -> UnitDigest:
-        unit, arrays, logits, features = item
-        return write_unit(
-            writer.path, job.spec, unit, encode_unit(job, unit, arrays, logits, features)
-        )
+    def write(item: tuple[int, dict[str, np.ndarray], Said]) -> UnitDigest:
+        unit, arrays, said = item
+        return write_unit(writer.path, job.spec, unit, encode_unit(job, unit, arrays, said))
 
     for digest in ahead(write, targets()):
         writer.commit(digest)
@@ -156,7 +155,7 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
 def build_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
     """Every array of one unit's records, encoded, by schema name."""
     arrays = _draw_unit(job, unit)
-    return encode_unit(job, unit, arrays, *forward_teacher(job, arrays["image"]))
+    return encode_unit(job, unit, arrays, forward_teacher(job, arrays["image"]))
 
 
 def _draw_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
@@ -164,18 +163,21 @@ def _draw_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
 
 
 def encode_unit(
-    job: Extraction, unit: int, arrays: dict[str, np.ndarray], logits: Tensor, features: Tensor
+    job: Extraction, unit: int, arrays: dict[str, np.ndarray], said: Said
 ) -> dict[str, np.ndarray]:
-    """Join a unit's views with what was computed of them, in the schema's names and encodings."""
-    spec = job.spec
+    """Join a unit's views with what was said of them, in the schema's names and encodings."""
+    spec, said = job.spec, said.cpu()
     # This may be another thread than the teacher's, and torch counts threads for each.
     torch.set_num_threads(job.settings.threads)
     labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
+    inside = torch.from_numpy(grid_inside(arrays))
+    attended = attention(said.auxiliary_power, inside).view(inside.shape)
     return {
         **arrays,
-        **_encoded("logits", spec.logits_encoding, logits),
-        **_encoded("features", spec.features_encoding, features),
-        **_by_class(job, unit, features.cpu(), labels),
+        **_encoded("logits", spec.logits_encoding, said.logits),
+        **_encoded("features", spec.features_encoding, said.features),
+        "auxiliary_attention": attended.numpy().astype(np.float16),
+        **_by_class(job, unit, said.features, labels),
     }
 
 
@@ -202,9 +204,27 @@ def draw_records(
     return {name: np.array(values) for name, values in rows.items()}
 
 
+class Said(NamedTuple):
+    """What a teacher says of n images, float32.
+
+    Attributes:
+        logits: [n, K, h, w].
+        features: [n, D, h, w].
+        auxiliary_power: [n, h, w], mean square over classes of the auxiliary head's logits.
+    """
+
+    logits: Tensor
+    features: Tensor
+    auxiliary_power: Tensor
+
+    def cpu(self) -> Said:
+        """The same on the host; waits for the device."""
+        return Said(*(target.cpu() for target in self))
+
+
 @torch.no_grad()
-def forward_teacher(job: Extraction, images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Logits and features, float32 on the job's device, of uint8 images [n, 3, H, W].
+def forward_teacher(job: Extraction, images: np.ndarray) -> Said:
+    """Run the teacher on uint8 images [n, 3, H, W]; the targets stay on its device.
 
     Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
     """
@@ -215,11 +235,12 @@ def forward_teacher(job: Extraction, images: np.ndarray) -> tuple[Tensor, Tensor
             outputs.append(job.teacher(normalise(batch)))
     # Contiguous, as the store gives them back, so that live and stored take the same code paths.
     logits = torch.cat([output.logits.float() for output in outputs]).contiguous()
-    return logits, torch.cat([output.features.float() for output in outputs]).contiguous()
+    features = torch.cat([output.features.float() for output in outputs]).contiguous()
+    return Said(logits, features, torch.cat([power(output.auxiliary) for output in outputs]))
 
 
 def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
-    array = values.cpu().numpy()
+    array = values.numpy()
     return {name + suffix: part for suffix, part in encoding.encode(array).items()}
 
 

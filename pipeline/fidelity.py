@@ -65,7 +65,7 @@ def spot_check(
     arrays = reader.read(records, ["image", *_names(reader)])
     images = arrays["image"]
     stored = tuple(torch.from_numpy(reader.decode(name, arrays)) for name in ("logits", "features"))
-    live = tuple(target.cpu() for target in forward_teacher(job, images))
+    live = forward_teacher(job, images).cpu()
     drawn = draw_records(job.index, job.settings, records)["image"]
     top, left = (side // (2 * STRIDE) // 2 for side in images.shape[-2:])
     height, width = (side // (2 * STRIDE) for side in images.shape[-2:])
@@ -74,13 +74,13 @@ def spot_check(
         top * STRIDE : (top + height) * STRIDE,
         left * STRIDE : (left + width) * STRIDE,
     ].copy()
-    flipped = forward_teacher(job, images[..., ::-1].copy())[1].cpu()
-    cropped = forward_teacher(job, window)[1].cpu()
+    flipped = forward_teacher(job, images[..., ::-1].copy()).features.cpu()
+    cropped = forward_teacher(job, window).features.cpu()
     features = stored[1]
     return {
         "records": len(records),
         "images_equal": float((drawn == images).all(axis=(1, 2, 3)).mean()),
-        **compare((live[0], live[1]), (stored[0], features), generator),
+        **compare((live.logits, live.features), (stored[0], features), generator),
         "flip_cosine": _cosine(features.flip(-1), flipped),
         "crop_cosine": _cosine(features[..., top : top + height, left : left + width], cropped),
     }

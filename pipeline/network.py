@@ -21,7 +21,8 @@ class Output(NamedTuple):
     Attributes:
         logits: [B, K, h, w], before softmax.
         features: [B, D, h, w], the layer before the classifier.
-        auxiliary: [B, K, h, w] logits of the auxiliary head in training, else None.
+        auxiliary: [B, K, h, w] logits of the auxiliary head: the teacher's, and a training
+            student's if it has one.
     """
 
     logits: Tensor

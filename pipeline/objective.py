@@ -6,19 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoint import SavedGenerator, Stateful
+from pipeline.companions import COMPANIONS
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.memory import Memory
 from pipeline.network import normalise, precision_scope, upsample
 from pipeline.params import Student as Run
 from pipeline.randomness import torch_generator
-from pipeline.stream import Batch
+from pipeline.stream import TARGETS, Batch
 from pipeline.students import Student
-from pipeline.terms import BESIDE, TERMS, Step
+from pipeline.terms import TERMS, Step
+from store.reader import Reader
 from store.schema import StoreSpec
+
+QUEUES = ("memory", "channels")
 
 
 class Objective:
-    """Computes every term of a run; keeps what learns beside the student, and the memory.
+    """Computes every term of a run, and keeps what the terms need beside the student.
 
     Args:
         student: the network that is trained.
@@ -29,14 +32,12 @@ class Objective:
 
     def __init__(self, student: Student, spec: StoreSpec, run: Run, device: torch.device) -> None:
         self._student, self._run, self._device = student, run, device
-        terms = [TERMS[name] for name in run.weights]
-        names = sorted({term.module for term in terms if term.module is not None})
-        channels = student.feature_channels, spec.feature_channels
-        self._beside = nn.ModuleDict({name: BESIDE[name](*channels) for name in names}).to(device)
+        names = {name for term in run.weights for name in TERMS[term].companions}
+        channels = student.feature_channels
+        self._companions = {
+            name: COMPANIONS[name](channels, spec, run, device) for name in sorted(names)
+        }
         self._generator = torch_generator(run.seed, "anchors", device=device)
-        self.memory: Memory | None = None
-        if any(term.memory for term in terms):
-            self.memory = Memory(spec, run.distillation, run.seed, device)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -45,23 +46,34 @@ class Objective:
         return {"task": 1.0, "auxiliary": auxiliary, **self._run.weights}
 
     @property
-    def needs_targets(self) -> bool:
-        """Whether any term compares with the teacher."""
-        return bool(self._run.weights)
+    def needs(self) -> tuple[str, ...]:
+        """What must be read of each record beside image and labels; keys of TARGETS."""
+        needed = {need for term in self._run.weights for need in TERMS[term].needs}
+        return tuple(need for need in TARGETS if need in needed)
 
     @property
     def modules(self) -> nn.ModuleDict:
-        """Everything with parameters to optimise."""
-        return nn.ModuleDict({"student": self._student, "beside": self._beside})
+        """Everything that the run's optimizer moves: the student, and what learns with it."""
+        learning = {n: c for n, c in self._companions.items() if isinstance(c, nn.Module)}
+        return nn.ModuleDict({"student": self._student, **learning})
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint must hold beside `modules`."""
-        memory: dict[str, Stateful] = {"memory": self.memory} if self.memory is not None else {}
-        return {"anchors": SavedGenerator(self._generator), **memory}
+        others = {n: c for n, c in self._companions.items() if not isinstance(c, nn.Module)}
+        return {"anchors": SavedGenerator(self._generator), **others}
+
+    def fill(self, reader: Reader) -> None:
+        """Fill the queues from the store, before step 1."""
+        for name in QUEUES:
+            if name in self._companions:
+                self._companions[name].fill(reader)
 
     def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Run the student on a batch and return every term's mean, unweighted."""
+        """Run the student on a batch and return every term's mean, unweighted.
+
+        The queues move on after the terms have sampled, so that no anchor meets itself.
+        """
         size = (batch.labels.shape[-2], batch.labels.shape[-1])
         with precision_scope(self._device, self._run.training.precision):
             output = self._student(normalise(batch.image))
@@ -70,8 +82,9 @@ class Objective:
                 auxiliary = upsample(output.auxiliary.float(), size)
                 means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
             settings = self._run.distillation
-            step = Step(batch, output, settings, self._beside, self.memory, self._generator)
+            step = Step(batch, output, settings, self._companions, self._generator)
             means |= {name: TERMS[name].compute(step) for name in self._run.weights}
-        if self.memory is not None:
-            self.memory.push(batch)
+        for name in QUEUES:
+            if name in self._companions:
+                self._companions[name].push(batch)
         return {name: mean.value for name, mean in means.items()}

@@ -158,6 +158,9 @@ class Distillation(Frozen):
     pixels_per_class: Count
     minibatch_anchors: Count | None = None
     memory_anchors: Count | None = None
+    channel_queue: Count = 10_000  # CIRKDV2's three
+    channel_contrast: Count = 2048
+    channels_per_step: Count = 256
 
 
 class Student(Frozen):

@@ -101,21 +101,19 @@ def _steps(
     recipe = run.training
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
-    if objective.memory is not None:
-        objective.memory.fill(reader)
+    objective.fill(reader)
     optimizer = build_optimizer(objective.modules, recipe)
-    targets = objective.needs_targets
     batches = stream(
         reader,
         seed=run.seed,
         batch_size=recipe.batch_size,
         steps=range(NUM_STEPS),
         device=device,
-        with_targets=targets,
+        needs=objective.needs,
     )
     schedule = build_schedule(optimizer, recipe)
     reports = train(objective.compute_terms, objective.weights, batches, optimizer, schedule)
     # Reading a term waits for the device, so that the clock sees the whole step.
     times = [report.step_s for report in reports if report.total.item() is not None]
-    names = stream_arrays(reader, targets)
+    names = stream_arrays(reader, objective.needs)
     return statistics.median(times[1:]), sum(num_bytes[name] for name in names)

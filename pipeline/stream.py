@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,24 +17,53 @@ from store.order import epoch_order
 from store.reader import Reader
 from store.schema import VOID
 
+MAPS = ("logits", "features")
 TABLE = tuple(field.name for field in fields(View))
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the teacher said about a batch.
+    """What the teacher said about a batch: as much of it as a run needs.
 
     Attributes:
-        logits: float32 [B, K, h, w].
-        features: float32 [B, D, h, w], the layer before the classifier.
-        region_center: float32 [B, K, D], zero where a class is absent.
-        region_pixels: int32 [B, K].
+        arrays: by the names in TARGETS' values.
     """
 
-    logits: Tensor
-    features: Tensor
-    region_center: Tensor
-    region_pixels: Tensor
+    arrays: Mapping[str, Tensor]
+
+    @property
+    def logits(self) -> Tensor:
+        """float32 [B, K, h, w], before softmax."""
+        return self.arrays["logits"]
+
+    @property
+    def features(self) -> Tensor:
+        """float32 [B, D, h, w], the layer before the classifier."""
+        return self.arrays["features"]
+
+    @property
+    def auxiliary_attention(self) -> Tensor:
+        """float32 [B, h, w], L2-normalised over the pixels inside the image."""
+        return self.arrays["auxiliary_attention"]
+
+    @property
+    def region_center(self) -> Tensor:
+        """float32 [B, K, D], zero where a class is absent."""
+        return self.arrays["region_center"]
+
+    @property
+    def region_pixels(self) -> Tensor:
+        """int32 [B, K]."""
+        return self.arrays["region_pixels"]
+
+
+# What a term can need -> the arrays that are read for it.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "logits": ("logits",),
+    "features": ("features",),
+    "auxiliary_attention": ("auxiliary_attention",),
+    "regions": ("region_center", "region_pixels"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,25 +98,25 @@ class Batch:
         return self.grid_inside & (labelled | unlabelled_record)
 
 
-def views_of(arrays: Mapping[str, np.ndarray]) -> list[View]:
-    """The views of some records, from the columns of the view table."""
-    return [View(*row) for row in zip(*(arrays[name] for name in TABLE), strict=True)]
+def grid_inside(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Where the views of some records lie on their images, bool [n, h, w], from the view table."""
+    rows = zip(*(arrays[name] for name in TABLE), strict=True)
+    return np.stack([View(*row).grid_inside() for row in rows])
 
 
 class _Records(Dataset[dict[str, Tensor]]):
     """A batch of records per item, as raw tensors: what workers hand over stays uint8 and small."""
 
-    def __init__(self, reader: Reader, names: tuple[str, ...], grid: tuple[int, int]) -> None:
-        self._reader, self._names, self._grid = reader, names, grid
+    def __init__(self, reader: Reader, names: tuple[str, ...]) -> None:
+        self._reader, self._names = reader, names
 
     def __getitem__(self, records: np.ndarray) -> dict[str, Tensor]:
-        arrays = self._reader.read(records, self._names)
-        inside = [view.grid_inside() for view in views_of(arrays)]
-        arrays = {name: array for name, array in arrays.items() if name not in TABLE}
-        arrays["grid_inside"] = np.stack(inside)
-        arrays["grid_labels"] = nearest(arrays["labels"], *self._grid)
-        arrays["record"] = np.asarray(records, dtype=np.int64)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        spec, arrays = self._reader.spec, self._reader.read(records, self._names)
+        kept = {name: array for name, array in arrays.items() if name not in TABLE}
+        kept["grid_inside"] = grid_inside(arrays)
+        kept["grid_labels"] = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
+        kept["record"] = np.asarray(records, dtype=np.int64)
+        return {name: torch.from_numpy(array) for name, array in kept.items()}
 
 
 class _Batches:
@@ -119,11 +148,15 @@ class _Batches:
             yield order[first : first + size]
 
 
-def stream_arrays(reader: Reader, with_targets: bool) -> tuple[str, ...]:
-    """Names of the arrays that a training reads of each record."""
-    maps = [*reader.map_arrays("logits").values(), *reader.map_arrays("features").values()]
-    targets = (*maps, "region_center", "region_pixels") if with_targets else ()
-    return ("image", "labels", *TABLE, *targets)
+def stream_arrays(reader: Reader, needs: Collection[str]) -> tuple[str, ...]:
+    """Names of the stored arrays that a training with the given needs reads of each record."""
+    targets = [name for need in needs for name in TARGETS[need]]
+    stored = [
+        array
+        for name in targets
+        for array in (reader.map_arrays(name).values() if name in MAPS else (name,))
+    ]
+    return ("image", "labels", *TABLE, *stored)
 
 
 def stream(
@@ -134,7 +167,7 @@ def stream(
     steps: range,
     device: torch.device,
     num_workers: int = 0,
-    with_targets: bool = True,
+    needs: Collection[str] = tuple(TARGETS),
 ) -> Iterator[Batch]:
     """Stream the batches of the given steps.
 
@@ -145,12 +178,11 @@ def stream(
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
         num_workers: processes that read ahead; 0 reads in this one.
-        with_targets: read logits and features, too.
+        needs: keys of TARGETS; only what is needed is read.
     """
     spec = reader.spec
-    grid = (spec.feature_height, spec.feature_width)
     loader = open_loader(
-        _Records(reader, stream_arrays(reader, with_targets), grid),
+        _Records(reader, stream_arrays(reader, needs)),
         _Batches(len(reader), spec.unit_size, seed, batch_size, steps),
         seed,
         num_workers,
@@ -158,18 +190,15 @@ def stream(
     )
     for raw in loader:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in raw.items()}
-        yield decode_batch(reader, moved, with_targets)
+        yield decode_batch(reader, moved, needs)
 
 
-def decode_batch(reader: Reader, raw: dict[str, Tensor], with_targets: bool) -> Batch:
+def decode_batch(reader: Reader, raw: dict[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
-    targets = None
-    if with_targets:
-        targets = Targets(
-            logits=reader.decode("logits", raw),
-            features=reader.decode("features", raw),
-            region_center=raw["region_center"].float(),
-            region_pixels=raw["region_pixels"],
-        )
+    arrays = {}
+    for name in (name for need in needs for name in TARGETS[need]):
+        value = reader.decode(name, raw) if name in MAPS else raw[name]
+        arrays[name] = value.float() if value.is_floating_point() else value
     own = ("record", "image", "labels", "grid_labels", "grid_inside")
+    targets = Targets(arrays) if arrays else None
     return Batch(**{name: raw[name] for name in own}, targets=targets)

@@ -52,7 +52,7 @@ class Teacher(nn.Module):
         features = stages["out"]
         for layer in before:
             features = layer(features)
-        auxiliary = self.network.aux_classifier(stages["aux"]) if self.training else None
+        auxiliary = self.network.aux_classifier(stages["aux"])
         return Output(classifier(features), features, auxiliary)
 
 

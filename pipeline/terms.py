@@ -1,38 +1,24 @@
-"""Every distillation term by name: its value on one step, and what learns beside the student."""
+"""Every distillation term by name: its value on one step, what it reads, what it keeps beside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.losses.at import at
-from pipeline.losses.cirkd import Projector, memory, minibatch_pixel
-from pipeline.losses.cirkdv2 import (
-    ContextAdapter,
-    channel_minibatch,
-    channel_mse,
-    contextual_fitnet,
-)
-from pipeline.losses.cwd import cwd
-from pipeline.losses.dsd import csd
-from pipeline.losses.fitnet import Adapter, fitnet
-from pipeline.losses.ifvd import ifvd
-from pipeline.losses.kd import kd
+from pipeline.losses import at, cirkd, cirkdv2, cwd, dsd, fitnet, ifvd, kd, skd
 from pipeline.losses.mean import Mean
 from pipeline.losses.pooling import mean_pool
-from pipeline.losses.skd import pairwise
-from pipeline.memory import Memory
 from pipeline.network import Output
 from pipeline.params import Distillation
-from pipeline.queues import Contrast
 from pipeline.stream import Batch, Targets
 
 CHANNEL_POOL = 4  # CIRKDV2 compares channels on maps pooled 4x4
-CWD_TEMPERATURE = 4.0
+SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
 
 
 @dataclass(frozen=True)
@@ -43,16 +29,14 @@ class Step:
         batch: with its targets.
         output: of the student.
         settings: temperatures and numbers of anchors.
-        modules: what learns beside the student, by name (BESIDE).
-        memory: the queues, where a term needs them.
+        companions: what the terms keep beside the student, by name (`pipeline.companions`).
         generator: draws anchors where only some are wanted.
     """
 
     batch: Batch
     output: Output
     settings: Distillation
-    modules: nn.ModuleDict
-    memory: Memory | None
+    companions: Mapping[str, Any]
     generator: torch.Generator
 
     @property
@@ -69,7 +53,7 @@ class Step:
     @cached_property
     def projected(self) -> Tensor:
         """Student features in the teacher's channels [B, D, h, w], once for every memory term."""
-        projected: Tensor = self.modules["projector"](self.output.features)
+        projected: Tensor = self.companions["projector"](self.output.features)
         return projected
 
     @cached_property
@@ -77,11 +61,16 @@ class Step:
         """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
         student, cells = mean_pool(self.output.features, self.inside, CHANNEL_POOL)
         teacher, _ = mean_pool(self.targets.features, self.inside, CHANNEL_POOL)
-        return self.modules["channel_projector"](student), teacher, cells
+        return self.companions["channel_projector"](student), teacher, cells
+
+
+def _kd(step: Step) -> Mean:
+    temperature = step.settings.temperature
+    return kd.kd(step.output.logits, step.targets.logits, step.inside, temperature=temperature)
 
 
 def _minibatch_pixel(step: Step) -> Mean:
-    return minibatch_pixel(
+    return cirkd.minibatch_pixel(
         step.output.features,
         step.targets.features,
         step.inside,
@@ -91,16 +80,15 @@ def _minibatch_pixel(step: Step) -> Mean:
     )
 
 
-def _memory(draw: Callable[[Memory, Batch], Contrast]) -> Callable[[Step], Mean]:
-    """The memory term against what `draw` takes from the memory: pixels or regions."""
+def _memory(contrast: str) -> Callable[[Step], Mean]:
+    """The memory term against what a method of the memory draws: pixels or regions."""
 
     def compute(step: Step) -> Mean:
-        assert step.memory is not None
-        return memory(
+        return cirkd.memory(
             step.projected,
             step.targets.features,
             step.batch.anchors,
-            draw(step.memory, step.batch),
+            getattr(step.companions["memory"], contrast)(step.batch),
             temperature=step.settings.similarity_temperature,
             num_anchors=step.settings.memory_anchors,
             generator=step.generator,
@@ -109,72 +97,111 @@ def _memory(draw: Callable[[Memory, Batch], Contrast]) -> Callable[[Step], Mean]
     return compute
 
 
-def _kd(step: Step) -> Mean:
-    temperature = step.settings.temperature
-    return kd(step.output.logits, step.targets.logits, step.inside, temperature=temperature)
+def _skd_pairwise(step: Step) -> Mean:
+    return skd.pairwise(step.output.features, step.targets.features, step.inside)
 
 
-def _cwd_logits(step: Step) -> Mean:
-    return cwd(step.output.logits, step.targets.logits, step.inside, CWD_TEMPERATURE)
-
-
-def _cwd_features(step: Step) -> Mean:
-    student = step.modules["cwd_adapter"](step.output.features)
-    return cwd(student, step.targets.features, step.inside, CWD_TEMPERATURE)
+def _skd_holistic(step: Step) -> Mean:
+    adversary = step.companions["adversary"]
+    term: Mean = adversary.teach(step.output.logits, step.targets.logits, step.inside)
+    return term
 
 
 def _ifvd(step: Step) -> Mean:
-    labels, num_classes = step.batch.grid_labels, step.targets.logits.shape[1]
-    return ifvd(step.output.features, step.targets.features, labels, num_classes)
+    labels, num_classes = step.batch.grid_labels, step.output.logits.shape[1]
+    return ifvd.ifvd(step.output.features, step.targets.features, labels, num_classes)
+
+
+def _cwd_logits(step: Step) -> Mean:
+    return cwd.cwd(step.output.logits, step.targets.logits, step.inside, SPATIAL_TEMPERATURE)
+
+
+def _cwd_features(step: Step) -> Mean:
+    student = step.companions["cwd_adapter"](step.output.features)
+    return cwd.cwd(student, step.targets.features, step.inside, SPATIAL_TEMPERATURE)
+
+
+def _at(step: Step) -> Mean:
+    return at.at(step.output.features, step.targets.features, step.inside)
 
 
 def _fitnet(step: Step) -> Mean:
-    student = step.modules["fitnet_adapter"](step.output.features)
-    return fitnet(student, step.targets.features, step.inside)
+    student = step.companions["fitnet_adapter"](step.output.features)
+    return fitnet.fitnet(student, step.targets.features, step.inside)
+
+
+def _dsd_csd(step: Step) -> Mean:
+    return dsd.csd(step.output.logits, step.targets.logits, step.inside, SPATIAL_TEMPERATURE)
+
+
+def _dsd_psd(step: Step) -> Mean:
+    if step.output.auxiliary is None:
+        raise ValueError(
+            "term dsd_psd compares auxiliary heads, and this student has none; "
+            "take a ResNet student, or leave the term out"
+        )
+    output, targets = step.output, step.targets
+    student = [at.power(x) for x in (step.output.auxiliary, output.features, output.logits)]
+    # The stored map is normalised already; its squares have no other use here.
+    teacher = [targets.auxiliary_attention, at.power(targets.features), at.power(targets.logits)]
+    return dsd.psd(student, teacher, step.inside)
+
+
+def _channel_minibatch(step: Step) -> Mean:
+    return cirkdv2.channel_minibatch(*step.channels, step.settings.similarity_temperature)
+
+
+def _channel_memory(step: Step) -> Mean:
+    contrast = step.companions["channels"].contrast(step.batch)
+    temperature = step.settings.similarity_temperature
+    return cirkdv2.channel_memory(*step.channels, contrast, temperature)
+
+
+def _channel_mse(step: Step) -> Mean:
+    return cirkdv2.channel_mse(*step.channels)
 
 
 def _contextual_fitnet(step: Step) -> Mean:
-    context = step.modules["context_adapter"]
-    assert isinstance(context, ContextAdapter)
-    return contextual_fitnet(context, step.output.features, step.targets.features, step.inside)
+    adapter, output = step.companions["context_adapter"], step.output
+    return cirkdv2.contextual_fitnet(adapter, output.features, step.targets.features, step.inside)
 
 
 @dataclass(frozen=True)
 class Term:
-    """How a term is computed, and the module it needs beside the student (a key of BESIDE)."""
+    """A term: how it is computed, which stored targets it reads, what it keeps beside the student.
+
+    Attributes:
+        compute: its mean on one step.
+        needs: keys of `pipeline.stream.TARGETS`.
+        companions: keys of `pipeline.companions.COMPANIONS`.
+    """
 
     compute: Callable[[Step], Mean]
-    module: str | None = None
-    memory: bool = False
+    needs: tuple[str, ...]
+    companions: tuple[str, ...] = ()
 
+
+MAPS = ("logits", "features")
+FEATURES = ("features",)
+LOGITS = ("logits",)
+MEMORY = ("features", "regions")
 
 TERMS: dict[str, Term] = {
-    "kd": Term(_kd),
-    "minibatch_pixel": Term(_minibatch_pixel),
-    "memory_pixel": Term(_memory(Memory.pixel_contrast), "projector", memory=True),
-    "memory_region": Term(_memory(Memory.region_contrast), "projector", memory=True),
-    "skd_pairwise": Term(
-        lambda step: pairwise(step.output.features, step.targets.features, step.inside)
-    ),
-    "ifvd": Term(_ifvd),
-    "cwd_logits": Term(_cwd_logits),
-    "cwd_features": Term(_cwd_features, "cwd_adapter"),
-    "at": Term(lambda step: at(step.output.features, step.targets.features, step.inside)),
-    "fitnet": Term(_fitnet, "fitnet_adapter"),
-    "dsd_csd": Term(lambda step: csd(step.output.logits, step.targets.logits, step.inside)),
-    "channel_minibatch": Term(
-        lambda step: channel_minibatch(*step.channels, step.settings.similarity_temperature),
-        "channel_projector",
-    ),
-    "channel_mse": Term(lambda step: channel_mse(*step.channels), "channel_projector"),
-    "contextual_fitnet": Term(_contextual_fitnet, "context_adapter"),
-}
-
-# What learns beside the student: (student's channels, teacher's channels) -> module.
-BESIDE: dict[str, Callable[[int, int], nn.Module]] = {
-    "projector": Projector,
-    "channel_projector": Projector,
-    "cwd_adapter": Adapter,
-    "fitnet_adapter": Adapter,
-    "context_adapter": ContextAdapter,
+    "kd": Term(_kd, LOGITS),
+    "minibatch_pixel": Term(_minibatch_pixel, FEATURES),
+    "memory_pixel": Term(_memory("pixel_contrast"), MEMORY, ("projector", "memory")),
+    "memory_region": Term(_memory("region_contrast"), MEMORY, ("projector", "memory")),
+    "skd_pairwise": Term(_skd_pairwise, FEATURES),
+    "skd_holistic": Term(_skd_holistic, LOGITS, ("adversary",)),
+    "ifvd": Term(_ifvd, FEATURES),
+    "cwd_logits": Term(_cwd_logits, LOGITS),
+    "cwd_features": Term(_cwd_features, FEATURES, ("cwd_adapter",)),
+    "at": Term(_at, FEATURES),
+    "fitnet": Term(_fitnet, FEATURES, ("fitnet_adapter",)),
+    "dsd_csd": Term(_dsd_csd, LOGITS),
+    "dsd_psd": Term(_dsd_psd, ("auxiliary_attention", *MAPS)),
+    "channel_minibatch": Term(_channel_minibatch, FEATURES, ("channel_projector",)),
+    "channel_memory": Term(_channel_memory, FEATURES, ("channel_projector", "channels")),
+    "channel_mse": Term(_channel_mse, FEATURES, ("channel_projector",)),
+    "contextual_fitnet": Term(_contextual_fitnet, FEATURES, ("context_adapter",)),
 }

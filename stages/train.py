@@ -96,8 +96,7 @@ def _train(
 
     def begin() -> None:
         seed_torch(settings.seed, "student", "dropout")
-        if objective.memory is not None:
-            objective.memory.fill(reader)
+        objective.fill(reader)
 
     return fit(
         Run(
@@ -114,7 +113,7 @@ def _train(
                 steps=steps,
                 device=device,
                 num_workers=num_workers,
-                with_targets=objective.needs_targets,
+                needs=objective.needs,
             ),
             begin=begin,
             work=work,

@@ -178,6 +178,7 @@ def array_specs(spec: StoreSpec) -> dict[str, ArraySpec]:
         "labels": ((spec.height, spec.width), "uint8"),
         **_encoded("logits", spec.logits_encoding.array_specs(k, *grid)),
         **_encoded("features", spec.features_encoding.array_specs(d, *grid)),
+        "auxiliary_attention": (grid, "float16"),
         "region_center": ((k, d), "float16"),
         "region_pixels": ((k,), "int32"),
         "pixel_sample": ((p, d), "float16"),
@@ -220,16 +221,14 @@ def _encoded(name: str, arrays: RecordArrays) -> RecordArrays:
 
 
 def _array_spec(spec: StoreSpec, name: str, record_shape: tuple[int, ...], dtype: str) -> ArraySpec:
-    map_name = next(
-        (m for m in ("image", "labels", "logits", "features") if name.startswith(m)), ""
-    )
+    is_map = name.startswith(("image", "labels", "logits", "features", "auxiliary"))
     return ArraySpec(
         name=name,
         shape=(spec.num_records, *record_shape),
         dtype=dtype,
         unit_size=spec.unit_size,
         # Maps are read record by record; everything else is small, and many small chunks are slow.
-        sharded=bool(map_name) and len(record_shape) >= 2,
+        sharded=is_map and len(record_shape) >= 2,
         axes=("record", *_axes(name, len(record_shape))),
     )
 

@@ -13,7 +13,14 @@ from torch.utils.data import Dataset
 
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.datasets.index import Index
-from pipeline.extraction import Extraction, draw_records, encode_unit, forward_teacher, plan_store
+from pipeline.extraction import (
+    Extraction,
+    Said,
+    draw_records,
+    encode_unit,
+    forward_teacher,
+    plan_store,
+)
 from pipeline.fidelity import compare
 from pipeline.loading import open_loader
 from pipeline.params import Crop, Store
@@ -73,13 +80,13 @@ def benchmark(
     job = Extraction(index, teacher, settings, spec, device)
     records = spec.unit_records(0)
     arrays = draw_records(index, settings, records)
-    targets = tuple(target.cpu() for target in forward_teacher(job, arrays["image"]))
-    raw = _raw_float16(arrays, targets)
+    said = forward_teacher(job, arrays["image"]).cpu()
+    raw = _raw_float16(arrays, said)
 
     def write_store() -> None:
         path = folder / f"store-{len(list(folder.iterdir()))}"
         with Writer.open(path, spec) as writer:
-            writer.write(0, encode_unit(job, 0, arrays, *targets))
+            writer.write(0, encode_unit(job, 0, arrays, said))
             writer.finish()
 
     writes = {"store": write_store, "raw": lambda: _write_raw(raw, folder / "raw")}
@@ -100,7 +107,7 @@ def benchmark(
         for name in ("logits", "features")
     )
     generator = torch_generator(settings.seed, "benchmark")
-    fidelity = compare((targets[0], targets[1]), (stored[0], stored[1]), generator)
+    fidelity = compare((said.logits, said.features), (stored[0], stored[1]), generator)
     stored_bytes = sum(reader.journal.units[0].num_bytes[name] for name in names[2:])
     raw_bytes = raw["logits"].nbytes + raw["features"].nbytes
     return {
@@ -153,12 +160,10 @@ def _pass(dataset: Dataset[dict[str, Tensor]]) -> Callable[[], None]:
     return call
 
 
-def _raw_float16(
-    arrays: Mapping[str, np.ndarray], targets: tuple[Tensor, ...]
-) -> dict[str, np.ndarray]:
-    logits, features = (target.numpy().astype(np.float16) for target in targets)
-    views = {"image": arrays["image"], "labels": arrays["labels"]}
-    return {"logits": logits, "features": features, **views}
+def _raw_float16(arrays: Mapping[str, np.ndarray], said: Said) -> dict[str, np.ndarray]:
+    targets = {"logits": said.logits, "features": said.features}
+    raw = {name: target.numpy().astype(np.float16) for name, target in targets.items()}
+    return {**raw, "image": arrays["image"], "labels": arrays["labels"]}
 
 
 def _write_raw(raw: Mapping[str, np.ndarray], folder: Path) -> None:

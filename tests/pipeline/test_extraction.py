@@ -123,7 +123,7 @@ def test_stored_targets_are_the_live_ones(
 ) -> None:
     job, records = tiny_job(tiny_params.store), range(4)
     images = draw_records(job.index, job.settings, records)["image"]
-    live_logits, live_features = forward_teacher(job, images)
+    live_logits, live_features, _ = forward_teacher(job, images)
     stored = tiny_store.read(records, list(tiny_store.arrays))
     for name, live in (("logits", live_logits), ("features", live_features)):
         error = np.abs(tiny_store.decode(name, stored) - live.numpy())

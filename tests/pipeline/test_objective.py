@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from pipeline import methods, terms
+from pipeline.companions import COMPANIONS
+from pipeline.live import live_batch
 from pipeline.objective import Objective
-from pipeline.params import Params, Student
+from pipeline.params import Encodings, Params, Student
 from pipeline.randomness import seed_torch
-from pipeline.stream import Batch, stream
+from pipeline.stream import TARGETS, Batch, stream
 from pipeline.students import build_student
 from store.reader import Reader
 
@@ -23,8 +25,7 @@ def objective_of(store: Reader, run: Student) -> Objective:
     seed_torch(0, "test")
     student = build_student(run.architecture, store.spec.num_classes).train()
     objective = Objective(student, store.spec, run, CPU)
-    if objective.memory is not None:
-        objective.memory.fill(store)
+    objective.fill(store)
     return objective
 
 
@@ -35,8 +36,8 @@ def run_with(tiny_params: Params, **update: object) -> Student:
 
 def test_params_and_terms_know_the_same_names() -> None:
     assert set(terms.TERMS) == methods.TERMS
-    modules = {term.module for term in terms.TERMS.values() if term.module is not None}
-    assert modules == set(terms.BESIDE)
+    assert {name for term in terms.TERMS.values() for name in term.companions} == set(COMPANIONS)
+    assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
 
 
 @pytest.mark.parametrize("name", terms.TERMS)
@@ -50,9 +51,45 @@ def test_every_term_teaches_the_student_and_what_learns_beside_it(
     values[name].backward()
     student = objective.modules["student"]
     assert student.encoder.conv1.weight.grad.abs().sum() > 0
-    for module in objective.modules["beside"].values():
-        assert all(p.grad is not None for p in module.parameters())
-    assert (len(objective.modules["beside"]) > 0) == (terms.TERMS[name].module is not None)
+    for companion, module in objective.modules.items():
+        if companion != "student":
+            assert all(p.grad is not None for p in module.parameters())
+    beside = {*objective.modules, *objective.parts} - {"student", "anchors"}
+    assert beside == set(terms.TERMS[name].companions)
+
+
+@pytest.mark.parametrize("name", terms.TERMS)
+def test_a_term_reads_what_it_needs_and_nothing_else(
+    name: str, tiny_store: Reader, tiny_params: Params
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method=None, terms={name: 1.0}))
+    whole = {"seed": 0, "batch_size": 2, "steps": range(1), "device": CPU}
+    batch = next(stream(tiny_store, **whole, needs=objective.needs))
+    assert batch.targets is not None
+    expected = {array for need in terms.TERMS[name].needs for array in TARGETS[need]}
+    assert set(batch.targets.arrays) == expected
+    assert torch.isfinite(objective.compute_terms(batch)[name])
+
+
+@pytest.mark.parametrize("name", terms.TERMS)
+def test_a_term_teaches_offline_what_it_teaches_online(
+    name: str, tiny_params: Params, tiny_job, build_store
+) -> None:
+    exact = Encodings(logits="float32", features="float32")
+    settings = tiny_params.store.model_copy(update={"encodings": exact, "forward_batch": 1})
+    reader, run = build_store(settings), run_with(tiny_params, method=None, terms={name: 1.0})
+    stored = next(stream(reader, seed=0, batch_size=2, steps=range(1), device=CPU))
+    live = live_batch(tiny_job(settings), stored.record.tolist())
+    values, gradients = [], []
+    for batch in (stored, live):
+        objective = objective_of(reader, run)
+        value = objective.compute_terms(batch)[name]
+        value.backward()
+        parameters = objective.modules.parameters()
+        values.append(value.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -63,7 +100,27 @@ def test_a_method_is_its_terms(
     expected = {"task": 1.0, "auxiliary": 0.4, **methods.METHODS[method]}
     assert objective.weights == expected
     assert set(objective.compute_terms(batch)) == set(expected)
-    assert objective.needs_targets == (method != "ce")
+    assert bool(objective.needs) == (method != "ce")
+
+
+def test_psd_needs_an_auxiliary_head(tiny_store: Reader, tiny_params: Params, batch: Batch) -> None:
+    run = run_with(tiny_params, architecture="deeplabv3_mobilenet_v2", method="dsd")
+    with pytest.raises(ValueError, match="take a ResNet student"):
+        objective_of(tiny_store, run).compute_terms(batch)
+
+
+def test_a_critic_learns_and_is_saved(
+    tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method="skd"))
+    adversary = objective.parts["adversary"]
+    before = {name: x.clone() for name, x in adversary.state_dict()["critic"].items()}
+    objective.compute_terms(batch)
+    after = adversary.state_dict()["critic"]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    again = objective_of(tiny_store, run_with(tiny_params, method="skd")).parts["adversary"]
+    again.load_state_dict(adversary.state_dict())
+    assert all(torch.equal(again.state_dict()["critic"][n], x) for n, x in after.items())
 
 
 def test_cirkd_has_the_papers_weights() -> None:

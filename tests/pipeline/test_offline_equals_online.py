@@ -46,8 +46,7 @@ def losses_and_gradients(
     seed_torch(run.seed, "test")
     student = build_student(run.architecture, reader.spec.num_classes).train()
     objective = Objective(student, reader.spec, run, CPU)
-    assert objective.memory is not None
-    objective.memory.fill(reader)
+    objective.fill(reader)
     seen = []
     for batch in batches:
         terms = objective.compute_terms(batch)
@@ -138,9 +137,7 @@ def test_a_batch_larger_than_the_store_is_refused(tiny_store: Reader) -> None:
 
 
 def test_labels_only_runs_read_no_targets(tiny_store: Reader) -> None:
-    batch = next(
-        stream(tiny_store, seed=1, batch_size=2, steps=range(1), device=CPU, with_targets=False)
-    )
+    batch = next(stream(tiny_store, seed=1, batch_size=2, steps=range(1), device=CPU, needs=()))
     assert batch.targets is None
     assert batch.image.shape == (2, 3, 32, 32)
 

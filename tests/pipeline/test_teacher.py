@@ -37,7 +37,7 @@ def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
         output = teacher(torch.randn(1, 3, 40, 64))
     assert output.logits.shape == (1, 5, 5, 8)
     assert output.features.shape == (1, 256, 5, 8)
-    assert output.auxiliary is None
+    assert output.auxiliary.shape == output.logits.shape
     # The default encoding of features is unsigned: they come out of a ReLU.
     assert (output.features >= 0).all()
     assert teacher.network(torch.ones(1, 3, 32, 32))["out"].shape == (1, 5, 32, 32)

@@ -25,7 +25,16 @@ MakeSpec = Callable[..., StoreSpec]
 MakeUnit = Callable[[StoreSpec, int], dict[str, np.ndarray]]
 
 ARRAYS = [
-    *("image", "labels", "logits", "features", "features_scale", "region_center", "region_pixels"),
+    *(
+        "image",
+        "labels",
+        "logits",
+        "features",
+        "features_scale",
+        "auxiliary_attention",
+        "region_center",
+        "region_pixels",
+    ),
     *("pixel_sample", "pixel_sample_class", "key", "view_index", "source_height", "source_width"),
     *("scale", "flip", "top", "left", "crop_height", "crop_width"),
 ]

@@ -56,6 +56,7 @@ def test_the_arrays_are_those_of_the_design(make_spec: MakeSpec) -> None:
         "logits": ((10, 3, 2, 4), "float16", True),
         "features": ((10, 4, 2, 4), "uint8", True),
         "features_scale": ((10, 2, 4), "float32", True),
+        "auxiliary_attention": ((10, 2, 4), "float16", True),
         "region_center": ((10, 3, 4), "float16", False),
         "region_pixels": ((10, 3), "int32", False),
         "pixel_sample": ((10, 6, 4), "float16", False),

@@ -78,7 +78,7 @@ def test_every_damage_is_found_in_every_array(
         assert 1 in damaged_units(findings) or not of_units
         for file, content in before.items():
             file.write_bytes(content)
-    assert found == len(names) == 19
+    assert found == len(names) == 20
     assert verify(store) == []
 
 

@@ -1,0 +1,48 @@
+"""SKD's holistic term: a critic that learns beside the student, with an optimizer of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.losses.mean import Mean
+from pipeline.losses.skd import Critic, critic_loss, holistic
+from pipeline.randomness import seed_torch
+
+LEARNING_RATE = 4e-4  # the CIRKD repository's, for Adam
+WEIGHT = 0.1
+
+
+class Adversary:
+    """A critic of logits; each use first teaches the critic, then the student.
+
+    Args:
+        num_classes: K.
+        seed: of the run; names the critic's first weights.
+        device: where it lives.
+    """
+
+    def __init__(self, num_classes: int, seed: int, device: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            seed_torch(seed, "critic")
+            self._critic = Critic(num_classes).to(device)
+        self._optimizer = torch.optim.Adam(self._critic.parameters(), lr=LEARNING_RATE)
+
+    def teach(self, student_logits: Tensor, teacher_logits: Tensor, inside: Tensor) -> Mean:
+        """Take one step of the critic, and return the student's term, -E D(z_s)."""
+        loss = WEIGHT * critic_loss(self._critic, student_logits, teacher_logits, inside).value
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return holistic(self._critic, student_logits, inside)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Critic and optimizer."""
+        return {"critic": self._critic.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._critic.load_state_dict(state["critic"])
+        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,83 @@
+"""CIRKDV2's queue of teacher channels: filled from the store before step 1, moved on by batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.losses.cirkdv2 import channel_embeddings
+from pipeline.losses.pooling import mean_pool
+from pipeline.params import Distillation
+from pipeline.queues import Contrast, Queue
+from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.stream import TABLE, Batch, grid_inside
+from store.reader import Reader
+from store.schema import StoreSpec
+
+POOL = 4  # CIRKDV2 compares channels on maps pooled 4x4
+
+
+class ChannelMemory:
+    """A FIFO queue of channel embeddings: one channel's pooled map of one image, L2-normalised.
+
+    Args:
+        spec: of the store; its feature grid, pooled, gives the length of an entry.
+        settings: channel_queue, channel_contrast, channels_per_step.
+        seed: of the run.
+        device: where the queue lives.
+    """
+
+    def __init__(
+        self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
+    ) -> None:
+        self._settings, self._seed = settings, seed
+        cells = -(-spec.feature_height // POOL) * -(-spec.feature_width // POOL)
+        self._queue = Queue(1, settings.channel_queue, cells, device=device)
+        self._generator = torch_generator(seed, "channels", device=device)
+
+    def fill(self, reader: Reader) -> None:
+        """Push every channel of as many records, drawn from the seed, as the queue holds."""
+        spec = reader.spec
+        wanted = -(-self._settings.channel_queue // spec.feature_channels)
+        chance = np.random.default_rng(seed_sequence(self._seed, "fill channels"))
+        for record in chance.permutation(len(reader))[:wanted]:
+            names = [*reader.map_arrays("features").values(), *TABLE]
+            arrays = reader.read([int(record)], names)
+            features = torch.from_numpy(reader.decode("features", arrays))
+            self._push(features, torch.from_numpy(grid_inside(arrays)), torch.tensor([record]))
+
+    def contrast(self, batch: Batch) -> Contrast:
+        """Sample channels of other records."""
+        wanted = min(self._settings.channel_contrast, self._settings.channel_queue)
+        return self._queue.sample(wanted, self._generator, batch.record)
+
+    def push(self, batch: Batch) -> None:
+        """Enqueue some of the batch's channels, drawn at random."""
+        assert batch.targets is not None, "memory needs a teacher's targets"
+        wanted = self._settings.channels_per_step
+        self._push(batch.targets.features, batch.grid_inside, batch.record, wanted)
+
+    def _push(
+        self, features: Tensor, inside: Tensor, records: Tensor, wanted: int | None = None
+    ) -> None:
+        embeddings = channel_embeddings(*mean_pool(features, inside, POOL))
+        numbers = records.unsqueeze(1).expand(embeddings.shape[:2]).flatten()
+        flat = embeddings.flatten(0, 1)
+        if wanted is not None:
+            device = self._generator.device
+            drawn = torch.randperm(len(flat), generator=self._generator, device=device)[:wanted]
+            flat, numbers = flat[drawn], numbers[drawn]
+        flat, numbers = flat.to(self._queue.device), numbers.to(self._queue.device)
+        self._queue.push(flat, torch.zeros_like(numbers), numbers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The queue and the chance it draws from."""
+        return {"queue": self._queue.state_dict(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._queue.load_state_dict(state["queue"])
+        self._generator.set_state(state["generator"].cpu())

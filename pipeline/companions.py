@@ -1,0 +1,39 @@
+"""What terms keep beside the student: modules that learn with it, queues, a critic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipeline.adversary import Adversary
+from pipeline.channel_memory import ChannelMemory
+from pipeline.losses.cirkd import Projector
+from pipeline.losses.cirkdv2 import ContextAdapter
+from pipeline.losses.fitnet import Adapter
+from pipeline.memory import Memory
+from pipeline.params import Student as Run
+from store.schema import StoreSpec
+
+# name -> builder from the student's channels, the store's spec, the run and the device.
+Builder = Callable[[int, StoreSpec, Run, torch.device], Any]
+
+
+def _between(module: Callable[[int, int], torch.nn.Module]) -> Builder:
+    """A module from the student's channels to the teacher's."""
+    return lambda channels, spec, run, device: module(channels, spec.feature_channels).to(device)
+
+
+COMPANIONS: dict[str, Builder] = {
+    "projector": _between(Projector),
+    "channel_projector": _between(Projector),
+    "cwd_adapter": _between(Adapter),
+    "fitnet_adapter": _between(Adapter),
+    "context_adapter": _between(ContextAdapter),
+    "memory": lambda channels, spec, run, device: Memory(spec, run.distillation, run.seed, device),
+    "channels": lambda channels, spec, run, device: ChannelMemory(
+        spec, run.distillation, run.seed, device
+    ),
+    "adversary": lambda channels, spec, run, device: Adversary(spec.num_classes, run.seed, device),
+}
