@@ -49,7 +49,7 @@ class StageCommand(click.Command):
         """Run the command; CIRKD_TRACEBACK=1 keeps the traceback."""
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, StoreError) as error:
+        except (ValueError, IndexError, OSError, StoreError) as error:
             if os.environ.get("CIRKD_TRACEBACK"):
                 raise
             raise click.ClickException(str(error)) from error

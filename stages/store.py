@@ -70,8 +70,10 @@ def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
 
 @command.command("info", cls=StageCommand)
 @manifest_argument
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG of one record.")
+@click.option("--record", default=0, show_default=True, help="Which record to draw.")
 @json_option
-def show_store(manifest_path: Path, as_json: bool) -> None:
+def show_store(manifest_path: Path, picture: Path | None, record: int, as_json: bool) -> None:
     """Say what lies in the store behind MANIFEST, and how well each array compressed."""
     from store.audit import sizes
     from store.manifest import Manifest
@@ -79,6 +81,12 @@ def show_store(manifest_path: Path, as_json: bool) -> None:
 
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
+    if picture is not None:
+        from pipeline.report.record_picture import draw_record
+        from store.files import replacing
+
+        with replacing(picture) as partial:
+            draw_record(reader, record, partial)
     found = {**asdict(manifest), "spec": reader.spec.to_dict(), **sizes(reader)}
     if as_json:
         click.echo(json.dumps(found, indent=2))

@@ -37,6 +37,15 @@ class TinyTeacher(nn.Module):
         return Output(logits, features, logits.flip(1))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=50,
+        help="how often the slow writer test kills its writer (default 50; try 1000)",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from stages.cli import main
 from store.manifest import Manifest
@@ -34,6 +35,16 @@ def test_info_names_every_array_and_its_compression(manifest: Path) -> None:
         assert name in shown.output
         assert sizes["stored_bytes"] > 0
     assert found["spec"]["identity"]["teacher"]["sha256"] == "tiny teacher"
+
+
+def test_a_record_is_drawn(manifest: Path, tmp_path: Path) -> None:
+    assert run("info", manifest, "--picture", tmp_path / "one.png", "--record", 3).exit_code == 0
+    with Image.open(tmp_path / "one.png") as picture:
+        assert len(picture.convert("RGB").getcolors(2**24) or []) > 50
+    absent = run("info", manifest, "--picture", tmp_path / "two.png", "--record", 99)
+    assert absent.exit_code == 1
+    assert "no record 99" in absent.output
+    assert not (tmp_path / "two.png").exists()
 
 
 def test_verify_says_whole_and_finds_damage(copied: Path) -> None:

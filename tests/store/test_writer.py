@@ -70,9 +70,11 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_points(finished: Path, tmp_path: Path) -> None:
+def test_kills_at_random_points(
+    finished: Path, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     rng, kills, stores = random.Random(0), 0, 0
-    while kills < 50:
+    while kills < pytestconfig.getoption("--kills"):
         store = tmp_path / str(stores)
         while (done := run_stand_in(store, str(rng.randrange(250)))).returncode:
             assert done.returncode == -signal.SIGKILL, done.stderr
