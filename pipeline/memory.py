@@ -35,8 +35,9 @@ class Memory:
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
         self._num_classes, self._settings, self._seed = num_classes, settings, seed
-        self._pixels = Queue(num_classes, settings.pixel_queue, channels, device=device)
-        self._regions = Queue(num_classes, settings.region_queue, channels, device=device)
+        dtype = getattr(torch, settings.queue_storage)
+        self._pixels = Queue(num_classes, settings.pixel_queue, channels, device, dtype)
+        self._regions = Queue(num_classes, settings.region_queue, channels, device, dtype)
         self._generator = torch_generator(seed, "memory", device=device)
 
     def fill(self, reader: Reader) -> None:

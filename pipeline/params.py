@@ -156,6 +156,7 @@ class Distillation(Frozen):
     pixel_contrast: Count
     region_contrast: Count
     pixels_per_class: Count
+    queue_storage: Precision = "float32"
     minibatch_anchors: Count | None = None
     memory_anchors: Count | None = None
     channel_queue: Count = 10_000  # CIRKDV2's three
