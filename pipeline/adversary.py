@@ -25,16 +25,17 @@ class Adversary:
     """
 
     def __init__(self, num_classes: int, seed: int, device: torch.device) -> None:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             seed_torch(seed, "critic")
             self._critic = Critic(num_classes).to(device)
         self._optimizer = torch.optim.Adam(self._critic.parameters(), lr=LEARNING_RATE)
 
     def teach(self, student_logits: Tensor, teacher_logits: Tensor, inside: Tensor) -> Mean:
         """Take one step of the critic, and return the student's term, -E D(z_s)."""
-        loss = WEIGHT * critic_loss(self._critic, student_logits, teacher_logits, inside).value
+        with torch.autocast(inside.device.type, enabled=False):
+            loss = critic_loss(self._critic, student_logits, teacher_logits, inside).value
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (WEIGHT * loss).backward()
         self._optimizer.step()
         return holistic(self._critic, student_logits, inside)
 

@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.losses.cirkdv2 import channel_embeddings
+from pipeline.losses.cirkdv2 import CHANNEL_POOL, channel_embeddings
 from pipeline.losses.pooling import mean_pool
+from pipeline.memory import check_contrast
 from pipeline.params import Distillation
 from pipeline.queues import Contrast, Queue
 from pipeline.randomness import seed_sequence, torch_generator
 from pipeline.stream import TABLE, Batch, grid_inside
 from store.reader import Reader
 from store.schema import StoreSpec
-
-POOL = 4  # CIRKDV2 compares channels on maps pooled 4x4
 
 
 class ChannelMemory:
@@ -33,8 +32,9 @@ class ChannelMemory:
     def __init__(
         self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
     ) -> None:
+        check_contrast("channel", settings.channel_contrast, settings.channel_queue)
         self._settings, self._seed = settings, seed
-        cells = -(-spec.feature_height // POOL) * -(-spec.feature_width // POOL)
+        cells = -(-spec.feature_height // CHANNEL_POOL) * -(-spec.feature_width // CHANNEL_POOL)
         self._queue = Queue(1, settings.channel_queue, cells, device=device)
         self._generator = torch_generator(seed, "channels", device=device)
 
@@ -51,8 +51,7 @@ class ChannelMemory:
 
     def contrast(self, batch: Batch) -> Contrast:
         """Sample channels of other records."""
-        wanted = min(self._settings.channel_contrast, self._settings.channel_queue)
-        return self._queue.sample(wanted, self._generator, batch.record)
+        return self._queue.sample(self._settings.channel_contrast, self._generator, batch.record)
 
     def push(self, batch: Batch) -> None:
         """Enqueue some of the batch's channels, drawn at random."""
@@ -63,14 +62,13 @@ class ChannelMemory:
     def _push(
         self, features: Tensor, inside: Tensor, records: Tensor, wanted: int | None = None
     ) -> None:
-        embeddings = channel_embeddings(*mean_pool(features, inside, POOL))
+        embeddings = channel_embeddings(*mean_pool(features, inside, CHANNEL_POOL))
         numbers = records.unsqueeze(1).expand(embeddings.shape[:2]).flatten()
         flat = embeddings.flatten(0, 1)
         if wanted is not None:
             device = self._generator.device
             drawn = torch.randperm(len(flat), generator=self._generator, device=device)[:wanted]
             flat, numbers = flat[drawn], numbers[drawn]
-        flat, numbers = flat.to(self._queue.device), numbers.to(self._queue.device)
         self._queue.push(flat, torch.zeros_like(numbers), numbers)
 
     def state_dict(self) -> dict[str, Any]:

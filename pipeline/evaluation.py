@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,13 @@ from torch import nn
 
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.network import predict
-from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from store.metrics import (
+    confusion_matrix,
+    iou_per_class,
+    json_number,
+    mean_iou,
+    pixel_accuracy,
+)
 
 
 def evaluate(
@@ -46,13 +51,8 @@ def evaluate(
 def summarise(confusion: np.ndarray) -> dict[str, object]:
     """The figures of one confusion matrix, JSON-able; a class that never occurs has IoU None."""
     return {
-        "miou": _number(mean_iou(confusion)),
-        "iou": [_number(value) for value in iou_per_class(confusion)],
-        "pixel_accuracy": _number(pixel_accuracy(confusion)),
+        "miou": json_number(mean_iou(confusion)),
+        "iou": [json_number(value) for value in iou_per_class(confusion)],
+        "pixel_accuracy": json_number(pixel_accuracy(confusion)),
         "confusion": confusion.tolist(),
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no nan: a figure that does not exist is null."""
-    return None if math.isnan(value) else float(value)

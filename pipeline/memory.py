@@ -34,6 +34,9 @@ class Memory:
         self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
+        for kind in ("pixel", "region"):
+            per_class = getattr(settings, f"{kind}_contrast") // num_classes + 1
+            check_contrast(kind, per_class, getattr(settings, f"{kind}_queue"))
         self._num_classes, self._settings, self._seed = num_classes, settings, seed
         dtype = getattr(torch, settings.queue_storage)
         self._pixels = Queue(num_classes, settings.pixel_queue, channels, device, dtype)
@@ -105,6 +108,19 @@ class Memory:
         """Push [B, M, D] embeddings with their classes [B, M] and record numbers [B]."""
         numbers = records.unsqueeze(1).expand(classes.shape)
         queue.push(embeddings.flatten(0, 1), classes.flatten().long(), numbers.flatten())
+
+
+def check_contrast(kind: str, per_class: int, capacity: int) -> None:
+    """Refuse at the start what the first step could not draw.
+
+    Raises:
+        ValueError: more per class than the queue holds.
+    """
+    if per_class > capacity:
+        raise ValueError(
+            f"distillation.{kind}_contrast draws {per_class} per class, but {kind}_queue holds "
+            f"{capacity}; lower the one or raise the other"
+        )
 
 
 _FILL_ARRAYS = ("region_center", "region_pixels", "pixel_sample", "pixel_sample_class")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -32,9 +33,15 @@ class Output(NamedTuple):
 
 def normalise(image: Tensor) -> Tensor:
     """Map RGB uint8 [B, 3, H, W] to float32, zero mean and unit deviation over ImageNet."""
-    mean = torch.tensor(MEAN, device=image.device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=image.device).view(3, 1, 1) * 255
+    mean, std = _mean_and_std(image.device)
     return ((image.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Copied to each device once: a copy makes the host wait."""
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return mean.to(device), std.to(device)
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

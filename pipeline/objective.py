@@ -32,6 +32,12 @@ class Objective:
 
     def __init__(self, student: Student, spec: StoreSpec, run: Run, device: torch.device) -> None:
         self._student, self._run, self._device = student, run, device
+        headless = [term for term in run.weights if TERMS[term].auxiliary]
+        if headless and student.auxiliary is None:
+            raise ValueError(
+                f"term {headless[0]} compares auxiliary heads, and {run.architecture} has none; "
+                "take a ResNet student, or leave the term out"
+            )
         names = {name for term in run.weights for name in TERMS[term].companions}
         channels = student.feature_channels
         self._companions = {

@@ -47,7 +47,8 @@ def extract_parallel(
     def submit() -> None:
         unit = next(left, None)
         if unit is not None:
-            futures.add(client.submit(_write, load, path, unit, retries=RETRIES, pure=False))
+            task = (_write, load, spec.fingerprint, path, unit)
+            futures.add(client.submit(*task, retries=RETRIES, pure=False))
 
     for _ in range(window):
         submit()
@@ -60,12 +61,13 @@ def extract_parallel(
     return not writer.missing_units()
 
 
-def _write(load: Callable[[], Extraction], path: Path, unit: int) -> UnitDigest:
-    job = _load_once(load)
+def _write(load: Callable[[], Extraction], fingerprint: str, path: Path, unit: int) -> UnitDigest:
+    job = _load_once(load, fingerprint)
     torch.set_num_threads(job.settings.threads)
     return write_unit(path, job.spec, unit, build_unit(job, unit))
 
 
 @lru_cache(maxsize=1)
-def _load_once(load: Callable[[], Extraction]) -> Extraction:
+def _load_once(load: Callable[[], Extraction], fingerprint: str) -> Extraction:
+    """A worker may outlive a teacher: another fingerprint means that the files changed."""
     return load()

@@ -38,7 +38,6 @@ class Scenes(Frozen):
 
     kind: Literal["scenes"]
     name: Name
-    root: str
     seed: Seed
     num_train: Count
     num_val: Count
@@ -46,20 +45,30 @@ class Scenes(Frozen):
     width: Side
 
 
-class CamVid(Frozen):
+class External(Frozen):
+    """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
+
+    name: Name
+    root: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_root(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "name" in raw:
+            return {"root": f"artifacts/datasets/{raw['name']}", **raw}
+        return raw
+
+
+class CamVid(External):
     """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
 
     kind: Literal["camvid"]
-    name: Name
-    root: str
 
 
-class Folder(Frozen):
+class Folder(External):
     """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
 
     kind: Literal["folder"]
-    name: Name
-    root: str
 
 
 Dataset = Annotated[Scenes | CamVid | Folder, Field(discriminator="kind")]
@@ -216,13 +225,6 @@ class Params(Frozen):
             return raw
         students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
         return {**raw, "students": students}
-
-    @model_validator(mode="after")
-    def _root_of_generated(self) -> Params:
-        default = f"artifacts/datasets/{self.dataset.name}"
-        if isinstance(self.dataset, Scenes) and self.dataset.root != default:
-            raise ValueError(f"dataset.root: scenes are generated, so expected {default}")
-        return self
 
 
 def _with_shared(student: Any, raw: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -113,7 +114,10 @@ def _steps(
     )
     schedule = build_schedule(optimizer, recipe)
     reports = train(objective.compute_terms, objective.weights, batches, optimizer, schedule)
-    # Reading a term waits for the device, so that the clock sees the whole step.
-    times = [report.step_s for report in reports if report.total.item() is not None]
+    times = []
+    for report in reports:
+        report.total.item()  # waits for the device
+        times.append(time.perf_counter())
     names = stream_arrays(reader, objective.needs)
-    return statistics.median(times[1:]), sum(num_bytes[name] for name in names)
+    step_s = statistics.median(after - before for before, after in pairwise(times))
+    return step_s, sum(num_bytes[name] for name in names)

@@ -61,10 +61,13 @@ class Queue:
         """Append entries in their order; the oldest of a full class are overwritten.
 
         Args:
-            embeddings: [M, D], detached here.
+            embeddings: [M, D] on any device, detached here.
             classes: integer [M] in 0..K-1; 255 = nothing to store.
             records: int64 [M], the record that each embedding comes from.
         """
+        embeddings, classes, records = (
+            x.to(self.device) for x in (embeddings.detach(), classes, records)
+        )
         member = classes[:, None].long() == torch.arange(self.num_classes, device=self.device)
         arrived = member.sum(0)
         order = ((member.cumsum(0) - 1) * member).sum(1)
@@ -72,7 +75,7 @@ class Queue:
         newest = order >= arrived[owner] - self.capacity
         slot = owner * self.capacity + (self._num_pushed[owner] + order) % self.capacity
         slot = torch.where(member.any(1) & newest, slot, len(self._records) - 1)
-        self._embeddings[slot] = embeddings.detach().to(self._embeddings.dtype)
+        self._embeddings[slot] = embeddings.to(self._embeddings.dtype)
         self._records[slot] = records
         self._num_pushed += arrived
 

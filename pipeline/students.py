@@ -13,6 +13,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from pipeline.checkpoint import save_torch
 from pipeline.network import STRIDE, Output
+from pipeline.params import Student as Run
 
 
 class Student(nn.Module):
@@ -98,21 +99,27 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
         raise ValueError(f"encoder_weights: {weights} does not fit {name}: {error}") from None
 
 
-def save_student(
-    student: Student, architecture: str, class_names: Sequence[str], path: Path
-) -> None:
-    """Write the weights without the auxiliary head, which only training needs."""
+def save_student(student: Student, run: Run, class_names: Sequence[str], path: Path) -> None:
+    """Write the weights without the auxiliary head, which only training needs, and what they need.
+
+    Args:
+        student: trained; loses its auxiliary head.
+        run: its architecture, and the precision it was trained, and is to be measured, in.
+        class_names: of the dataset.
+        path: the file.
+    """
     student.auxiliary = None
-    named = {"architecture": architecture, "class_names": list(class_names)}
-    save_torch({**named, "state_dict": student.state_dict()}, path)
+    named = {"architecture": run.architecture, "precision": run.training.precision}
+    state = student.state_dict()
+    save_torch({**named, "class_names": list(class_names), "state_dict": state}, path)
 
 
-def load_student(path: Path) -> Student:
-    """Read a student written by `save_student`, in eval mode."""
+def load_student(path: Path) -> tuple[Student, str]:
+    """Read a student written by `save_student`, in eval mode, and its precision."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such student; run `dvc repro` to train it")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     student = build_student(saved["architecture"], len(saved["class_names"]))
     student.auxiliary = None
     student.load_state_dict(saved["state_dict"])
-    return student.eval()
+    return student.eval(), saved["precision"]

@@ -17,7 +17,6 @@ from pipeline.network import Output
 from pipeline.params import Distillation
 from pipeline.stream import Batch, Targets
 
-CHANNEL_POOL = 4  # CIRKDV2 compares channels on maps pooled 4x4
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
 
 
@@ -59,8 +58,8 @@ class Step:
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
-        student, cells = mean_pool(self.output.features, self.inside, CHANNEL_POOL)
-        teacher, _ = mean_pool(self.targets.features, self.inside, CHANNEL_POOL)
+        student, cells = mean_pool(self.output.features, self.inside, cirkdv2.CHANNEL_POOL)
+        teacher, _ = mean_pool(self.targets.features, self.inside, cirkdv2.CHANNEL_POOL)
         return self.companions["channel_projector"](student), teacher, cells
 
 
@@ -135,13 +134,10 @@ def _dsd_csd(step: Step) -> Mean:
 
 
 def _dsd_psd(step: Step) -> Mean:
-    if step.output.auxiliary is None:
-        raise ValueError(
-            "term dsd_psd compares auxiliary heads, and this student has none; "
-            "take a ResNet student, or leave the term out"
-        )
     output, targets = step.output, step.targets
-    student = [at.power(x) for x in (step.output.auxiliary, output.features, output.logits)]
+    auxiliary = output.auxiliary
+    assert auxiliary is not None, "Objective refuses students without an auxiliary head"
+    student = [at.power(x) for x in (auxiliary, output.features, output.logits)]
     # The stored map is normalised already; its squares have no other use here.
     teacher = [targets.auxiliary_attention, at.power(targets.features), at.power(targets.logits)]
     return dsd.psd(student, teacher, step.inside)
@@ -174,14 +170,15 @@ class Term:
         compute: its mean on one step.
         needs: keys of `pipeline.stream.TARGETS`.
         companions: keys of `pipeline.companions.COMPANIONS`.
+        auxiliary: whether the student must have an auxiliary head.
     """
 
     compute: Callable[[Step], Mean]
     needs: tuple[str, ...]
     companions: tuple[str, ...] = ()
+    auxiliary: bool = False
 
 
-MAPS = ("logits", "features")
 FEATURES = ("features",)
 LOGITS = ("logits",)
 MEMORY = ("features", "regions")
@@ -199,7 +196,7 @@ TERMS: dict[str, Term] = {
     "at": Term(_at, FEATURES),
     "fitnet": Term(_fitnet, FEATURES, ("fitnet_adapter",)),
     "dsd_csd": Term(_dsd_csd, LOGITS),
-    "dsd_psd": Term(_dsd_psd, ("auxiliary_attention", *MAPS)),
+    "dsd_psd": Term(_dsd_psd, ("auxiliary_attention", "logits", "features"), auxiliary=True),
     "channel_minibatch": Term(_channel_minibatch, FEATURES, ("channel_projector",)),
     "channel_memory": Term(_channel_memory, FEATURES, ("channel_projector", "channels")),
     "channel_mse": Term(_channel_mse, FEATURES, ("channel_projector",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,23 +18,25 @@ from pipeline.params import Training
 
 @dataclass(frozen=True)
 class Report:
-    """One step that was taken.
+    """One step that was taken; reading a tensor of it waits for the device.
 
     Attributes:
         step: steps done, this one included.
         total: the weighted sum that was minimised, detached.
-        terms: every term's value before weighting, detached; reading one waits for the device.
+        terms: every term's value before weighting, detached.
+        finite: bool, whether all terms are.
+        source: what the batch was made of (the numbers of its records), for error messages.
         learning_rate: the rate this step used.
         wait_s: seconds spent waiting for the batch.
-        step_s: seconds of the whole step, the wait included.
     """
 
     step: int
     total: Tensor
     terms: Mapping[str, Tensor]
+    finite: Tensor
+    source: Any
     learning_rate: float
     wait_s: float
-    step_s: float
 
 
 class NonFiniteTermError(ValueError):
@@ -79,7 +82,7 @@ def train(
     """
     before = time.perf_counter()
     for step, batch in enumerate(batches, start=start_step + 1):
-        arrived = time.perf_counter()
+        wait_s = time.perf_counter() - before
         terms = compute_terms(batch)
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -88,20 +91,29 @@ def train(
         optimizer.step()
         schedule.step()
         values = {name: value.detach() for name, value in terms.items()}
-        after = time.perf_counter()
-        yield Report(step, total.detach(), values, rate, arrived - before, after - before)
+        finite = torch.isfinite(torch.stack(list(values.values()))).all()
+        source = getattr(batch, "record", None)
+        yield Report(step, total.detach(), values, finite, source, rate, wait_s)
         before = time.perf_counter()
 
 
-def check_finite(report: Report, source: str) -> None:
+def check_finite(reports: Iterable[Report], title: str, name_source: Callable[[Any], str]) -> None:
     """Stop a diverging run with the term's name.
 
+    Args:
+        reports: since the last check, in order; only this reads them, so that a step need not wait.
+        title: of the run.
+        name_source: puts a report's source into words.
+
     Raises:
-        NonFiniteTermError: naming the term, the step and where the batch came from.
+        NonFiniteTermError: naming the term, the step and what the batch was made of.
     """
-    for name, value in report.terms.items():
-        if not torch.isfinite(value):
-            raise NonFiniteTermError(
-                f"term {name} is {value.item()} at step {report.step}, {source}; expected a finite "
-                "value. Lower training.learning_rate, or train in float32, and start the run again."
-            )
+    for report in reports:
+        if report.finite:
+            continue
+        terms = {name: value.item() for name, value in report.terms.items()}
+        bad = ", ".join(f"{name} is {v}" for name, v in terms.items() if not math.isfinite(v))
+        raise NonFiniteTermError(
+            f"{title}: term {bad} at step {report.step}{name_source(report.source)}; expected a "
+            "finite value. Lower training.learning_rate, or train in float32, and start it again."
+        )

@@ -52,7 +52,7 @@ def command(
     fidelity = destination.with_name(f"{manifest_path.stem}.fidelity.json")
     write_json(spot(files, reader, num_spots), fidelity)
     write_json(findings, destination)
-    click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']:.4f}")
+    click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']}")
 
 
 def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:

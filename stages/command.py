@@ -94,6 +94,8 @@ def pick_device(name: str) -> Any:
         raise ValueError(f"--device: expected auto, cpu or cuda[:N]; found {name}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device: {name} asked for, but torch sees no GPU; use cpu or auto")
+    # float32 is part of a store's identity: convolutions must not round to TF32 behind its back.
+    torch.backends.cudnn.allow_tf32 = False
     return device
 
 

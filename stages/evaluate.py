@@ -7,9 +7,8 @@ import click
 
 from pipeline.datasets.index import Index
 from pipeline.evaluation import evaluate, summarise
-from pipeline.params import load_params
 from pipeline.students import load_student
-from stages.command import StageCommand, device_option, params_option, pick_device
+from stages.command import StageCommand, device_option, pick_device
 from stages.progress import progress
 from store.files import write_json
 
@@ -19,14 +18,12 @@ from store.files import write_json
 @click.argument("student_path", metavar="STUDENT", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--split", default="val", show_default=True, help="train, val or test.")
-@params_option
 @device_option
 def command(
     index_path: Path,
     student_path: Path,
     destination: Path,
     split: str,
-    params_path: Path,
     device: str,
 ) -> None:
     """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
@@ -35,8 +32,8 @@ def command(
         found = ", ".join(index.splits)
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     place = pick_device(device)
-    student = load_student(student_path).to(place)
-    precision = load_params(params_path).training.precision
+    student, precision = load_student(student_path)
+    student.to(place)
     start = time.perf_counter()
     with progress(
         f"{student_path.parent.name} on {split}", len(index.splits[split]), "images"
@@ -45,7 +42,7 @@ def command(
     seconds = round(time.perf_counter() - start, 2)
     figures = summarise(confusion)
     write_json({"split": split, "seconds": seconds, **figures}, destination)
-    click.echo(f"{student_path.parent.name}: {split} mIoU {figures['miou']:.4f}")
+    click.echo(f"{student_path.parent.name}: {split} mIoU {figures['miou']}")
 
 
 if __name__ == "__main__":

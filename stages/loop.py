@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,8 @@ from pipeline.params import Training
 from pipeline.training import Report, build_optimizer, build_schedule, check_finite, train
 from stages.command import Interruption
 from stages.progress import progress
+from store.files import replace_file
+from store.lock import Lock
 
 LOG_EVERY = 10
 
@@ -45,29 +48,39 @@ class RunLog:
 
     def __init__(self, path: Path, header: Mapping[str, Any], start_step: int) -> None:
         """Keep what was logged up to `start_step`, drop what a killed run logged after it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = path.read_text().splitlines()[1:] if path.exists() and start_step else []
-        kept = [
-            line for line in kept if line.endswith("}") and json.loads(line)["step"] <= start_step
-        ]
-        path.write_text("\n".join([json.dumps(dict(header)), *kept]) + "\n")
-        self.path = path
+        kept = [line for line in _read_lines(path) if line["step"] <= start_step]
+        text = "".join(json.dumps(line) + "\n" for line in (dict(header), *kept))
+        replace_file(path, text.encode())
+        self._path, self._step, self._time = path, start_step, time.perf_counter()
 
-    def append(self, report: Report, title: str) -> str:
-        """Log one step, if it is finite, and return its terms in words."""
-        check_finite(report, title)
+    def append(self, report: Report) -> str:
+        """Log one step and return its terms in words.
+
+        step_s is the mean of the steps since the last line, the wait for data included.
+        """
         terms = {name: float(value) for name, value in report.terms.items()}
+        now = time.perf_counter()
         line = {
             "step": report.step,
             "total": float(report.total),
             "learning_rate": report.learning_rate,
             "wait_s": round(report.wait_s, 5),
-            "step_s": round(report.step_s, 5),
+            "step_s": round((now - self._time) / (report.step - self._step), 5),
             "terms": terms,
         }
-        with self.path.open("a") as file:
+        self._step, self._time = report.step, now
+        with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The steps of a log; a last line that a kill cut off is left out."""
+    lines = []
+    for text in path.read_text().splitlines()[1:] if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,7 @@ class Run:
         begin: called before step 1, and only then.
         work: folder of the checkpoint and the log, until the stage is done.
         header: first line of the log; everything needed to repeat the run.
+        name_source: what a batch was made of, in words, for the error of a diverging run.
     """
 
     title: str
@@ -97,13 +111,24 @@ class Run:
     begin: Callable[[], None]
     work: Path
     header: Mapping[str, Any]
+    name_source: Callable[[Any], str] = lambda source: ""
 
 
 def fit(run: Run) -> float:
     """Train to the end and return the seconds it took, interruptions left out.
 
-    SIGTERM and SIGINT save a checkpoint and exit with code 3.
+    SIGTERM and SIGINT save a checkpoint and exit with code 3. A second process on the same work
+    folder is refused: a stage may outlive the `dvc repro` that started it.
+
+    Raises:
+        StoreLockedError: another process trains this run.
+        NonFiniteTermError: the run diverges.
     """
+    with Lock(run.work):
+        return _fit(run)
+
+
+def _fit(run: Run) -> float:
     recipe, checkpoint = run.recipe, run.work / "last.pt"
     optimizer = build_optimizer(run.modules, recipe)
     schedule = build_schedule(optimizer, recipe)
@@ -122,15 +147,21 @@ def fit(run: Run) -> float:
     log = RunLog(run.work / "log.jsonl", run.header, start)
     batches = run.open_batches(range(start, recipe.steps))
     reports = train(run.compute_terms, run.weights, batches, optimizer, schedule, start_step=start)
+    note, unchecked = "", []
     with Interruption() as stop, progress(run.title, recipe.steps, "steps", start) as advance:
         for report in reports:
+            unchecked.append(report)
             last = report.step == recipe.steps
-            note = ""
-            if last or report.step % LOG_EVERY == 0 or report.step == 1:
-                note = log.append(report, run.title)
+            saves = last or stop.requested or report.step % recipe.checkpoint_every == 0
+            logs = last or report.step == 1 or report.step % LOG_EVERY == 0
+            if saves or logs:
+                check_finite(unchecked, run.title, run.name_source)
+                unchecked.clear()
+            if logs:
+                note = log.append(report)
             advance(1, note)
-            if not last and (stop.requested or report.step % recipe.checkpoint_every == 0):
-                check_finite(report, run.title)
+            if saves:
                 save_checkpoint(checkpoint, report.step, parts)
-                stop.exit_if_requested(f"{run.title} is kept at step {report.step}")
+                if not last:
+                    stop.exit_if_requested(f"{run.title} is kept at step {report.step}")
     return round(stopwatch.seconds, 2)

@@ -36,9 +36,10 @@ def use_profile(name: str, root: Path | None, params_path: Path) -> None:
     if not source.exists():
         known = ", ".join(path.stem for path in sorted(PROFILES.glob("*.yaml")))
         raise FileNotFoundError(f"{source}: no such profile; expected one of {known or 'none'}")
-    with replacing(params_path) as temporary:
-        temporary.write_text(source.read_text() if root is None else _with_root(source, root))
-        load_params(temporary)
+    load_params(source)
+    with replacing(params_path) as partial:
+        partial.write_text(source.read_text() if root is None else _with_root(source, root))
+        load_params(partial)
     click.echo(f"params.yaml is now profile {name}; `dvc repro` runs it")
 
 
@@ -50,6 +51,8 @@ def _with_root(source: Path, root: Path) -> str:
 
     yaml = YAML()
     raw = yaml.load(source)
+    if raw["dataset"]["kind"] == "scenes":
+        raise ValueError(f"--root: profile {source.stem} generates its scenes and needs no folder")
     raw["dataset"]["root"] = str(root.resolve())
     text = io.StringIO()
     yaml.dump(raw, text)

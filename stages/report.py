@@ -9,7 +9,7 @@ from pipeline.params import load_params
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Network, pick_samples, show
-from pipeline.students import load_student
+from pipeline.students import Student, load_student
 from pipeline.teacher import load_teacher
 from stages.command import StageCommand, device_option, params_option, pick_device
 from store.files import replacing, write_json
@@ -28,14 +28,19 @@ def command(profile: Path, params_path: Path, device: str) -> None:
     teacher = partial(load_teacher, weights, len(index.class_names))
     networks = [Network("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
-        student = partial(load_student, profile / "students" / run.name / "model.pt")
-        networks.append(Network(run.name, student, params.training.precision))
+        path = profile / "students" / run.name / "model.pt"
+        precision = params.students[run.name].training.precision
+        networks.append(Network(run.name, partial(_load_student, path), precision))
     shown = show(index, pick_samples(index, "val"), networks, pick_device(device))
     page = build_page(results, shown)
     write_json(metrics(results), profile / "metrics.json")
     with replacing(profile / "report" / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
+
+
+def _load_student(path: Path) -> Student:
+    return load_student(path)[0]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def command(
     index = Index.read(index_path)
     place = pick_device(device)
     teacher = build_teacher(settings, len(index.class_names)).to(place)
-    work = work_folder("teacher", [settings.model_dump(), index.fingerprint])
+    identity = [str(destination), place.type, settings.model_dump(), index.fingerprint]
+    work = work_folder("teacher", identity)
     trains = settings.source == "train"
     seconds = _train(teacher, settings, index, work, num_workers) if trains else 0.0
     precision = settings.training.precision
@@ -65,7 +66,7 @@ def command(
     )
     write_json(asdict(card), destination.with_suffix(".json"))
     shutil.rmtree(work, ignore_errors=True)
-    click.echo(f"teacher {settings.name}: val mIoU {figures['miou']:.4f}")
+    click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
 
 
 def _train(

@@ -61,9 +61,10 @@ def command(
         "label": settings.label,
         "params": settings.model_dump(mode="json"),
     }
-    work = work_folder("student", [settings.model_dump(), manifest.fingerprint])
+    identity = [str(destination), place.type, settings.model_dump(), manifest.fingerprint]
+    work = work_folder("student", identity)
     seconds = _train(student, settings, reader, work, header, num_workers)
-    save_student(student, settings.architecture, reader.spec.class_names, destination / "model.pt")
+    save_student(student, settings, reader.spec.class_names, destination / "model.pt")
     summary = {
         **header,
         "num_parameters": sum(p.numel() for p in student.parameters()),
@@ -118,6 +119,7 @@ def _train(
             begin=begin,
             work=work,
             header=header,
+            name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
         )
     )
 

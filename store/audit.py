@@ -10,7 +10,13 @@ import numpy as np
 from store.errors import StoreDamagedError
 from store.grid import nearest
 from store.layout import REBUILD
-from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from store.metrics import (
+    confusion_matrix,
+    iou_per_class,
+    json_number,
+    mean_iou,
+    pixel_accuracy,
+)
 from store.reader import Reader
 from store.schema import VOID
 from store.verify import verify
@@ -91,8 +97,8 @@ def _tally(reader: Reader, unit: int) -> Tally:
 
 def _teacher(tally: Tally) -> dict[str, Any]:
     return {
-        "teacher_miou": _number(mean_iou(tally.confusion)),
-        "teacher_pixel_accuracy": _number(pixel_accuracy(tally.confusion)),
+        "teacher_miou": json_number(mean_iou(tally.confusion)),
+        "teacher_pixel_accuracy": json_number(pixel_accuracy(tally.confusion)),
     }
 
 
@@ -100,7 +106,7 @@ def _classes(names: tuple[str, ...], tally: Tally) -> dict[str, dict[str, Any]]:
     ious = iou_per_class(tally.confusion)
     return {
         name: {
-            "teacher_iou": _number(ious[k]),
+            "teacher_iou": json_number(ious[k]),
             "pixels": int(tally.pixels[k]),
             "centers": int(tally.centers[k]),
             "samples": int(tally.samples[k]),
@@ -130,8 +136,3 @@ def _raw_bytes(reader: Reader, name: str) -> int:
     if array.dtype == "str":
         return sum(len(key.encode()) for key in reader.column(name))
     return array.record_bytes * len(reader)
-
-
-def _number(value: float) -> float | None:
-    """JSON has no nan: a figure that does not exist is null."""
-    return None if np.isnan(value) else float(value)

@@ -18,7 +18,6 @@ from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
 METADATA = "zarr.json"
-"""Suffix of files that are being written (zarr's, and ours)."""
 HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
 

@@ -28,7 +28,7 @@ class Lock:
             holder = self._holder()
             self._file.close()
             raise StoreLockedError(
-                "the store is being written",
+                "another process is at work here",
                 str(root),
                 found=f"the lock is held by {holder}",
                 remedy="wait for that process, or stop it",

@@ -58,3 +58,8 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
     """Return the share of valid pixels that are predicted right (nan if there are none)."""
     total = int(matrix.sum())
     return float(np.diag(matrix).sum() / total) if total else float("nan")
+
+
+def json_number(value: float) -> float | None:
+    """JSON has no nan: a figure that does not exist is null."""
+    return None if np.isnan(value) else float(value)

@@ -107,11 +107,16 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     names = ["fingerprint", "train@mbv2_cirkd", "evaluate@mbv2_cirkd", "report"]
     assert running == [f"Running stage '{name}':" for name in names]
 
-    # Away and back: everything comes from DVC's run-cache.
+    # Away to a profile with a dataset, teacher and store of its own, and back.
+    other = (folder / "profiles/tiny.yaml").read_text().replace(": tiny", ": other")
+    (folder / "profiles/other.yaml").write_text(other.replace("seed: 0", "seed: 1"))
+    use_profile(folder, "other", monkeypatch)
+    assert "Running stage 'teacher'" in repro(folder)
     use_profile(folder, "tiny", monkeypatch)
-    fourth = repro(folder)
-    running = [line for line in fourth.splitlines() if line.startswith("Running stage")]
+    fifth = repro(folder)
+    running = [line for line in fifth.splitlines() if line.startswith("Running stage")]
     assert running == ["Running stage 'fingerprint':"]
+    assert json.loads((profile / "metrics.json").read_text()) == metrics
 
 
 def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
@@ -131,8 +136,8 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
     ("arguments", "expected"),
     [
         (["profile", "use", "nothing"], "expected one of"),
-        (["profile", "use", "scenes", "--root", "elsewhere"], "scenes are generated"),
-        (["audit", "absent.json", "out.json"], "absent.json"),
+        (["profile", "use", "scenes", "--root", "elsewhere"], "generates its scenes"),
+        (["audit", "i.json", "t.pt", "absent.json", "out.json"], "absent.json"),
         (["prepare", "absent.json", "out"], "params.yaml"),
         (["repro"], "no dvc.yaml"),
     ],

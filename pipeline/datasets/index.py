@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.errors import DatasetError, Finding
-from store.files import write_json
+from store.files import replace_file, write_json
 from store.schema import VOID
 
 INDEX_VERSION = 1
+ROOT = "root.txt"
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,16 @@ class Index:
         return len(self.classes.names)
 
     def write(self, path: Path) -> None:
-        """Write as JSON, the same bytes for the same index; readers see the old file or the new."""
-        write_json({"version": INDEX_VERSION, **asdict(self)}, path)
+        """Write as JSON, the same bytes for the same index; readers see the old file or the new.
+
+        The root goes to a file of its own beside it, so that a dataset that moves changes nothing
+        that depends on the index; a root below the index's folder is written relative to it.
+        """
+        fields = asdict(self)
+        root, folder = Path(fields.pop("root")).resolve(), path.parent.resolve()
+        below = root.relative_to(folder) if root.is_relative_to(folder) else root
+        replace_file(path.with_name(ROOT), f"{below.as_posix()}\n".encode())
+        write_json({"version": INDEX_VERSION, **fields}, path)
 
     @classmethod
     def read(cls, path: Path) -> Index:
@@ -100,7 +109,8 @@ class Index:
             split: tuple(Sample(**sample) for sample in samples)
             for split, samples in raw["splits"].items()
         }
-        return cls(**raw)
+        root = path.parent / path.with_name(ROOT).read_text().strip()
+        return cls(**raw, root=str(root))
 
 
 def read_image(index: Index, sample: Sample) -> NDArray[np.uint8]:

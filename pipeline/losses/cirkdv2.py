@@ -1,7 +1,7 @@
 """CIRKDV2: relations between the channels of different images (Yang et al., repository CIRKD).
 
-All terms but the contextual one take maps pooled by `mean_pool(..., 4)`; the student's pass a
-projector to the teacher's channels after the pooling.
+All terms but the contextual one take maps pooled by `mean_pool(..., CHANNEL_POOL)`; the student's
+pass a projector to the teacher's channels after the pooling.
 """
 
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from pipeline.losses.fitnet import fitnet
 from pipeline.losses.mean import Mean
 from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
 from pipeline.queues import Contrast
+
+CHANNEL_POOL = 4
+"""Edge of the cells that maps are pooled to before their channels are compared."""
 
 
 def channel_embeddings(pooled: Tensor, cells: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +42,11 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scores:
-        """Read what `evaluation.summarise` says, a nan as None."""
+        """Read what `evaluation.summarise` says."""
         return cls(
-            miou=_number(values["miou"]),
-            iou=tuple(_number(value) for value in values["iou"]),
-            pixel_accuracy=_number(values["pixel_accuracy"]),
+            miou=values["miou"],
+            iou=tuple(values["iou"]),
+            pixel_accuracy=values["pixel_accuracy"],
         )
 
 
@@ -266,7 +265,3 @@ def _store(manifest: Manifest, audit: Mapping[str, Any], timing: Path) -> StoreF
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)

@@ -103,10 +103,20 @@ def test_a_method_is_its_terms(
     assert bool(objective.needs) == (method != "ce")
 
 
-def test_psd_needs_an_auxiliary_head(tiny_store: Reader, tiny_params: Params, batch: Batch) -> None:
+def test_psd_needs_an_auxiliary_head(tiny_store: Reader, tiny_params: Params) -> None:
     run = run_with(tiny_params, architecture="deeplabv3_mobilenet_v2", method="dsd")
     with pytest.raises(ValueError, match="take a ResNet student"):
-        objective_of(tiny_store, run).compute_terms(batch)
+        objective_of(tiny_store, run)
+
+
+@pytest.mark.parametrize("queue", ["pixel", "region"])
+def test_more_contrast_than_a_queue_holds_is_refused_at_the_start(
+    queue: str, tiny_store: Reader, tiny_params: Params
+) -> None:
+    settings = tiny_params.distillation.model_dump() | {f"{queue}_contrast": 10_000}
+    run = run_with(tiny_params, method="cirkd", distillation=settings)
+    with pytest.raises(ValueError, match=f"distillation.{queue}_contrast draws 1251 per class"):
+        objective_of(tiny_store, run)
 
 
 def test_a_critic_learns_and_is_saved(

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from pipeline.params import Params, ParamsError, Training, load_params, write_params
+from pipeline.params import CamVid, Params, ParamsError, Training, load_params, write_params
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -66,7 +66,7 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
         ("store", "precision", 16, "float32"),
         ("dataset", "kind", "imagenet", "scenes"),
         ("dataset", "height", 33, "multiple of 8"),
-        ("dataset", "root", "elsewhere", "scenes are generated"),
+        ("dataset", "root", "elsewhere", "Extra inputs"),
         ("teacher", "source", "checkpoint", "checkpoint goes with"),
         ("teacher", "weights", "COCO", "weights goes with"),
         ("teacher", "seed", -1, "greater than or equal to 0"),
@@ -104,6 +104,20 @@ def test_a_student_overrides_the_shared_recipe(raw: dict, tmp_path: Path) -> Non
     assert students["r18_ce"].training.steps == 77
     assert students["r18_ce"].training.batch_size == raw["training"]["batch_size"]
     assert students["r18_cirkd"].training.steps == raw["training"]["steps"]
+
+
+def test_a_dataset_lies_under_its_name_unless_told() -> None:
+    camvid = load_params(ROOT / "profiles/camvid.yaml").dataset
+    assert isinstance(camvid, CamVid)
+    assert camvid.root == "artifacts/datasets/camvid"
+    assert CamVid(kind="camvid", name="other", root="/data").root == "/data"
+
+
+@pytest.mark.parametrize("ablation", ["ablation-terms", "ablation-queues"])
+def test_ablations_share_the_teacher_and_store_of_scenes(ablation: str) -> None:
+    one, other = (load_params(ROOT / f"profiles/{name}.yaml") for name in ("scenes", ablation))
+    for section in ("dataset", "teacher", "store", "training"):
+        assert getattr(one, section) == getattr(other, section), section
 
 
 def test_all_findings_come_at_once(raw: dict, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.queues import Queue
 from store.schema import VOID
@@ -149,3 +150,11 @@ def test_bfloat16_storage():
 def test_refuses_to_draw_more_than_there_are_slots():
     with pytest.raises(ValueError, match="5 per class from 4 slots"):
         Queue(K, CAPACITY, 1).sample(5, torch.Generator())
+
+
+def test_entries_may_come_from_another_device() -> None:
+    """A GPU's queue is filled from arrays on the host; fake tensors need no GPU for that."""
+    with FakeTensorMode():
+        queue = Queue(3, 4, 5, device="cuda")
+        queue.push(torch.zeros(6, 5), torch.zeros(6, dtype=torch.int64), torch.arange(6))
+        assert queue.num_filled.device.type == "cuda"

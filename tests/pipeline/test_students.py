@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipeline.network import normalise, predict
+from pipeline.params import Params
 from pipeline.randomness import seed_torch
 from pipeline.students import ARCHITECTURES, build_student, load_student, save_student
 
@@ -35,13 +36,17 @@ def test_pspnet_uses_every_encoder_stage() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_saved_student_predicts_the_same(architecture: str, tmp_path: Path) -> None:
+def test_a_saved_student_predicts_the_same(
+    architecture: str, tiny_params: Params, tmp_path: Path
+) -> None:
     seed_torch(0, "test")
     student = build_student(architecture, 5).eval()
     image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
     before = predict(student, image, "float32")
-    save_student(student, architecture, list("abcde"), tmp_path / "model.pt")
-    after = predict(load_student(tmp_path / "model.pt"), image, "float32")
+    run = tiny_params.students["r18_ce"].model_copy(update={"architecture": architecture})
+    save_student(student, run, list("abcde"), tmp_path / "model.pt")
+    loaded, precision = load_student(tmp_path / "model.pt")
+    after = predict(loaded, image, precision)
     assert torch.equal(before, after)
     assert before.shape == (1, 37, 51)
 

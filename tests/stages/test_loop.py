@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pipeline.params import Training
 from pipeline.randomness import seed_torch, torch_generator
 from pipeline.training import NonFiniteTermError
 from stages.loop import Run, fit
+from store.errors import StoreLockedError
+from store.lock import Lock
 
 RECIPE = Training(
     steps=9,
@@ -89,17 +92,21 @@ def read_log(work: Path) -> list[dict]:
     return [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()[1:]]
 
 
+def die_at(call: int) -> Callable[[int], None]:
+    def watch(number: int) -> None:
+        if number == call:
+            raise KeyboardInterrupt
+
+    return watch
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """An exception stands for kill -9: nothing is saved but what was saved before."""
     whole = net()
     fit(make_run(whole, tmp_path / "whole", RECIPE))
 
-    def die(call: int) -> None:
-        if call == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fit(make_run(net(), tmp_path / "parts", RECIPE, die))
+        fit(make_run(net(), tmp_path / "parts", RECIPE, die_at(7)))
     taken = []
     resumed = net()
     fit(make_run(resumed, tmp_path / "parts", RECIPE, taken.append))
@@ -120,13 +127,49 @@ def test_a_term_that_is_not_finite_stops_with_its_name(tmp_path: Path) -> None:
 
 
 def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:
-    module = net()
-    module.eval()
-    before = module(torch.ones(1, 4)).abs().item()
-    module.train()
-    recipe = RECIPE.model_copy(update={"steps": 60})
-    fit(make_run(module, tmp_path, recipe))
-    module.eval()
-    assert module(torch.ones(1, 4)).abs().item() < before
+    """Two terms pull at one number; where it comes to rest is decided by their weights."""
+
+    class Number(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value = nn.Parameter(torch.zeros(()))
+
+    number = Number()
+    run = replace(
+        make_run(number, tmp_path, RECIPE.model_copy(update={"steps": 300})),
+        compute_terms=lambda batch: {
+            "up": (number.value - 1).square(),
+            "down": (number.value + 1).square(),
+        },
+        weights={"up": 3.0, "down": 1.0},
+    )
+    fit(run)
+    assert number.value.item() == pytest.approx(0.5, abs=0.01)
+    last = read_log(tmp_path)[-1]
+    terms = last["terms"]
+    assert last["total"] == pytest.approx(3 * terms["up"] + terms["down"])
     rates = [line["learning_rate"] for line in read_log(tmp_path)]
     assert max(rates) > 5 * rates[-1]
+
+
+def test_a_log_that_a_kill_cut_off_does_not_block_a_resume(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_run(net(), tmp_path, RECIPE, die_at(7)))
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + '{"step": 4, "terms": {"task": 1.0}')
+    fit(make_run(net(), tmp_path, RECIPE))
+    assert read_log(tmp_path)[-1]["step"] == RECIPE.steps
+
+
+def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
+    with Lock(tmp_path), pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
+        fit(make_run(net(), tmp_path, RECIPE))
+
+
+def test_a_run_killed_after_its_last_step_has_nothing_left_to_train(tmp_path: Path) -> None:
+    first, again = net(), net()
+    fit(make_run(first, tmp_path, RECIPE))
+    taken: list[int] = []
+    fit(make_run(again, tmp_path, RECIPE, taken.append))
+    assert not taken
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))

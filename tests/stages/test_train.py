@@ -8,9 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
+from click.testing import CliRunner, Result
 
+from pipeline.objective import Objective
+from pipeline.stream import Batch
 from pipeline.students import load_student
+from stages.cli import main
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -35,7 +40,8 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     summary = json.loads((tmp_path / "run/run.json").read_text())
     assert summary["label"] == "cirkd"
     assert summary["seconds"] > 0
-    student = load_student(tmp_path / "run/model.pt")
+    student, precision = load_student(tmp_path / "run/model.pt")
+    assert precision == "float32"
     assert student.auxiliary is None
     assert not any(name.startswith("auxiliary") for name in student.state_dict())
     logged = (tmp_path / "run/log.jsonl").read_text().splitlines()
@@ -47,7 +53,7 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
 def test_same_seed_same_weights(manifest: Path, tmp_path: Path) -> None:
     for name in ("one", "other"):
         assert train("r18_ce", manifest, tmp_path / name).returncode == 0
-    one, other = (load_student(tmp_path / name / "model.pt") for name in ("one", "other"))
+    one, other = (load_student(tmp_path / name / "model.pt")[0] for name in ("one", "other"))
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
@@ -93,3 +99,33 @@ def test_a_signal_to_every_process_of_the_group_keeps_the_work(
     assert "run the same command to go on" in error
     (work,) = tmp_path.glob("artifacts/work/*")
     assert torch.load(work / "last.pt")["step"] > 0
+
+
+def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With queues, projector, anchors and stream, through the stage's own command."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("method: cirkd,", "method: cirkd, training: {steps: 5},"))
+    monkeypatch.chdir(tmp_path)
+    options = ["--params", str(params), "--workers", "0", "--device", "cpu"]
+
+    def run(folder: str) -> Result:
+        return CliRunner().invoke(main, ["train", "r18_cirkd", str(manifest), folder, *options])
+
+    assert run("whole").exit_code == 0
+    compute, calls = Objective.compute_terms, iter(range(1, 100))
+
+    def stop_in_the_third_step(self: Objective, batch: Batch) -> dict[str, torch.Tensor]:
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute(self, batch)
+
+    monkeypatch.setattr(Objective, "compute_terms", stop_in_the_third_step)
+    assert run("parts").exit_code == 3
+    torch.manual_seed(99)
+    assert run("parts").exit_code == 0
+    assert next(calls) == 5 + 1
+    whole, parts = (torch.load(f"{name}/model.pt")["state_dict"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -75,7 +75,6 @@ def scenes() -> Scenes:
     return Scenes(
         kind="scenes",
         name="scenes",
-        root="artifacts/datasets/scenes",
         seed=3,
         num_train=6,
         num_val=3,

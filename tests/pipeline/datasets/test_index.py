@@ -1,6 +1,8 @@
 """The index is read as it was written, and labels are read as classes."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,32 @@ def test_round_trip_and_stable_bytes(make_folder: Callable[..., Folder], tmp_pat
     assert Index.read(path) == index
     Index.read(path).write(path)
     assert path.read_bytes() == first
-    assert [entry.name for entry in path.parent.iterdir()] == ["index.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["index.json", "root.txt"]
+
+
+def test_a_dataset_that_moves_leaves_the_index_as_it_was(
+    make_folder: Callable[..., Folder], tmp_path: Path
+) -> None:
+    folder = make_folder()
+    index = prepare_dataset(folder, "abc", tmp_path / "pixels")
+    index.write(tmp_path / "one/index.json")
+    moved = Path(shutil.move(folder.root, tmp_path / "elsewhere"))
+    there = prepare_dataset(folder.model_copy(update={"root": str(moved)}), "abc", tmp_path / "p")
+    there.write(tmp_path / "other/index.json")
+    one, other = ((tmp_path / name / "index.json").read_bytes() for name in ("one", "other"))
+    assert one == other
+    read = Index.read(tmp_path / "other/index.json")
+    assert read_image(read, read.splits["train"][0]).ndim == 3
+
+
+def test_pixels_beside_the_index_are_found_from_any_folder(
+    make_folder: Callable[..., Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = replace(prepare_dataset(make_folder(), "abc", tmp_path / "p"), root="here/pixels")
+    monkeypatch.chdir(tmp_path)
+    index.write(Path("here/index.json"))
+    monkeypatch.chdir("/")
+    assert Path(Index.read(tmp_path / "here/index.json").root) == tmp_path / "here/pixels"
 
 
 def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
