@@ -1,7 +1,9 @@
 """`cirkd benchmark`: figures as ratios, measured side by side in one run."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,10 +13,19 @@ from store.files import write_json
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="JSON file for the figures."
 )
-index_argument = click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
-teacher_argument = click.argument(
-    "teacher_path", metavar="TEACHER", type=click.Path(path_type=Path)
-)
+
+
+def teacher_arguments(function: Callable[..., None]) -> Callable[..., None]:
+    """INDEX, TEACHER and the options that a measurement with a real teacher takes."""
+    for decorate in (
+        out_option,
+        device_option,
+        params_option,
+        click.argument("teacher_path", metavar="TEACHER", type=click.Path(path_type=Path)),
+        click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path)),
+    ):
+        function = decorate(function)
+    return function
 
 
 @click.group("benchmark")
@@ -39,41 +50,36 @@ def benchmark_losses(out: Path) -> None:
 
 
 @command.command("store", cls=StageCommand)
-@index_argument
-@teacher_argument
-@params_option
-@device_option
-@out_option
-def benchmark_store(
-    index_path: Path, teacher_path: Path, params_path: Path, device: str, out: Path
-) -> None:
+@teacher_arguments
+def benchmark_store(out: Path, **files: Any) -> None:
     """Size, speed and fidelity of the store at 512x1024, with TEACHER on images of INDEX."""
     from pipeline.benchmarks.store import benchmark
-    from stages.extract import JobFiles
 
-    job = JobFiles(index_path, teacher_path, params_path, device)()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = benchmark(job.index, job.teacher, job.settings, job.device, Path(folder))
-    report(figures, out)
+    _with_teacher(benchmark, out, **files)
 
 
 @command.command("extract", cls=StageCommand)
-@index_argument
-@teacher_argument
-@params_option
-@device_option
-@out_option
-def benchmark_extract(
-    index_path: Path, teacher_path: Path, params_path: Path, device: str, out: Path
-) -> None:
+@teacher_arguments
+def benchmark_extract(out: Path, **files: Any) -> None:
     """Extraction of 32 views at 256x512 over the bare forward of TEACHER."""
     from pipeline.benchmarks.extract import benchmark
+
+    _with_teacher(benchmark, out, **files)
+
+
+def _with_teacher(
+    benchmark: Callable[..., dict[str, float]],
+    out: Path,
+    index_path: Path,
+    teacher_path: Path,
+    params_path: Path,
+    device: str,
+) -> None:
     from stages.extract import JobFiles
 
     job = JobFiles(index_path, teacher_path, params_path, device)()
     with tempfile.TemporaryDirectory() as folder:
-        figures = benchmark(job.index, job.teacher, job.settings, job.device, Path(folder))
-    report(figures, out)
+        report(benchmark(job, Path(folder)), out)
 
 
 if __name__ == "__main__":

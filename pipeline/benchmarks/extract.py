@@ -8,19 +8,14 @@ import torch
 
 from pipeline.benchmarks.store import NUM_RECORDS, fixed_views
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.datasets.index import Index
-from pipeline.extraction import Extraction, draw_records, extract, forward_teacher, plan_store
-from pipeline.params import Store
+from pipeline.extraction import Extraction, draw_records, extract, forward_teacher
 from store.writer import Writer
 
 HEIGHT, WIDTH = 256, 512
 
 
 def benchmark(
-    index: Index,
-    teacher: torch.nn.Module,
-    settings: Store,
-    device: torch.device,
+    job: Extraction,
     folder: Path,
     *,
     height: int = HEIGHT,
@@ -31,10 +26,7 @@ def benchmark(
     """Extract 32 views, and run the teacher alone on the same batches, with the same threads.
 
     Args:
-        index: of the dataset; its first 32 training images are used.
-        teacher: in eval mode, on `device`.
-        settings: of a store; encodings, precision, threads and forward batch are measured.
-        device: of the teacher.
+        job: dataset, teacher, encodings, precision, threads and forward batch to measure with.
         folder: an empty one, for the stores.
         height, width: of the views.
         unit_size: records of a unit; several units, so that the overlap is seen.
@@ -43,11 +35,9 @@ def benchmark(
     Returns:
         overhead_ratio: extraction / bare forward; extract_s, forward_s; views_per_s.
     """
-    index, settings = fixed_views(index, settings, height, width)
-    settings = settings.model_copy(update={"unit_size": unit_size})
-    spec = plan_store(index, settings, "benchmark", device)
-    job = Extraction(index, teacher, settings, spec, device)
-    images = draw_records(index, settings, range(NUM_RECORDS))["image"]
+    job = fixed_views(job, height, width, unit_size)
+    settings = job.settings
+    images = draw_records(job.index, settings, range(NUM_RECORDS))["image"]
     torch.set_num_threads(settings.threads)
 
     def forward() -> None:
@@ -55,7 +45,7 @@ def benchmark(
         forward_teacher(job, images).cpu()
 
     def run() -> None:
-        with Writer.open(folder / str(len(list(folder.iterdir()))), spec) as writer:
+        with Writer.open(folder / str(len(list(folder.iterdir()))), job.spec) as writer:
             assert extract(job, writer)
 
     seconds = interleaved_medians({"forward": forward, "extract": run}, num_runs)

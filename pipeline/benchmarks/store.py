@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.datasets.index import Index
 from pipeline.extraction import (
     Extraction,
     Said,
@@ -23,7 +23,7 @@ from pipeline.extraction import (
 )
 from pipeline.fidelity import compare
 from pipeline.loading import open_loader
-from pipeline.params import Crop, Store
+from pipeline.params import Crop
 from pipeline.randomness import torch_generator
 from store.files import sync_path
 from store.hdf5 import to_hdf5
@@ -36,34 +36,26 @@ BATCH_SIZE = 8
 NUM_WORKERS = 2
 
 
-def fixed_views(index: Index, settings: Store, height: int, width: int) -> tuple[Index, Store]:
-    """The first records of a dataset, scaled so that a window of the given size has no padding."""
-    samples = index.splits["train"][:NUM_RECORDS]
+def fixed_views(job: Extraction, height: int, width: int, unit_size: int) -> Extraction:
+    """The same extraction of 32 images, each scaled so that a window of one size has no padding."""
+    samples = job.index.splits["train"][:NUM_RECORDS]
     scale = max(max(height / one.height, width / one.width) for one in samples)
-    scale = np.ceil(scale * 100) / 100
+    scale = math.ceil(scale * 100) / 100
     crop = Crop(height=height, width=width, scale_min=scale, scale_max=scale, flip_probability=0.0)
-    changed = {"crop": crop, "num_views": 1, "unit_size": NUM_RECORDS}
-    return replace(index, splits={"train": samples}), settings.model_copy(update=changed)
+    changed = {"crop": crop, "num_views": 1, "unit_size": unit_size}
+    settings = job.settings.model_copy(update=changed)
+    index = replace(job.index, splits={"train": samples})
+    spec = plan_store(index, settings, "benchmark", job.device)
+    return replace(job, index=index, settings=settings, spec=spec)
 
 
 def benchmark(
-    index: Index,
-    teacher: torch.nn.Module,
-    settings: Store,
-    device: torch.device,
-    folder: Path,
-    *,
-    height: int = HEIGHT,
-    width: int = WIDTH,
-    num_runs: int = 7,
+    job: Extraction, folder: Path, *, height: int = HEIGHT, width: int = WIDTH, num_runs: int = 7
 ) -> dict[str, float]:
     """Store one unit of a real teacher's targets in every way, and read it back.
 
     Args:
-        index: of the dataset; its first 32 training images are used.
-        teacher: in eval mode, on `device`.
-        settings: of a store; its encodings and precision are measured.
-        device: of the teacher.
+        job: dataset, teacher, encodings and precision to measure with.
         folder: an empty one, for the files.
         height, width: of the views.
         num_runs: timed rounds, interleaved.
@@ -75,11 +67,10 @@ def benchmark(
         write_ratio: encode, write and sync a unit / write and sync raw float16 .npy files.
         logits_kl, similarity_kl: nats; see `pipeline.fidelity.compare`.
     """
-    index, settings = fixed_views(index, settings, height, width)
-    spec = plan_store(index, settings, "benchmark", device)
-    job = Extraction(index, teacher, settings, spec, device)
+    job = fixed_views(job, height, width, NUM_RECORDS)
+    settings, spec = job.settings, job.spec
     records = spec.unit_records(0)
-    arrays = draw_records(index, settings, records)
+    arrays = draw_records(job.index, settings, records)
     said = forward_teacher(job, arrays["image"]).cpu()
     raw = _raw_float16(arrays, said)
 

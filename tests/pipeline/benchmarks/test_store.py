@@ -8,18 +8,21 @@ import torch
 
 from pipeline.benchmarks import extract, store
 from pipeline.datasets import fingerprint_dataset, prepare_dataset
-from pipeline.datasets.index import Index
+from pipeline.extraction import Extraction, plan_store
 from pipeline.params import Params
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def index(tiny_params: Params, tmp_path: Path) -> Index:
+def job(tiny_params: Params, tiny_teacher, tmp_path: Path) -> Extraction:
+    """32 images, as the benchmarks want them."""
     dataset = tiny_params.dataset.model_copy(update={"num_train": 32})
     pixels = tmp_path / "pixels"
     pixels.mkdir()
-    return prepare_dataset(dataset, fingerprint_dataset(dataset)["fingerprint"], pixels)
+    index = prepare_dataset(dataset, fingerprint_dataset(dataset)["fingerprint"], pixels)
+    spec = plan_store(index, tiny_params.store, "tiny teacher", CPU)
+    return Extraction(index, tiny_teacher, tiny_params.store, spec, CPU)
 
 
 @pytest.fixture
@@ -28,21 +31,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def test_the_store_is_measured(
-    index: Index, tiny_teacher, tiny_params: Params, folder: Path
-) -> None:
+def test_the_store_is_measured(job: Extraction, folder: Path) -> None:
     sizes = {"height": 32, "width": 64, "num_runs": 1}
-    found = store.benchmark(index, tiny_teacher, tiny_params.store, CPU, folder, **sizes)
+    found = store.benchmark(job, folder, **sizes)
     assert all(math.isfinite(value) and value > -1e-6 for value in found.values()), found
     assert found["bytes_ratio"] < 0.7
     assert found["similarity_kl"] < 1e-4
     assert found["logits_kl"] < 1e-5
 
 
-def test_extraction_is_measured(
-    index: Index, tiny_teacher, tiny_params: Params, folder: Path
-) -> None:
+def test_extraction_is_measured(job: Extraction, folder: Path) -> None:
     sizes = {"height": 32, "width": 64, "num_runs": 1}
-    found = extract.benchmark(index, tiny_teacher, tiny_params.store, CPU, folder, **sizes)
+    found = extract.benchmark(job, folder, **sizes)
     assert found["overhead_ratio"] == pytest.approx(found["extract_s"] / found["forward_s"])
     assert found["views_per_s"] > 0
