@@ -96,9 +96,9 @@ def _dataset_box(results: Results) -> Box:
 
 def _teacher_box(results: Results) -> Box:
     teacher = results.teacher
-    seconds = wording.duration(teacher.seconds)
-    origin = f"trained in {seconds}" if teacher.seconds else wording.source_title(teacher.source)
+    took = wording.duration(teacher.seconds)
     title = wording.architecture_title(teacher.architecture)
+    origin = took if teacher.seconds else wording.source_title(teacher.source)
     return Box("Teacher", _miou(results.teacher_scores.miou), (title, origin))
 
 
