@@ -99,7 +99,7 @@ def _steps(
     reader: Reader, run: params.Student, device: torch.device, num_bytes: Mapping[str, int]
 ) -> tuple[float, int]:
     """Median seconds of a training step, and the stored bytes of the arrays it reads."""
-    recipe = run.training
+    recipe = run.training.model_copy(update={"steps": NUM_STEPS})
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
     objective.fill(reader)
