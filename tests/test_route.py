@@ -99,17 +99,19 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     work_on_the_store(folder)
 
     # Another student, and nothing of what stands is done again.
-    params = (folder / "params.yaml").read_text()
+    tiny = (folder / "profiles/tiny.yaml").read_text()
     line = "  mbv2_cirkd: {architecture: deeplabv3_mobilenet_v2, method: cirkd, seed: 0}\n"
-    (folder / "params.yaml").write_text(params + line)
+    (folder / "profiles/tiny.yaml").write_text(tiny + line)
+    use_profile(folder, "tiny", monkeypatch)
     third = repro(folder)
     running = [line for line in third.splitlines() if line.startswith("Running stage")]
     names = ["fingerprint", "train@mbv2_cirkd", "evaluate@mbv2_cirkd", "report"]
     assert running == [f"Running stage '{name}':" for name in names]
 
     # Away to a profile with a dataset, teacher and store of its own, and back.
-    other = (folder / "profiles/tiny.yaml").read_text().replace(": tiny", ": other")
-    (folder / "profiles/other.yaml").write_text(other.replace("seed: 0", "seed: 1"))
+    metrics = json.loads((profile / "metrics.json").read_text())
+    other = tiny.replace(": tiny", ": other").replace("seed: 0", "seed: 1")
+    (folder / "profiles/other.yaml").write_text(other)
     use_profile(folder, "other", monkeypatch)
     assert "Running stage 'teacher'" in repro(folder)
     use_profile(folder, "tiny", monkeypatch)
