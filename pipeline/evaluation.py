@@ -38,7 +38,7 @@ def evaluate(
         progress: called after each image.
     """
     network.eval()
-    num_classes = len(index.class_names)
+    num_classes = index.num_classes
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
     for sample in index.splits[split]:
         image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)

@@ -61,7 +61,7 @@ def plan_store(
         num_views=settings.num_views,
         height=crop.height,
         width=crop.width,
-        num_classes=len(index.class_names),
+        num_classes=index.num_classes,
         feature_channels=FEATURE_CHANNELS,
         feature_height=crop.height // STRIDE,
         feature_width=crop.width // STRIDE,

@@ -90,7 +90,11 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
             raise ValueError(
                 f"encoder_weights: {weights}: no such file; give a file, a name or none"
             )
-        encoder.load_state_dict(smp.encoders.get_encoder(name, weights=weights).state_dict())
+        try:
+            published = smp.encoders.get_encoder(name, weights=weights)
+        except KeyError as error:
+            raise ValueError(f"encoder_weights: {weights}: {error.args[0]}") from None
+        encoder.load_state_dict(published.state_dict())
         return
     state = torch.load(weights, map_location="cpu", weights_only=True)
     try:

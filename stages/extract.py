@@ -96,7 +96,7 @@ class JobFiles:
         settings = load_params(self.params).store
         index = Index.read(self.index)
         place = pick_device(self.device)
-        teacher = load_teacher(self.teacher, len(index.class_names)).to(place)
+        teacher = load_teacher(self.teacher, index.num_classes).to(place)
         sha256 = TeacherCard.read(self.teacher.with_suffix(".json")).sha256
         spec = plan_store(index, settings, sha256, place)
         return Extraction(index, teacher, settings, spec, place)

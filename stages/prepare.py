@@ -22,7 +22,7 @@ def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
     index = prepare_dataset(dataset, json.loads(fingerprint.read_text())["fingerprint"], pixels)
     index.write(destination / "index.json")
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
-    click.echo(f"{index.name}: {counts}; {len(index.class_names)} classes")
+    click.echo(f"{index.name}: {counts}; {index.num_classes} classes")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def command(profile: Path, params_path: Path, device: str) -> None:
     results = gather(profile, params)
     index = results.index
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
-    teacher = partial(load_teacher, weights, len(index.class_names))
+    teacher = partial(load_teacher, weights, index.num_classes)
     networks = [Network("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"

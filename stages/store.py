@@ -51,7 +51,7 @@ def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
     index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
     place = pick_device(device)
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
-    teacher = Teacher(len(index.class_names), params.teacher.dropout).to(place).eval()
+    teacher = Teacher(index.num_classes, params.teacher.dropout).to(place).eval()
     spec = extraction.plan_store(index, params.store, "planned", place)
     job = extraction.Extraction(index, teacher, params.store, spec, place)
     found = planning.plan(job, params.students[run], Path("artifacts/stores"))

@@ -47,7 +47,7 @@ def command(
     settings = load_params(params_path).teacher
     index = Index.read(index_path)
     place = pick_device(device)
-    teacher = build_teacher(settings, len(index.class_names)).to(place)
+    teacher = build_teacher(settings, index.num_classes).to(place)
     identity = [str(destination), place.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
     trains = settings.source == "train"

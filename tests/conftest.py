@@ -65,7 +65,7 @@ def tiny_index(tiny_params: Params, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def tiny_teacher(tiny_index: Index) -> TinyTeacher:
-    return TinyTeacher(len(tiny_index.class_names))
+    return TinyTeacher(tiny_index.num_classes)
 
 
 @pytest.fixture(scope="session")

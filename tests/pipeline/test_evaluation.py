@@ -30,10 +30,10 @@ class Constant(nn.Module):
 
 def test_a_constant_answer_counted_by_hand(tiny_index: Index) -> None:
     seen = []
-    network = Constant(len(tiny_index.class_names), answer=1)
+    network = Constant(tiny_index.num_classes, answer=1)
     confusion = evaluate(network, tiny_index, "val", CPU, "float32", lambda: seen.append(1))
     labels = np.concatenate([read_labels(tiny_index, s).ravel() for s in tiny_index.splits["val"]])
-    counted = np.bincount(labels[labels != 255], minlength=len(tiny_index.class_names))
+    counted = np.bincount(labels[labels != 255], minlength=tiny_index.num_classes)
     assert confusion.sum(axis=1).tolist() == counted.tolist()
     assert confusion[:, 1].tolist() == counted.tolist()
     assert len(seen) == len(tiny_index.splits["val"])

@@ -75,6 +75,11 @@ def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         build_student("deeplabv3_resnet18", 3, str(tmp_path / "absent.pt"))
 
 
+def test_an_unknown_name_of_encoder_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder_weights: imagenot.*imagenet"):
+        build_student("deeplabv3_resnet18", 3, "imagenot")
+
+
 def test_a_missing_student_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="dvc repro"):
         load_student(tmp_path / "model.pt")

@@ -103,7 +103,7 @@ def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings:
 
 
 def test_both_heads_learn(tiny_index: Index, settings: Settings) -> None:
-    teacher = build_teacher(settings, len(tiny_index.class_names)).train()
+    teacher = build_teacher(settings, tiny_index.num_classes).train()
     (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
     terms = supervised_terms(teacher, batch, "float32")
     assert set(terms) == {"task", "auxiliary"}
