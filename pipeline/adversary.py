@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.losses.mean import Mean
 from pipeline.losses.skd import Critic, critic_loss, holistic
 from pipeline.randomness import seed_torch
+from pipeline.ranks import ALONE, Ranks
 
 LEARNING_RATE = 4e-4  # the CIRKD repository's, for Adam
 WEIGHT = 0.1
@@ -22,9 +23,13 @@ class Adversary:
         num_classes: K.
         seed: of the run; names the critic's first weights.
         device: where it lives.
+        ranks: whose critics stay equal, for they learn from all ranks' images.
     """
 
-    def __init__(self, num_classes: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, num_classes: int, seed: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self._ranks = ranks
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             seed_torch(seed, "critic")
             self._critic = Critic(num_classes).to(device)
@@ -33,9 +38,11 @@ class Adversary:
     def teach(self, student_logits: Tensor, teacher_logits: Tensor, inside: Tensor) -> Mean:
         """Take one step of the critic, and return the student's term, -E D(z_s)."""
         with torch.autocast(inside.device.type, enabled=False):
-            loss = critic_loss(self._critic, student_logits, teacher_logits, inside).value
+            mean = critic_loss(self._critic, student_logits, teacher_logits, inside)
+            loss = self._ranks.merge({"critic": mean})["critic"]
         self._optimizer.zero_grad(set_to_none=True)
         (WEIGHT * loss).backward()
+        self._ranks.average_gradients(self._critic)
         self._optimizer.step()
         return holistic(self._critic, student_logits, inside)
 

@@ -14,6 +14,7 @@ from pipeline.memory import check_contrast
 from pipeline.params import Distillation
 from pipeline.queues import Contrast, Queue
 from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.ranks import ALONE, Ranks
 from pipeline.stream import TABLE, Batch, grid_inside
 from store.reader import Reader
 from store.schema import StoreSpec
@@ -27,13 +28,19 @@ class ChannelMemory:
         settings: channel_queue, channel_contrast, channels_per_step.
         seed: of the run.
         device: where the queue lives.
+        ranks: among which a batch is shared out; their queues stay equal.
     """
 
     def __init__(
-        self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
+        self,
+        spec: StoreSpec,
+        settings: Distillation,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         check_contrast("channel", settings.channel_contrast, settings.channel_queue)
-        self._settings, self._seed = settings, seed
+        self._settings, self._seed, self._ranks = settings, seed, ranks
         cells = -(-spec.feature_height // CHANNEL_POOL) * -(-spec.feature_width // CHANNEL_POOL)
         self._queue = Queue(1, settings.channel_queue, cells, device=device)
         self._generator = torch_generator(seed, "channels", device=device)
@@ -47,22 +54,22 @@ class ChannelMemory:
             names = [*reader.map_arrays("features").values(), *TABLE]
             arrays = reader.read([int(record)], names)
             features = torch.from_numpy(reader.decode("features", arrays))
-            self._push(features, torch.from_numpy(grid_inside(arrays)), torch.tensor([record]))
+            inside = torch.from_numpy(grid_inside(arrays))
+            self._push(_embed_channels(features, inside), torch.tensor([record]))
 
     def contrast(self, batch: Batch) -> Contrast:
         """Sample channels of other records."""
-        return self._queue.sample(self._settings.channel_contrast, self._generator, batch.record)
+        records = self._ranks.gather(batch.record)
+        return self._queue.sample(self._settings.channel_contrast, self._generator, records)
 
     def push(self, batch: Batch) -> None:
         """Enqueue some of the batch's channels, drawn at random."""
         assert batch.targets is not None, "memory needs a teacher's targets"
-        wanted = self._settings.channels_per_step
-        self._push(batch.targets.features, batch.grid_inside, batch.record, wanted)
+        wanted, gather = self._settings.channels_per_step, self._ranks.gather
+        embeddings = _embed_channels(batch.targets.features, batch.grid_inside)
+        self._push(gather(embeddings), gather(batch.record), wanted)
 
-    def _push(
-        self, features: Tensor, inside: Tensor, records: Tensor, wanted: int | None = None
-    ) -> None:
-        embeddings = channel_embeddings(*mean_pool(features, inside, CHANNEL_POOL))
+    def _push(self, embeddings: Tensor, records: Tensor, wanted: int | None = None) -> None:
         numbers = records.unsqueeze(1).expand(embeddings.shape[:2]).flatten()
         flat = embeddings.flatten(0, 1)
         if wanted is not None:
@@ -79,3 +86,8 @@ class ChannelMemory:
         """Go on from a saved state."""
         self._queue.load_state_dict(state["queue"])
         self._generator.set_state(state["generator"].cpu())
+
+
+def _embed_channels(features: Tensor, inside: Tensor) -> Tensor:
+    """Every channel's pooled map as a unit vector, [B, D, cells]."""
+    return channel_embeddings(*mean_pool(features, inside, CHANNEL_POOL))

@@ -60,10 +60,13 @@ def save_torch(value: Any, path: Path) -> None:
         torch.save(value, file)
 
 
-def save_checkpoint(path: Path, step: int, parts: Mapping[str, Stateful]) -> None:
-    """Save every part after `step` steps."""
+def save_checkpoint(
+    path: Path, step: int, parts: Mapping[str, Stateful], writes: bool = True
+) -> None:
+    """Save every part after `step` steps; ranks that do not write still tell their part of it."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    save_torch({"step": step, "parts": state}, path)
+    if writes:
+        save_torch({"step": step, "parts": state}, path)
 
 
 def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:

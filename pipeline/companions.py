@@ -14,15 +14,25 @@ from pipeline.losses.cirkdv2 import ContextAdapter
 from pipeline.losses.fitnet import Adapter
 from pipeline.memory import Memory
 from pipeline.params import Student as Run
+from pipeline.ranks import Ranks
 from store.schema import StoreSpec
 
-# name -> builder from the student's channels, the store's spec, the run and the device.
-Builder = Callable[[int, StoreSpec, Run, torch.device], Any]
+# name -> builder from the student's channels, the store's spec, the run, the device and the ranks.
+Builder = Callable[[int, StoreSpec, Run, torch.device, Ranks], Any]
 
 
 def _between(module: Callable[[int, int], torch.nn.Module]) -> Builder:
     """A module from the student's channels to the teacher's."""
-    return lambda channels, spec, run, device: module(channels, spec.feature_channels).to(device)
+    return lambda channels, spec, run, device, ranks: module(channels, spec.feature_channels).to(
+        device
+    )
+
+
+def _of_the_store(memory: Callable[..., Any]) -> Builder:
+    """A memory of the teacher's embeddings."""
+    return lambda channels, spec, run, device, ranks: memory(
+        spec, run.distillation, run.seed, device, ranks
+    )
 
 
 COMPANIONS: dict[str, Builder] = {
@@ -31,9 +41,9 @@ COMPANIONS: dict[str, Builder] = {
     "cwd_adapter": _between(Adapter),
     "fitnet_adapter": _between(Adapter),
     "context_adapter": _between(ContextAdapter),
-    "memory": lambda channels, spec, run, device: Memory(spec, run.distillation, run.seed, device),
-    "channels": lambda channels, spec, run, device: ChannelMemory(
-        spec, run.distillation, run.seed, device
+    "memory": _of_the_store(Memory),
+    "channels": _of_the_store(ChannelMemory),
+    "adversary": lambda channels, spec, run, device, ranks: Adversary(
+        spec.num_classes, run.seed, device, ranks
     ),
-    "adversary": lambda channels, spec, run, device: Adversary(spec.num_classes, run.seed, device),
 }

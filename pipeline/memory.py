@@ -10,6 +10,7 @@ from pipeline.losses.embedding import embed
 from pipeline.params import Distillation
 from pipeline.queues import Contrast, Queue
 from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.ranks import ALONE, Ranks
 from pipeline.regions import draw_pixels
 from pipeline.stream import Batch
 from store.reader import Reader
@@ -28,16 +29,24 @@ class Memory:
         settings: queue sizes, contrast sizes, V.
         seed: of the run.
         device: where the queues live.
+        ranks: among which a batch is shared out; their queues stay equal, for each pushes, and
+            masks, what all of them together have.
     """
 
     def __init__(
-        self, spec: StoreSpec, settings: Distillation, seed: int, device: torch.device
+        self,
+        spec: StoreSpec,
+        settings: Distillation,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
         for kind in ("pixel", "region"):
             per_class = getattr(settings, f"{kind}_contrast") // num_classes + 1
             check_contrast(kind, per_class, getattr(settings, f"{kind}_queue"))
         self._num_classes, self._settings, self._seed = num_classes, settings, seed
+        self._ranks = ranks
         dtype = getattr(torch, settings.queue_storage)
         self._pixels = Queue(num_classes, settings.pixel_queue, channels, device, dtype)
         self._regions = Queue(num_classes, settings.region_queue, channels, device, dtype)
@@ -68,16 +77,18 @@ class Memory:
     def push(self, batch: Batch) -> None:
         """Enqueue the batch's centers and V fresh draws per class and image."""
         assert batch.targets is not None, "memory needs a teacher's targets"
-        targets = batch.targets
-        self._push_regions(targets.region_center, targets.region_pixels, batch.record)
+        targets, gather = batch.targets, self._ranks.gather
+        records = gather(batch.record)
+        self._push_regions(gather(targets.region_center), gather(targets.region_pixels), records)
         draw = draw_pixels(
             embed(targets.features),
             batch.grid_labels,
             self._num_classes,
             self._settings.pixels_per_class,
             self._generator,
+            self._ranks,
         )
-        self._push(self._pixels, draw.embeddings, draw.classes, batch.record)
+        self._push(self._pixels, gather(draw.embeddings), gather(draw.classes), records)
 
     def state_dict(self) -> dict[str, object]:
         """Both queues and the chance they draw from."""
@@ -96,7 +107,7 @@ class Memory:
     def _sample(self, queue: Queue, wanted: int, batch: Batch) -> Contrast:
         # The paper's K * (wanted // K + 1): 4096 becomes 4104 for 19 classes.
         per_class = wanted // self._num_classes + 1
-        return queue.sample(per_class, self._generator, batch.record)
+        return queue.sample(per_class, self._generator, self._ranks.gather(batch.record))
 
     def _push_regions(self, centers: Tensor, pixels: Tensor, records: Tensor) -> None:
         classes = torch.arange(self._num_classes, device=centers.device)

@@ -51,10 +51,29 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 @contextlib.contextmanager
 def precision_scope(device: torch.device, precision: str) -> Iterator[None]:
-    """Run a forward pass in float32, or with bfloat16 autocast."""
-    enabled = precision == "bfloat16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+    """Run a forward pass in float32, or with bfloat16 or float16 autocast."""
+    half = precision != "float32"
+    dtype = getattr(torch, precision) if half else torch.bfloat16
+    with torch.autocast(device.type, dtype=dtype, enabled=half):
         yield
+
+
+def compile_network(network: nn.Module, backend: str | None) -> None:
+    """Compile the forward pass in place; names of weights stay.
+
+    Args:
+        network: whose `forward` is compiled at its first call.
+        backend: of torch.compile, e.g. `inductor`; None leaves the network as it is.
+
+    Raises:
+        ValueError: torch knows no such backend.
+    """
+    if backend is None:
+        return
+    known = torch.compiler.list_backends(exclude_tags=None)
+    if backend not in known:
+        raise ValueError(f"training.compile: expected one of {', '.join(known)}; found {backend}")
+    network.compile(backend=backend)
 
 
 @torch.inference_mode()
@@ -64,7 +83,7 @@ def predict(network: nn.Module, image: Tensor, precision: str) -> Tensor:
     Args:
         network: in eval mode; maps normalised images to an `Output`.
         image: uint8 RGB [B, 3, H, W], any size; padded to a multiple of 8 and cropped back.
-        precision: float32 or bfloat16.
+        precision: float32, bfloat16 or float16.
 
     Returns:
         uint8 [B, H, W].

@@ -11,6 +11,7 @@ from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.network import normalise, precision_scope, upsample
 from pipeline.params import Student as Run
 from pipeline.randomness import torch_generator
+from pipeline.ranks import ALONE, PerRank, Ranks
 from pipeline.stream import TARGETS, Batch
 from pipeline.students import Student
 from pipeline.terms import TERMS, Step
@@ -28,10 +29,18 @@ class Objective:
         spec: of the store the targets come from.
         run: method or terms, temperatures, queue sizes, seed.
         device: where everything lives.
+        ranks: among which every batch is shared out.
     """
 
-    def __init__(self, student: Student, spec: StoreSpec, run: Run, device: torch.device) -> None:
-        self._student, self._run, self._device = student, run, device
+    def __init__(
+        self,
+        student: Student,
+        spec: StoreSpec,
+        run: Run,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._student, self._run, self._device, self._ranks = student, run, device, ranks
         headless = [term for term in run.weights if TERMS[term].auxiliary]
         if headless and student.auxiliary is None:
             raise ValueError(
@@ -41,9 +50,9 @@ class Objective:
         names = {name for term in run.weights for name in TERMS[term].companions}
         channels = student.feature_channels
         self._companions = {
-            name: COMPANIONS[name](channels, spec, run, device) for name in sorted(names)
+            name: COMPANIONS[name](channels, spec, run, device, ranks) for name in sorted(names)
         }
-        self._generator = torch_generator(run.seed, "anchors", device=device)
+        self._generator = torch_generator(run.seed, "anchors", *ranks.path, device=device)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -67,7 +76,7 @@ class Objective:
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint must hold beside `modules`."""
         others = {n: c for n, c in self._companions.items() if not isinstance(c, nn.Module)}
-        return {"anchors": SavedGenerator(self._generator), **others}
+        return {"anchors": PerRank(SavedGenerator(self._generator), self._ranks), **others}
 
     def fill(self, reader: Reader) -> None:
         """Fill the queues from the store, before step 1."""
@@ -76,7 +85,7 @@ class Objective:
                 self._companions[name].fill(reader)
 
     def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Run the student on a batch and return every term's mean, unweighted.
+        """Run the student on a batch and return every term's mean over all ranks, unweighted.
 
         The queues move on after the terms have sampled, so that no anchor meets itself.
         """
@@ -88,9 +97,25 @@ class Objective:
                 auxiliary = upsample(output.auxiliary.float(), size)
                 means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
             settings = self._run.distillation
-            step = Step(batch, output, settings, self._companions, self._generator)
+            step = Step(batch, output, settings, self._companions, self._generator, self._ranks)
             means |= {name: TERMS[name].compute(step) for name in self._run.weights}
         for name in QUEUES:
             if name in self._companions:
                 self._companions[name].push(batch)
-        return {name: mean.value for name, mean in means.items()}
+        return self._ranks.merge(means)
+
+    def replicated(self) -> nn.Module:
+        """`compute_terms` as a module whose backward pass averages gradients over the ranks."""
+        return self._ranks.replicate(_Terms(self), self._device)
+
+
+class _Terms(nn.Module):
+    """What an objective computes, and all that learns by it, as one module."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.modules_that_learn = objective.modules
+        self._compute_terms = objective.compute_terms
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self._compute_terms(batch)

@@ -20,7 +20,7 @@ Side = Annotated[int, Field(ge=16, multiple_of=8)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class ParamsError(ValueError):
@@ -91,10 +91,14 @@ class Crop(Frozen):
 
 
 class Training(Frozen):
-    """How a network is optimised; the same recipe model serves the teacher and every student."""
+    """How a network is optimised; the same recipe model serves the teacher and every student.
+
+    `batch_size` is of one optimisation step: on all ranks together, in `accumulate` micro-batches.
+    """
 
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]  # batch norm over a pooled 1x1 map needs two
+    accumulate: Count = 1
     optimizer: Literal["sgd", "adamw"]
     learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -102,7 +106,29 @@ class Training(Frozen):
     schedule: Literal["poly", "one_cycle"]
     precision: Precision
     auxiliary_weight: Weight = 0.4
+    clip_norm: Positive | None = None  # the greatest norm of all gradients together
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # keep a moving average
+    compile: str | None = None  # a backend of torch.compile, e.g. inductor
     checkpoint_every: Count = 100
+
+    def micro_batch_size(self, num_ranks: int = 1) -> int:
+        """Samples of one forward pass on each of some ranks.
+
+        Raises:
+            ValueError: the batch cannot be shared out evenly, or to fewer than two each.
+        """
+        size, left = divmod(self.batch_size, self.accumulate * num_ranks)
+        if left or size < 2:
+            raise ValueError(
+                f"training.batch_size: expected a multiple of accumulate {self.accumulate} x "
+                f"{num_ranks} ranks, two samples or more for each; found {self.batch_size}"
+            )
+        return size
+
+    @model_validator(mode="after")
+    def _shares_out(self) -> Training:
+        self.micro_batch_size()
+        return self
 
 
 class Teacher(Frozen):
@@ -165,7 +191,8 @@ class Distillation(Frozen):
     pixel_contrast: Count
     region_contrast: Count
     pixels_per_class: Count
-    queue_storage: Precision = "float32"
+    queue_storage: Literal["float32", "bfloat16"] = "float32"
+    cross_rank_contrast: bool = False  # the mini-batch term's columns: of all ranks, or the own
     minibatch_anchors: Count | None = None
     memory_anchors: Count | None = None
     channel_queue: Count = 10_000  # CIRKDV2's three

@@ -16,9 +16,10 @@ import torch
 from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
 from pipeline.objective import Objective
+from pipeline.optimisation import Optimisation
 from pipeline.stream import stream, stream_arrays
 from pipeline.students import build_student
-from pipeline.training import build_optimizer, build_schedule, train
+from pipeline.training import train
 from store.journal import read_journal
 from store.layout import LocalFiles
 from store.reader import Reader, open_store
@@ -103,7 +104,7 @@ def _steps(
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
     objective.fill(reader)
-    optimizer = build_optimizer(objective.modules, recipe)
+    optimisation = Optimisation(objective.modules, recipe, device)
     batches = stream(
         reader,
         seed=run.seed,
@@ -111,9 +112,15 @@ def _steps(
         steps=range(NUM_STEPS),
         device=device,
         needs=objective.needs,
+        accumulate=recipe.accumulate,
     )
-    schedule = build_schedule(optimizer, recipe)
-    reports = train(objective.compute_terms, objective.weights, batches, optimizer, schedule)
+    reports = train(
+        objective.compute_terms,
+        objective.weights,
+        batches,
+        optimisation,
+        accumulate=recipe.accumulate,
+    )
     times = []
     for report in reports:
         report.total.item()  # waits for the device

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.ranks import ALONE, Ranks
 from store.schema import VOID
 
 
@@ -40,7 +41,12 @@ def region_centers(embeddings: Tensor, labels: Tensor, num_classes: int) -> tupl
 
 
 def draw_pixels(
-    embeddings: Tensor, labels: Tensor, num_classes: int, per_class: int, generator: torch.Generator
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    per_class: int,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Draw:
     """Draw up to V pixels of every class in every image, without replacement.
 
@@ -49,11 +55,13 @@ def draw_pixels(
         labels: uint8 [B, h, w], 255 = void or padding.
         num_classes: K.
         per_class: V.
-        generator: the source of chance.
+        generator: the source of chance, in the same state on all ranks.
+        ranks: whose images together are the batch; each draws for its own what one would for all.
     """
     members = _one_hot(labels, num_classes, torch.bool)
     images, _, area = members.shape
-    chance = torch.rand((images, 1, area), generator=generator, device=generator.device)
+    whole = (ranks.size * images, 1, area)
+    chance = ranks.share(torch.rand(whole, generator=generator, device=generator.device))
     # Each pixel belongs to one class, so one random key a pixel orders every class at once.
     keys = chance.to(labels.device).expand(members.shape).masked_fill(~members, -1.0)
     top = keys.topk(min(per_class, area), dim=2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.loading import open_loader
+from pipeline.ranks import ALONE, Ranks
 from pipeline.views import View
 from store.grid import nearest
 from store.order import epoch_order
@@ -86,6 +87,18 @@ class Batch:
     grid_inside: Tensor
     targets: Targets | None
 
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def first(self, size: int) -> Batch:
+        """The batch of its first `size` views."""
+        views = {
+            name: value[:size] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        stored = self.targets.arrays if self.targets is not None else {}
+        targets = Targets({name: array[:size] for name, array in stored.items()})
+        return Batch(**views, targets=targets if stored else None)
+
     @property
     def anchors(self) -> Tensor:
         """Pixels that take part as memory anchors, bool [B, h, w].
@@ -120,10 +133,21 @@ class _Records(Dataset[dict[str, Tensor]]):
 
 
 class _Batches:
-    """Record numbers of the batches `start_step`, .., `steps - 1`: a pure function of the seed."""
+    """Record numbers of the batches of some steps, a pure function of the seed.
+
+    A step's batch is cut into `accumulate` micro-batches one after the other, and each of them is
+    shared out among the ranks.
+    """
 
     def __init__(
-        self, num_records: int, unit_size: int, seed: int, batch_size: int, steps: range
+        self,
+        num_records: int,
+        unit_size: int,
+        seed: int,
+        batch_size: int,
+        steps: range,
+        accumulate: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
         if batch_size > num_records:
             raise ValueError(
@@ -132,9 +156,10 @@ class _Batches:
             )
         self._order = (num_records, unit_size, seed)
         self._batch_size, self._steps = batch_size, steps
+        self._accumulate, self._ranks = accumulate, ranks
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._steps) * self._accumulate
 
     def __iter__(self) -> Iterator[np.ndarray]:
         num_records, size = self._order[0], self._batch_size
@@ -145,7 +170,8 @@ class _Batches:
                 epoch = step // per_epoch
                 order = epoch_order(*self._order, epoch)
             first = step % per_epoch * size
-            yield order[first : first + size]
+            for micro_batch in np.split(order[first : first + size], self._accumulate):
+                yield self._ranks.share(micro_batch)
 
 
 def stream_arrays(reader: Reader, needs: Collection[str]) -> tuple[str, ...]:
@@ -168,22 +194,26 @@ def stream(
     device: torch.device,
     num_workers: int = 0,
     needs: Collection[str] = tuple(TARGETS),
+    accumulate: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
     """Stream the batches of the given steps.
 
     Args:
         reader: an open store.
         seed: names the order; the same seed gives the same batches, whatever `num_workers`.
-        batch_size: B; the last incomplete batch of an epoch is dropped.
+        batch_size: of a step, on all ranks together; an epoch's last incomplete batch is dropped.
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
         num_workers: processes that read ahead; 0 reads in this one.
         needs: keys of TARGETS; only what is needed is read.
+        accumulate: micro-batches of a step, streamed one by one.
+        ranks: this one's share of every micro-batch is streamed.
     """
     spec = reader.spec
     loader = open_loader(
         _Records(reader, stream_arrays(reader, needs)),
-        _Batches(len(reader), spec.unit_size, seed, batch_size, steps),
+        _Batches(len(reader), spec.unit_size, seed, batch_size, steps, accumulate, ranks),
         seed,
         num_workers,
         pin_memory=device.type == "cuda",

@@ -22,6 +22,7 @@ from pipeline.loading import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.network import MEAN, STD, STRIDE, Output, normalise, precision_scope, upsample
 from pipeline.randomness import seed_sequence, seed_torch
+from pipeline.ranks import ALONE, Ranks
 from pipeline.views import draw_view
 
 ARCHITECTURE = "deeplabv3_resnet101"
@@ -154,17 +155,31 @@ def load_teacher(path: Path, num_classes: int) -> Teacher:
     return teacher.eval()
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """What a teacher learns from: images uint8 [B, 3, H, W] and their labels [B, H, W]."""
+
+    image: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def first(self, size: int) -> Labelled:
+        """The first `size` of them."""
+        return Labelled(self.image[:size], self.labels[:size])
+
+
 class _Crops(Dataset[tuple[Tensor, Tensor]]):
-    """A batch of freshly drawn training views per item, a pure function of seed and step."""
+    """Freshly drawn training views per item, numbered from the start of the training."""
 
-    def __init__(self, index: Index, crop: params.Crop, seed: int, batch_size: int) -> None:
-        self._index, self._crop, self._seed, self._batch_size = index, crop, seed, batch_size
+    def __init__(self, index: Index, crop: params.Crop, seed: int) -> None:
+        self._index, self._crop, self._seed = index, crop, seed
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, places: range) -> tuple[Tensor, Tensor]:
         samples = self._index.splits["train"]
-        first = step * self._batch_size
         images, labels = [], []
-        for place in range(first, first + self._batch_size):
+        for place in places:
             epoch, position = divmod(place, len(samples))
             order = np.random.default_rng(seed_sequence(self._seed, "order", epoch))
             sample = samples[order.permutation(len(samples))[position]]
@@ -176,26 +191,43 @@ class _Crops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def crops(
-    index: Index, settings: params.Teacher, steps: range, device: torch.device, num_workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Stream uint8 images [B, 3, H, W] and labels [B, H, W] for the given steps."""
-    dataset = _Crops(index, settings.crop, settings.seed, settings.training.batch_size)
-    loader = open_loader(dataset, steps, settings.seed, num_workers, device.type == "cuda")
-    for images, labels in loader:
-        yield images.to(device), labels.to(device)
+    index: Index,
+    settings: params.Teacher,
+    steps: range,
+    device: torch.device,
+    num_workers: int,
+    ranks: Ranks = ALONE,
+) -> Iterator[Labelled]:
+    """Stream this rank's micro-batches of the given steps."""
+    recipe = settings.training
+    size = recipe.micro_batch_size(ranks.size)
+    whole = size * ranks.size
+    firsts = range(steps.start * recipe.batch_size, steps.stop * recipe.batch_size, whole)
+    batches = [ranks.share(range(first, first + whole)) for first in firsts]
+    dataset = _Crops(index, settings.crop, settings.seed)
+    loader = open_loader(dataset, batches, settings.seed, num_workers, device.type == "cuda")
+    for image, labels in loader:
+        yield Labelled(image.to(device), labels.to(device))
 
 
-def supervised_terms(
-    teacher: Teacher, batch: tuple[Tensor, Tensor], precision: str
-) -> dict[str, Tensor]:
-    """Cross-entropy of the main and of the auxiliary head."""
-    images, labels = batch
-    with precision_scope(images.device, precision):
-        output = teacher(normalise(images))
-    assert output.auxiliary is not None, "the teacher trains in train mode"
-    heads = {"task": output.logits, "auxiliary": output.auxiliary}
-    size = (labels.shape[-2], labels.shape[-1])
-    return {
-        name: cross_entropy(upsample(logits.float(), size), labels).value
-        for name, logits in heads.items()
-    }
+class SupervisedTerms(nn.Module):
+    """Cross-entropy of a teacher's main and auxiliary head, as means over all ranks."""
+
+    def __init__(self, teacher: Teacher, precision: str, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.teacher, self._precision, self._ranks = teacher, precision, ranks
+
+    def forward(self, batch: Labelled) -> dict[str, Tensor]:
+        """Values by name."""
+        labels = batch.labels
+        with precision_scope(labels.device, self._precision):
+            output = self.teacher(normalise(batch.image))
+        assert output.auxiliary is not None, "the teacher trains in train mode"
+        heads = {"task": output.logits, "auxiliary": output.auxiliary}
+        size = (labels.shape[-2], labels.shape[-1])
+        return self._ranks.merge(
+            {
+                name: cross_entropy(upsample(logits.float(), size), labels)
+                for name, logits in heads.items()
+            }
+        )

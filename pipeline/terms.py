@@ -15,6 +15,7 @@ from pipeline.losses.mean import Mean
 from pipeline.losses.pooling import mean_pool
 from pipeline.network import Output
 from pipeline.params import Distillation
+from pipeline.ranks import ALONE, Ranks
 from pipeline.stream import Batch, Targets
 
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
@@ -30,6 +31,7 @@ class Step:
         settings: temperatures and numbers of anchors.
         companions: what the terms keep beside the student, by name (`pipeline.companions`).
         generator: draws anchors where only some are wanted.
+        ranks: which share a batch; contrast may come from all of them.
     """
 
     batch: Batch
@@ -37,6 +39,7 @@ class Step:
     settings: Distillation
     companions: Mapping[str, Any]
     generator: torch.Generator
+    ranks: Ranks = ALONE
 
     @property
     def targets(self) -> Targets:
@@ -73,6 +76,7 @@ def _minibatch_pixel(step: Step) -> Mean:
         step.output.features,
         step.targets.features,
         step.inside,
+        ranks=step.ranks if step.settings.cross_rank_contrast else ALONE,
         temperature=step.settings.similarity_temperature,
         num_anchors=step.settings.minibatch_anchors,
         generator=step.generator,

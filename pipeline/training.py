@@ -1,33 +1,35 @@
-"""One optimisation loop, for the teacher and for every student: a generator of reports."""
+"""One training loop, for the teacher and for every student: a generator of reports."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
+from torch import Tensor, distributed
 
-from pipeline.params import Training
+from pipeline.optimisation import Optimisation
 
 
 @dataclass(frozen=True)
 class Report:
     """One step that was taken; reading a tensor of it waits for the device.
 
+    Values are means over the step's micro-batches, and over ranks.
+
     Attributes:
         step: steps done, this one included.
         total: the weighted sum that was minimised, detached.
         terms: every term's value before weighting, detached.
         finite: bool, whether all terms are.
-        source: what the batch was made of (the numbers of its records), for error messages.
+        source: what its last batch was made of (the numbers of its records), for error messages.
         learning_rate: the rate this step used.
-        wait_s: seconds spent waiting for the batch.
+        wait_s: seconds spent waiting for batches.
     """
 
     step: int
@@ -43,58 +45,118 @@ class NonFiniteTermError(ValueError):
     """A term became NaN or infinite; the message names it, the step and the records."""
 
 
-def build_optimizer(module: nn.Module, recipe: Training) -> Optimizer:
-    """SGD with momentum or AdamW over all of a module's parameters."""
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return SGD(module.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay)
-    return AdamW(module.parameters(), lr=rate, weight_decay=decay)
-
-
-def build_schedule(optimizer: Optimizer, recipe: Training) -> LRScheduler:
-    """Poly, rate * (1 - step/steps)^0.9, or one cycle up to the rate and down to nearly nothing."""
-    if recipe.schedule == "poly":
-        return PolynomialLR(optimizer, total_iters=recipe.steps, power=0.9)
-    rate = recipe.learning_rate
-    # One step more than is taken: the scheduler is advanced once after the last one, too.
-    steps = recipe.steps + 1
-    return OneCycleLR(optimizer, max_lr=rate, total_steps=steps, cycle_momentum=False)
+class BatchTooLargeError(ValueError):
+    """A batch does not fit into memory; the message says how many samples do."""
 
 
 def train(
     compute_terms: Callable[[Any], Mapping[str, Tensor]],
     weights: Mapping[str, float],
     batches: Iterable[Any],
-    optimizer: Optimizer,
-    schedule: LRScheduler,
+    optimisation: Optimisation,
     *,
     start_step: int = 0,
+    accumulate: int = 1,
 ) -> Iterator[Report]:
-    """Take one optimisation step per batch and report it.
+    """Take one optimisation step per `accumulate` batches and report it.
 
     Args:
         compute_terms: maps a batch to its terms, each a scalar with a gradient.
         weights: the weight of every term; the sum of the weighted terms is minimised.
-        batches: one per step still to take; its length ends the training.
-        optimizer: holds the parameters.
-        schedule: advanced once a step.
+        batches: `accumulate` of them per step still to take; their end ends the training.
+        optimisation: of everything that learns.
         start_step: steps taken before (resume).
+        accumulate: micro-batches whose gradients are averaged into one step.
     """
-    before = time.perf_counter()
-    for step, batch in enumerate(batches, start=start_step + 1):
-        wait_s = time.perf_counter() - before
+    micro_batches = iter(batches)
+    for step in count(start_step + 1):
+        rate = optimisation.learning_rate
+        taken = _gather_gradients(compute_terms, weights, micro_batches, optimisation, accumulate)
+        if taken is None:
+            return
+        optimisation.step()
+        values = taken.terms
+        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+        finite = torch.isfinite(torch.stack(list(values.values()))).all()
+        yield Report(step, total, values, finite, taken.source, rate, taken.wait_s)
+
+
+class _Taken(NamedTuple):
+    terms: dict[str, Tensor]
+    source: Any
+    wait_s: float
+
+
+def _gather_gradients(
+    compute_terms: Callable[[Any], Mapping[str, Tensor]],
+    weights: Mapping[str, float],
+    micro_batches: Iterator[Any],
+    optimisation: Optimisation,
+    accumulate: int,
+) -> _Taken | None:
+    """Go backward through one step's micro-batches; None if there are no more."""
+    means: dict[str, Tensor] = {}
+    wait_s, batch = 0.0, None
+    for place in range(accumulate):
+        before = time.perf_counter()
+        batch = next(micro_batches, None)
+        wait_s += time.perf_counter() - before
+        if batch is None:
+            return None
+        with _exchange_at_the_end(compute_terms, last=place + 1 == accumulate):
+            terms = _go_backward(compute_terms, weights, batch, optimisation, accumulate)
+        if terms is None:
+            fitting = _largest_fit(compute_terms, weights, batch, optimisation)
+            raise BatchTooLargeError(_explain_memory(batch, fitting))
+        for name, value in terms.items():
+            means[name] = means.get(name, 0) + value / accumulate
+    return _Taken(means, getattr(batch, "record", None), wait_s)
+
+
+def _go_backward(
+    compute_terms: Callable[[Any], Mapping[str, Tensor]],
+    weights: Mapping[str, float],
+    batch: Any,
+    optimisation: Optimisation,
+    accumulate: int = 1,
+) -> dict[str, Tensor] | None:
+    """Add a micro-batch's gradients and return its terms; None if memory runs out."""
+    try:
         terms = compute_terms(batch)
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        rate = optimizer.param_groups[0]["lr"]
-        optimizer.step()
-        schedule.step()
-        values = {name: value.detach() for name, value in terms.items()}
-        finite = torch.isfinite(torch.stack(list(values.values()))).all()
-        source = getattr(batch, "record", None)
-        yield Report(step, total.detach(), values, finite, source, rate, wait_s)
-        before = time.perf_counter()
+        optimisation.backward(total / accumulate)
+    except torch.OutOfMemoryError:
+        return None
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def _largest_fit(
+    compute_terms: Callable[[Any], Mapping[str, Tensor]],
+    weights: Mapping[str, float],
+    batch: Any,
+    optimisation: Optimisation,
+) -> int:
+    """Try halves of a batch that did not fit; 0 if none does, or if other ranks wait."""
+    size = len(batch)
+    while (size := size // 2) >= 2 and not distributed.is_initialized():
+        optimisation.discard()
+        if _go_backward(compute_terms, weights, batch.first(size), optimisation) is not None:
+            return size
+    return 0
+
+
+def _explain_memory(batch: Any, fitting: int) -> str:
+    found = f"training.batch_size: {len(batch)} samples in one pass do not fit into memory"
+    if not fitting:
+        return f"{found}; raise training.accumulate, or take a smaller crop"
+    times = -(-len(batch) // fitting)
+    return f"{found}, {fitting} do (tried); multiply training.accumulate by {times}"
+
+
+def _exchange_at_the_end(compute_terms: Any, last: bool) -> AbstractContextManager[Any]:
+    """Ranks need not exchange gradients between the micro-batches of a step."""
+    no_sync = getattr(compute_terms, "no_sync", nullcontext)
+    return nullcontext() if last else no_sync()
 
 
 def check_finite(reports: Iterable[Report], title: str, name_source: Callable[[Any], str]) -> None:

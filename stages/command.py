@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -78,8 +78,13 @@ class Interruption:
     def exit_if_requested(self, what_is_kept: str) -> None:
         """End with exit code 3, which DVC takes for "not done"."""
         if self.requested:
-            click.echo(f"interrupted: {what_is_kept}; run the same command to go on", err=True)
-            raise SystemExit(EXIT_INTERRUPTED)
+            self.exit(what_is_kept)
+
+    @staticmethod
+    def exit(what_is_kept: str) -> NoReturn:
+        """End with exit code 3 now."""
+        click.echo(f"interrupted: {what_is_kept}; run the same command to go on", err=True)
+        raise SystemExit(EXIT_INTERRUPTED)
 
 
 def pick_device(name: str) -> Any:
@@ -88,6 +93,8 @@ def pick_device(name: str) -> Any:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -7,6 +7,7 @@ import click
 
 from pipeline.datasets.index import Index
 from pipeline.evaluation import evaluate, summarise
+from pipeline.ranks import joined
 from pipeline.students import load_student
 from stages.command import StageCommand, device_option, pick_device
 from stages.progress import progress
@@ -35,10 +36,11 @@ def command(
     student, precision = load_student(student_path)
     student.to(place)
     start = time.perf_counter()
-    with progress(
-        f"{student_path.parent.name} on {split}", len(index.splits[split]), "images"
-    ) as advance:
-        confusion = evaluate(student, index, split, place, precision, advance)
+    title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
+    with joined(place) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
+        confusion = evaluate(student, index, split, place, precision, advance, ranks)
+    if not ranks.leads:
+        return
     seconds = round(time.perf_counter() - start, 2)
     figures = summarise(confusion)
     write_json({"split": split, "seconds": seconds, **figures}, destination)

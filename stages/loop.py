@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from torch import Tensor, nn
 
 from pipeline.checkpoint import GlobalChance, Stateful, load_checkpoint, save_checkpoint
+from pipeline.optimisation import Optimisation
 from pipeline.params import Training
-from pipeline.training import Report, build_optimizer, build_schedule, check_finite, train
+from pipeline.ranks import ALONE, PerRank, Ranks
+from pipeline.training import Report, check_finite, train
 from stages.command import Interruption
-from stages.progress import progress
+from stages.progress import Advance, progress
 from store.files import replace_file
 from store.lock import Lock
 
@@ -99,6 +102,7 @@ class Run:
         work: folder of the checkpoint and the log, until the stage is done.
         header: first line of the log; everything needed to repeat the run.
         name_source: what a batch was made of, in words, for the error of a diverging run.
+        ranks: that train together; the first of them logs, shows and saves.
     """
 
     title: str
@@ -112,6 +116,7 @@ class Run:
     work: Path
     header: Mapping[str, Any]
     name_source: Callable[[Any], str] = lambda source: ""
+    ranks: Ranks = ALONE
 
 
 def fit(run: Run) -> float:
@@ -123,45 +128,73 @@ def fit(run: Run) -> float:
     Raises:
         StoreLockedError: another process trains this run.
         NonFiniteTermError: the run diverges.
+        OutOfMemoryError: a batch does not fit; the message says what would.
     """
-    with Lock(run.work):
+    with Lock(run.work) if run.ranks.leads else contextlib.nullcontext():
         return _fit(run)
 
 
 def _fit(run: Run) -> float:
-    recipe, checkpoint = run.recipe, run.work / "last.pt"
-    optimizer = build_optimizer(run.modules, recipe)
-    schedule = build_schedule(optimizer, recipe)
+    recipe, checkpoint, ranks = run.recipe, run.work / "last.pt", run.ranks
+    device = next(run.modules.parameters()).device
+    optimisation = Optimisation(run.modules, recipe, device)
     stopwatch = Stopwatch()
     parts: dict[str, Stateful] = {
         "modules": run.modules,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "chance": GlobalChance(),
+        **optimisation.parts,
+        "chance": PerRank(GlobalChance(), ranks),
         "stopwatch": stopwatch,
         **run.parts,
     }
     start = load_checkpoint(checkpoint, parts)
     if start == 0:
         run.begin()
-    log = RunLog(run.work / "log.jsonl", run.header, start)
+    log = RunLog(run.work / "log.jsonl", run.header, start) if ranks.leads else None
     batches = run.open_batches(range(start, recipe.steps))
-    reports = train(run.compute_terms, run.weights, batches, optimizer, schedule, start_step=start)
+    reports = train(
+        run.compute_terms,
+        run.weights,
+        batches,
+        optimisation,
+        start_step=start,
+        accumulate=recipe.accumulate,
+    )
     note, unchecked = "", []
-    with Interruption() as stop, progress(run.title, recipe.steps, "steps", start) as advance:
+    with Interruption() as stop, _shown(run, start) as advance, _saying_what_is_kept(run):
         for report in reports:
             unchecked.append(report)
             last = report.step == recipe.steps
-            saves = last or stop.requested or report.step % recipe.checkpoint_every == 0
             logs = last or report.step == 1 or report.step % LOG_EVERY == 0
+            # Ranks stop at the same step; alone there is no one to wait for.
+            stops = ranks.agree(stop.requested) if logs or ranks.size == 1 else False
+            saves = last or stops or report.step % recipe.checkpoint_every == 0
             if saves or logs:
                 check_finite(unchecked, run.title, run.name_source)
                 unchecked.clear()
-            if logs:
+            if logs and log is not None:
                 note = log.append(report)
             advance(1, note)
             if saves:
-                save_checkpoint(checkpoint, report.step, parts)
-                if not last:
-                    stop.exit_if_requested(f"{run.title} is kept at step {report.step}")
+                save_checkpoint(checkpoint, report.step, parts, writes=ranks.leads)
+            if stops and not last:
+                stop.exit(f"{run.title} is kept at step {report.step}")
+    optimisation.finish()
     return round(stopwatch.seconds, 2)
+
+
+def _shown(run: Run, start: int) -> contextlib.AbstractContextManager[Advance]:
+    if run.ranks.leads:
+        return progress(run.title, run.recipe.steps, "steps", start)
+    return contextlib.nullcontext(lambda count=1, note="": None)
+
+
+@contextlib.contextmanager
+def _saying_what_is_kept(run: Run) -> Iterator[None]:
+    """Whatever ends a training, its last checkpoint is whole: say so beside the error."""
+    try:
+        yield
+    except Exception:
+        kept = run.work / "last.pt"
+        if run.ranks.leads and kept.exists():
+            click.echo(f"{run.title}: the same command goes on from {kept}", err=True)
+        raise

@@ -10,16 +10,18 @@ import click
 from pipeline import params
 from pipeline.datasets.index import Index
 from pipeline.evaluation import evaluate, summarise
+from pipeline.network import compile_network
 from pipeline.params import load_params
 from pipeline.randomness import seed_torch
+from pipeline.ranks import Ranks, joined
 from pipeline.teacher import (
     ARCHITECTURE,
+    SupervisedTerms,
     Teacher,
     TeacherCard,
     build_teacher,
     crops,
     save_teacher,
-    supervised_terms,
 )
 from stages.command import (
     StageCommand,
@@ -51,7 +53,10 @@ def command(
     identity = [str(destination), place.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
     trains = settings.source == "train"
-    seconds = _train(teacher, settings, index, work, num_workers) if trains else 0.0
+    with joined(place) as ranks:
+        seconds = _train(teacher, settings, index, work, num_workers, ranks) if trains else 0.0
+    if not ranks.leads:
+        return
     precision = settings.training.precision
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
         figures = summarise(evaluate(teacher, index, "val", place, precision, advance))
@@ -70,23 +75,32 @@ def command(
 
 
 def _train(
-    teacher: Teacher, settings: params.Teacher, index: Index, work: Path, num_workers: int
+    teacher: Teacher,
+    settings: params.Teacher,
+    index: Index,
+    work: Path,
+    num_workers: int,
+    ranks: Ranks,
 ) -> float:
     recipe = settings.training
     device = next(teacher.parameters()).device
+    recipe.micro_batch_size(ranks.size)
+    compile_network(teacher, recipe.compile)
     teacher.train()
+    terms = SupervisedTerms(teacher, recipe.precision, ranks)
     return fit(
         Run(
             title=f"teacher {settings.name}",
             recipe=recipe,
             modules=teacher,
             parts={},
-            compute_terms=partial(supervised_terms, teacher, precision=recipe.precision),
+            compute_terms=ranks.replicate(terms, device),
             weights={"task": 1.0, "auxiliary": recipe.auxiliary_weight},
-            open_batches=lambda steps: crops(index, settings, steps, device, num_workers),
-            begin=partial(seed_torch, settings.seed, "teacher", "dropout"),
+            open_batches=lambda steps: crops(index, settings, steps, device, num_workers, ranks),
+            begin=partial(seed_torch, settings.seed, "teacher", "dropout", *ranks.path),
             work=work,
             header=settings.model_dump(mode="json"),
+            ranks=ranks,
         )
     )
 

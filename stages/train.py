@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from pipeline import params
+from pipeline.network import compile_network
 from pipeline.objective import Objective
 from pipeline.params import load_params
 from pipeline.provenance import peak_memory_bytes, versions
 from pipeline.randomness import seed_torch
+from pipeline.ranks import Ranks, joined
 from pipeline.stream import stream
 from pipeline.students import Student, build_student, save_student
 from stages.command import (
@@ -53,7 +55,7 @@ def command(
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
     student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(place)
-    header = {
+    header: dict[str, Any] = {
         "run": run,
         "store": manifest.fingerprint,
         "device": str(place),
@@ -63,7 +65,11 @@ def command(
     }
     identity = [str(destination), place.type, settings.model_dump(), manifest.fingerprint]
     work = work_folder("student", identity)
-    seconds = _train(student, settings, reader, work, header, num_workers)
+    with joined(place) as ranks:
+        header["ranks"] = ranks.size
+        seconds = _train(student, settings, reader, work, header, num_workers, ranks)
+    if not ranks.leads:
+        return
     save_student(student, settings, reader.spec.class_names, destination / "model.pt")
     summary = {
         **header,
@@ -90,36 +96,43 @@ def _train(
     work: Path,
     header: dict[str, Any],
     num_workers: int,
+    ranks: Ranks,
 ) -> float:
     device = next(student.parameters()).device
-    objective = Objective(student, reader.spec, settings, device)
+    recipe = settings.training
+    recipe.micro_batch_size(ranks.size)
+    objective = Objective(student, reader.spec, settings, device, ranks)
+    compile_network(student, recipe.compile)
     student.train()
 
     def begin() -> None:
-        seed_torch(settings.seed, "student", "dropout")
+        seed_torch(settings.seed, "student", "dropout", *ranks.path)
         objective.fill(reader)
 
     return fit(
         Run(
             title=f"student {header['run']}",
-            recipe=settings.training,
+            recipe=recipe,
             modules=objective.modules,
             parts=objective.parts,
-            compute_terms=objective.compute_terms,
+            compute_terms=objective.replicated(),
             weights=objective.weights,
             open_batches=lambda steps: stream(
                 reader,
                 seed=settings.seed,
-                batch_size=settings.training.batch_size,
+                batch_size=recipe.batch_size,
                 steps=steps,
                 device=device,
                 num_workers=num_workers,
                 needs=objective.needs,
+                accumulate=recipe.accumulate,
+                ranks=ranks,
             ),
             begin=begin,
             work=work,
             header=header,
             name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
+            ranks=ranks,
         )
     )
 

@@ -8,6 +8,7 @@ from pipeline.losses.embedding import pixel_embeddings
 from pipeline.losses.mean import Mean
 from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
 from pipeline.queues import Contrast
+from pipeline.ranks import ALONE, Ranks
 
 
 def minibatch_pixel(
@@ -19,6 +20,7 @@ def minibatch_pixel(
     num_anchors: int | None = None,
     generator: torch.Generator | None = None,
     block_bytes: int = BLOCK_BYTES,
+    ranks: Ranks = ALONE,
 ) -> Mean:
     """Match the similarities between all pixels of every ordered pair of images.
 
@@ -33,18 +35,19 @@ def minibatch_pixel(
         num_anchors: draw that many rows of the batch instead of all; unbiased.
         generator: the source of chance, needed with `num_anchors`.
         block_bytes: see `similarity_kl`.
+        ranks: whose images j are compared with this rank's images i; gradients reach them all.
     """
     student, teacher = pixel_embeddings(student_features), pixel_embeddings(teacher_features)
-    columns = inside.flatten(1)
-    anchors = pick_anchors(student, teacher, columns, num_anchors, generator)
+    rows = inside.flatten(1)
+    anchors = pick_anchors(student, teacher, rows, num_anchors, generator)
     return similarity_kl(
         anchors.student,
         anchors.teacher,
-        student,
-        teacher,
+        ranks.gather(student),
+        ranks.gather(teacher),
         temperature=temperature,
         rows=anchors.rows,
-        columns=columns,
+        columns=ranks.gather(rows),
         block_bytes=block_bytes,
     )
 

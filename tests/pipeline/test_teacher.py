@@ -8,13 +8,14 @@ import torch
 from pipeline.datasets.index import Index
 from pipeline.params import Params
 from pipeline.params import Teacher as Settings
+from pipeline.ranks import Ranks
 from pipeline.teacher import (
+    SupervisedTerms,
     TeacherError,
     build_teacher,
     crops,
     load_teacher,
     save_teacher,
-    supervised_terms,
 )
 
 CPU = torch.device("cpu")
@@ -96,16 +97,28 @@ def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings:
     whole = list(crops(tiny_index, settings, range(5), CPU, 0))
     rest = list(crops(tiny_index, settings, range(2, 5), CPU, 1))
     for one, other in zip(whole[2:], rest, strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
-    assert whole[0][0].shape == (2, 3, 32, 32)
-    assert not torch.equal(whole[0][0], whole[3][0])
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.labels, other.labels)
+    assert whole[0].image.shape == (2, 3, 32, 32)
+    assert not torch.equal(whole[0].image, whole[3].image)
+
+
+def test_micro_batches_and_ranks_share_the_crops_of_a_step(
+    tiny_index: Index, settings: Settings
+) -> None:
+    recipe = settings.training.model_copy(update={"batch_size": 8, "accumulate": 2})
+    whole = settings.model_copy(update={"training": recipe.model_copy(update={"accumulate": 1})})
+    (expected,) = crops(tiny_index, whole, range(1, 2), CPU, 0)
+    parts = settings.model_copy(update={"training": recipe})
+    by_rank = [list(crops(tiny_index, parts, range(1, 2), CPU, 0, Ranks(r, 2))) for r in (0, 1)]
+    shared = [by_rank[rank][micro].image for micro in (0, 1) for rank in (0, 1)]
+    assert torch.equal(torch.cat(shared), expected.image)
 
 
 def test_both_heads_learn(tiny_index: Index, settings: Settings) -> None:
     teacher = build_teacher(settings, tiny_index.num_classes).train()
     (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
-    terms = supervised_terms(teacher, batch, "float32")
+    terms = SupervisedTerms(teacher, "float32")(batch)
     assert set(terms) == {"task", "auxiliary"}
     sum(terms.values()).backward()
     for head in (teacher.network.classifier, teacher.network.aux_classifier):

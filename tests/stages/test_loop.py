@@ -15,7 +15,7 @@ from pipeline.params import Training
 from pipeline.randomness import seed_torch, torch_generator
 from pipeline.training import NonFiniteTermError
 from stages.loop import Run, fit
-from store.errors import StoreLockedError
+from store.errors import StoreDamagedError, StoreLockedError
 from store.lock import Lock
 
 RECIPE = Training(
@@ -86,6 +86,55 @@ def test_stopped_and_resumed_equals_never_stopped(
     steps = [line["step"] for line in read_log(tmp_path / "parts")]
     assert steps == sorted(set(steps))
     assert steps[-1] == RECIPE.steps
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"ema_decay": 0.9},
+        {"precision": "float16", "clip_norm": 0.1},
+        {"batch_size": 4, "accumulate": 2},
+    ],
+)
+def test_every_option_resumes_bit_for_bit(update: dict[str, object], tmp_path: Path) -> None:
+    recipe = Training.model_validate(RECIPE.model_dump() | update)
+
+    def micro_batches(steps: range) -> Iterator[torch.Tensor]:
+        return (half for batch in batches(steps) for half in batch.chunk(recipe.accumulate))
+
+    def take(module: nn.Module, work: Path, watch: Callable[[int], None] = lambda n: None) -> None:
+        fit(replace(make_run(module, work, recipe, watch), open_batches=micro_batches))
+
+    def stop(call: int) -> None:
+        if call == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, resumed = net(), net()
+    take(whole, tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        take(net(), tmp_path / "parts", stop)
+    take(resumed, tmp_path / "parts")
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_an_error_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A store that vanishes while it is read: the last checkpoint goes on when it is back."""
+
+    def vanishing(steps: range) -> Iterator[torch.Tensor]:
+        for step, batch in zip(steps, batches(steps), strict=True):
+            if step == 6:
+                raise StoreDamagedError("a file is missing", "image/c.0", remedy="repair it")
+            yield batch
+
+    with pytest.raises(StoreDamagedError):
+        fit(replace(make_run(net(), tmp_path, RECIPE), open_batches=vanishing))
+    assert f"the same command goes on from {tmp_path / 'last.pt'}" in capsys.readouterr().err
+    whole, resumed = net(), net()
+    fit(make_run(whole, tmp_path / "whole", RECIPE))
+    taken: list[int] = []
+    fit(make_run(resumed, tmp_path, RECIPE, taken.append))
+    assert len(taken) == RECIPE.steps - RECIPE.checkpoint_every
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
 
 
 def read_log(work: Path) -> list[dict]:

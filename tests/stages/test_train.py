@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from pipeline.datasets.index import Index
 from pipeline.objective import Objective
 from pipeline.stream import Batch
 from pipeline.students import load_student
@@ -55,6 +56,60 @@ def test_same_seed_same_weights(manifest: Path, tmp_path: Path) -> None:
         assert train("r18_ce", manifest, tmp_path / name).returncode == 0
     one, other = (load_student(tmp_path / name / "model.pt")[0] for name in ("one", "other"))
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_compiled_student_with_every_option_trains(manifest: Path, tmp_path: Path) -> None:
+    """The backend `eager` traces as inductor does, and needs no compiler on the machine."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    recipe = "{compile: eager, ema_decay: 0.9, clip_norm: 1.0, batch_size: 4, accumulate: 2}"
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("method: cirkd,", f"method: cirkd, training: {recipe},"))
+    arguments = ["r18_cirkd", str(manifest), str(tmp_path / "run"), "--params", str(params)]
+    command = [sys.executable, "-m", "stages.train", *arguments, "--workers", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    student, _ = load_student(tmp_path / "run/model.pt")
+    assert all(torch.isfinite(x).all() for x in student.state_dict().values())
+
+
+def test_an_unknown_backend_is_refused(manifest: Path, tmp_path: Path) -> None:
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("method: ce,", "method: ce, training: {compile: nobody},"))
+    arguments = ["train", "r18_ce", str(manifest), str(tmp_path / "run"), "--params", str(params)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert "training.compile: expected one of" in done.output
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_evaluates_as_one_process_does(
+    manifest: Path, tiny_index: Index, tmp_path: Path
+) -> None:
+    """The commands as a user gives them; batch statistics differ, so figures are not compared."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("method: cirkd,", "method: cirkd, training: {batch_size: 4},"))
+    index = tmp_path / "index.json"
+    tiny_index.write(index)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CIRKD_DEVICE": "cpu"}
+
+    def run(*arguments: str) -> None:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    run(*launcher, "stages.train", "r18_cirkd", str(manifest), "run", "--params", str(params))
+    assert json.loads((tmp_path / "run/run.json").read_text())["ranks"] == 2
+    run(*launcher, "stages.evaluate", str(index), "run/model.pt", "two.json")
+    run("-m", "stages.evaluate", str(index), "run/model.pt", "one.json")
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["confusion"] == two["confusion"]
+    assert sum(map(sum, one["confusion"])) > 0
 
 
 def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:

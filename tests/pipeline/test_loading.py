@@ -1,0 +1,47 @@
+"""Reading ahead: errors arrive as they were raised, and a dead process has a name."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from torch.utils.data import Dataset
+
+from pipeline.loading import LoaderError, open_loader
+from store.errors import StoreDamagedError
+
+
+class Numbers(Dataset[int]):
+    """Doubles; one of them is damaged, another kills the process that reads it."""
+
+    def __init__(self, damaged: int = -1, deadly: int = -1) -> None:
+        self._damaged, self._deadly = damaged, deadly
+
+    def __getitem__(self, item: int) -> int:
+        if item == self._damaged:
+            raise StoreDamagedError("a file is missing", "logits/c.0", remedy="repair it")
+        if item == self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * item
+
+
+def load(dataset: Dataset[Any], num_workers: int) -> list[Any]:
+    return list(open_loader(dataset, range(4), 0, num_workers, pin_memory=False))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_items_come_in_order(num_workers: int) -> None:
+    assert load(Numbers(), num_workers) == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_crosses_from_a_worker_as_it_was_raised(num_workers: int) -> None:
+    with pytest.raises(StoreDamagedError) as caught:
+        load(Numbers(damaged=2), num_workers)
+    assert caught.value.where == "logits/c.0"
+    assert caught.value.remedy == "repair it"
+
+
+def test_a_killed_worker_is_named() -> None:
+    with pytest.raises(LoaderError, match=r"DataLoader worker.*--workers 1"):
+        load(Numbers(deadly=1), 1)
