@@ -106,6 +106,16 @@ def pick_device(name: str) -> Any:
     return device
 
 
+def pick_slots(name: str) -> list[str]:
+    """The devices that jobs side by side are dealt: every GPU there is, or the one named."""
+    device = pick_device(name)
+    if device.type != "cuda" or device.index is not None:
+        return [str(device)]
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
 def work_folder(kind: str, identity: object) -> Path:
     """Where an unfinished stage keeps its checkpoint, named by all that shapes its result."""
     import hashlib

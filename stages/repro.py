@@ -16,6 +16,12 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
     """Run the pipeline; ARGUMENTS go to `dvc repro` as they are."""
+    dvc, environment = prepare_dvc()
+    raise SystemExit(subprocess.run([*dvc, "repro", *arguments], env=environment).returncode)
+
+
+def prepare_dvc() -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that run dvc here, with git or without."""
     if not Path("dvc.yaml").exists():
         raise FileNotFoundError(f"{Path.cwd()}: no dvc.yaml here; run in the project's root")
     folder = Path(sys.executable).parent
@@ -26,7 +32,7 @@ def command(arguments: tuple[str, ...]) -> None:
         subprocess.run(
             [*dvc, "config", "--local", "core.no_scm", "true"], env=environment, check=True
         )
-    raise SystemExit(subprocess.run([*dvc, "repro", *arguments], env=environment).returncode)
+    return dvc, environment
 
 
 def _in_git() -> bool:

@@ -20,6 +20,7 @@ from stages.command import (
     device_option,
     params_option,
     pick_device,
+    pick_slots,
     work_folder,
     workers_option,
 )
@@ -30,25 +31,67 @@ from store.reader import Reader, open_store
 
 
 @click.command("train", cls=StageCommand)
-@click.argument("run")
-@click.argument("manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("run", required=False)
+@click.argument(
+    "manifest_path", metavar="MANIFEST", required=False, type=click.Path(path_type=Path)
+)
+@click.argument("destination", required=False, type=click.Path(path_type=Path))
 @params_option
 @device_option
 @workers_option
+@click.option(
+    "--all",
+    "every_run",
+    is_flag=True,
+    help="Bring every student of params.yaml up to date, as `dvc repro` would; no arguments.",
+)
+@click.option(
+    "--jobs",
+    "num_jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --all: how many train at a time, each on a GPU of its own while there are enough.",
+)
 def command(
-    run: str,
-    manifest_path: Path,
-    destination: Path,
+    run: str | None,
+    manifest_path: Path | None,
+    destination: Path | None,
     params_path: Path,
     device: str,
     num_workers: int,
+    every_run: bool,
+    num_jobs: int,
 ) -> None:
     """Train the student RUN of params.yaml on the store behind MANIFEST.
 
     DESTINATION, a folder, gets model.pt, log.jsonl and run.json.
     """
-    settings = _pick_run(load_params(params_path), run)
+    known = load_params(params_path)
+    if every_run:
+        train_every(list(known.students), num_jobs, device)
+    elif run is None or manifest_path is None or destination is None:
+        raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
+    else:
+        train_one(_pick_run(known, run), run, manifest_path, destination, device, num_workers)
+
+
+def train_every(runs: list[str], num_jobs: int, device: str) -> None:
+    """Train several students at a time; exit code 1 if any failed, 3 if interrupted."""
+    from stages.many import exit_code, train_all
+
+    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device))))
+
+
+def train_one(
+    settings: params.Student,
+    run: str,
+    manifest_path: Path,
+    destination: Path,
+    device: str,
+    num_workers: int,
+) -> None:
+    """Train one student in this process."""
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
     place = pick_device(device)

@@ -76,6 +76,27 @@ def work_on_the_store(folder: Path) -> None:
     assert json.loads(planned.stdout)["num_records"] == before["num_records"]
 
 
+def train_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every student at once, one of which diverges and stops no other."""
+    profile = folder / "profiles/tiny.yaml"
+    students = profile.read_text()
+    recipe = "training: {learning_rate: 1.0e+30}"
+    line = f"  a_broken: {{architecture: deeplabv3_resnet18, method: ce, seed: 0, {recipe}}}\n"
+    profile.write_text(students.replace("students:\n", "students:\n" + line))
+    use_profile(folder, "tiny", monkeypatch)
+    profile.write_text(students)
+    done = cirkd(folder, "train", "--all", "--jobs", "2")
+    assert done.returncode == 1, done.stderr
+    ended = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line[0] != " ")
+    assert {run for run, how in ended.items() if how == "done"} == {
+        "r18_ce",
+        "r18_cirkd",
+        "mbv2_cirkd",
+    }
+    assert ended["a_broken"].startswith("exit code")
+    assert "term task is" in (folder / "artifacts/work/train-a_broken.log").read_text()
+
+
 @pytest.mark.slow
 def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> None:
     folder = copy_project(tmp_path / "project")
@@ -102,10 +123,11 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     tiny = (folder / "profiles/tiny.yaml").read_text()
     line = "  mbv2_cirkd: {architecture: deeplabv3_mobilenet_v2, method: cirkd, seed: 0}\n"
     (folder / "profiles/tiny.yaml").write_text(tiny + line)
+    train_side_by_side(folder, monkeypatch)
     use_profile(folder, "tiny", monkeypatch)
     third = repro(folder)
     running = [line for line in third.splitlines() if line.startswith("Running stage")]
-    names = ["fingerprint", "train@mbv2_cirkd", "evaluate@mbv2_cirkd", "report"]
+    names = ["fingerprint", "evaluate@mbv2_cirkd", "report"]
     assert running == [f"Running stage '{name}':" for name in names]
 
     # Away to a profile with a dataset, teacher and store of its own, and back.
