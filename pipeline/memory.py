@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,10 +51,10 @@ class Memory:
         chance = np.random.default_rng(seed_sequence(self._seed, "fill"))
         for unit in chance.permutation(spec.num_units):
             records = np.array(spec.unit_records(int(unit)))
-            arrays = {
-                name: torch.from_numpy(array)
-                for name, array in reader.read(records, _FILL_ARRAYS).items()
-            }
+            stored = reader.read(records, _FILL_ARRAYS)
+            if self._settings.queue_storage == "uint8":
+                _refuse_signed(stored, reader.path)
+            arrays = {name: torch.from_numpy(array) for name, array in stored.items()}
             numbers = torch.from_numpy(records)
             self._push_regions(arrays["region_center"], arrays["region_pixels"], numbers)
             self._push(self._pixels, arrays["pixel_sample"], arrays["pixel_sample_class"], numbers)
@@ -121,6 +123,20 @@ def check_contrast(kind: str, per_class: int, capacity: int) -> None:
             f"distillation.{kind}_contrast draws {per_class} per class, but {kind}_queue holds "
             f"{capacity}; lower the one or raise the other"
         )
+
+
+def _refuse_signed(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuse negative embeddings for a uint8 queue while they are on the host.
+
+    Every later push is of the same teacher, and its features are after a ReLU or they are not.
+    """
+    for name in ("region_center", "pixel_sample"):
+        lowest = arrays[name].min()
+        if lowest < 0:
+            raise ValueError(
+                f"distillation.queue_storage: uint8 holds embeddings >= 0, but {name} of {where} "
+                f"has {lowest:g}; choose bfloat16 or float32"
+            )
 
 
 _FILL_ARRAYS = ("region_center", "region_pixels", "pixel_sample", "pixel_sample_class")

@@ -165,7 +165,8 @@ class Distillation(Frozen):
     pixel_contrast: Count
     region_contrast: Count
     pixels_per_class: Count
-    queue_storage: Precision = "float32"
+    # Of pixels and regions; CIRKDV2's queue of channels is small and stays float32.
+    queue_storage: Literal["float32", "bfloat16", "uint8"] = "float32"
     minibatch_anchors: Count | None = None
     memory_anchors: Count | None = None
     channel_queue: Count = 10_000  # CIRKDV2's three
