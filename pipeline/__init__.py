@@ -8,7 +8,7 @@
     stream       records of the store -> Batch, in a pure, resumable order
     students     the small networks
     losses       one file per published method; pure functions
-    companions   what a term keeps beside the student: projectors, memory (of queues), a critic
+    companions   what a term keeps beside the student: projectors, memory (queues, bank), a critic
     terms        every term by name: what it reads, what it keeps, how it is computed
     objective    the weighted terms of one run
     training     one optimisation loop, a generator of reports

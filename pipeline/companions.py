@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.adversary import Adversary
+from pipeline.bank import Bank
 from pipeline.channel_memory import ChannelMemory
 from pipeline.losses.cirkd import Projector
 from pipeline.losses.cirkdv2 import ContextAdapter
@@ -18,6 +19,9 @@ from store.schema import StoreSpec
 
 # name -> builder from the student's channels, the store's spec, the run and the device.
 Builder = Callable[[int, StoreSpec, Run, torch.device], Any]
+
+
+MEMORIES: dict[str, type[Memory] | type[Bank]] = {"queue": Memory, "bank": Bank}
 
 
 def _between(module: Callable[[int, int], torch.nn.Module]) -> Builder:
@@ -31,7 +35,9 @@ COMPANIONS: dict[str, Builder] = {
     "cwd_adapter": _between(Adapter),
     "fitnet_adapter": _between(Adapter),
     "context_adapter": _between(ContextAdapter),
-    "memory": lambda channels, spec, run, device: Memory(spec, run.distillation, run.seed, device),
+    "memory": lambda channels, spec, run, device: MEMORIES[run.distillation.memory](
+        spec, run.distillation, run.seed, device
+    ),
     "channels": lambda channels, spec, run, device: ChannelMemory(
         spec, run.distillation, run.seed, device
     ),

@@ -37,7 +37,7 @@ class Memory:
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
         for kind in ("pixel", "region"):
-            per_class = getattr(settings, f"{kind}_contrast") // num_classes + 1
+            per_class = contrast_per_class(getattr(settings, f"{kind}_contrast"), num_classes)
             check_contrast(kind, per_class, getattr(settings, f"{kind}_queue"))
         self._num_classes, self._settings, self._seed = num_classes, settings, seed
         dtype = getattr(torch, settings.queue_storage)
@@ -96,8 +96,7 @@ class Memory:
         self._generator.set_state(state["generator"].cpu())  # type: ignore[attr-defined]
 
     def _sample(self, queue: Queue, wanted: int, batch: Batch) -> Contrast:
-        # The paper's K * (wanted // K + 1): 4096 becomes 4104 for 19 classes.
-        per_class = wanted // self._num_classes + 1
+        per_class = contrast_per_class(wanted, self._num_classes)
         return queue.sample(per_class, self._generator, batch.record)
 
     def _push_regions(self, centers: Tensor, pixels: Tensor, records: Tensor) -> None:
@@ -110,6 +109,12 @@ class Memory:
         """Push [B, M, D] embeddings with their classes [B, M] and record numbers [B]."""
         numbers = records.unsqueeze(1).expand(classes.shape)
         queue.push(embeddings.flatten(0, 1), classes.flatten().long(), numbers.flatten())
+
+
+def contrast_per_class(wanted: int, num_classes: int) -> int:
+    """Embeddings of each class, K times which is the paper's K * (wanted // K + 1)."""
+    # 4096 becomes 4104 for 19 classes.
+    return wanted // num_classes + 1
 
 
 def check_contrast(kind: str, per_class: int, capacity: int) -> None:

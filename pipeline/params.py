@@ -165,6 +165,8 @@ class Distillation(Frozen):
     pixel_contrast: Count
     region_contrast: Count
     pixels_per_class: Count
+    # Queues of the newest embeddings, or every embedding of the store (then no queue_* applies).
+    memory: Literal["queue", "bank"] = "queue"
     # Of pixels and regions; CIRKDV2's queue of channels is small and stays float32.
     queue_storage: Literal["float32", "bfloat16", "uint8"] = "float32"
     minibatch_anchors: Count | None = None

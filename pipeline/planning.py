@@ -102,6 +102,7 @@ def _steps(
     recipe = run.training.model_copy(update={"steps": NUM_STEPS})
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
+    objective.open(reader, Path(reader.path).parent)
     objective.fill(reader)
     optimizer = build_optimizer(objective.modules, recipe)
     batches = stream(

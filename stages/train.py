@@ -93,6 +93,7 @@ def _train(
 ) -> float:
     device = next(student.parameters()).device
     objective = Objective(student, reader.spec, settings, device)
+    objective.open(reader, Path("artifacts/banks"))
     student.train()
 
     def begin() -> None:

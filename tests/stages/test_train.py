@@ -101,13 +101,15 @@ def test_a_signal_to_every_process_of_the_group_keeps_the_work(
     assert torch.load(work / "last.pt")["step"] > 0
 
 
+@pytest.mark.parametrize("memory", ["memory: queue", "queue_storage: uint8", "memory: bank"])
 def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With queues, projector, anchors and stream, through the stage's own command."""
+    """With its memory, projector, anchors and stream, through the stage's own command."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
-    params.write_text(text.replace("method: cirkd,", "method: cirkd, training: {steps: 5},"))
+    changed = f"method: cirkd, training: {{steps: 5}}, distillation: {{{memory}}},"
+    params.write_text(text.replace("method: cirkd,", changed))
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(params), "--workers", "0", "--device", "cpu"]
 
