@@ -15,7 +15,8 @@
     evaluation   full-size predictions -> one confusion matrix
     report       everything measured -> one HTML page
 
-Beside the route: params (params.yaml, checked), methods (bundles of terms), network (what teacher
-and students share), regions (embeddings by class), loading, checkpoint, randomness, provenance;
-and to compare and to measure: live (a teacher in the loop), fidelity, planning, benchmarks.
+Beside the route: params (params.yaml, checked), methods (bundles of terms), serving (which of them
+a store can teach), network (what teacher and students share), regions (embeddings by class),
+loading, checkpoint, randomness, provenance; and to compare and to measure: live (a teacher in the
+loop), fidelity, planning, benchmarks.
 """

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.methods import METHODS, TERMS
 from store.encodings import find_encoding
 from store.files import replacing
+from store.schema import TARGETS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -153,6 +154,16 @@ class Store(Frozen):
     forward_batch: Count
     threads: Count
     precision: Precision
+    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = TARGETS
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(f"expected some of {', '.join(TARGETS)}; found {unknown}")
+        # The same targets are the same store, however they were listed.
+        return tuple(name for name in TARGETS if name in targets)
 
 
 class Distillation(Frozen):

@@ -16,6 +16,7 @@ import torch
 from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
 from pipeline.objective import Objective
+from pipeline.serving import refuse_unserved
 from pipeline.stream import stream, stream_arrays
 from pipeline.students import build_student
 from pipeline.training import build_optimizer, build_schedule, train
@@ -66,6 +67,7 @@ def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
         folder: where the store would lie.
     """
     spec = job.spec
+    refuse_unserved(run, spec, "params.yaml")
     num_sample = min(spec.num_records, max(job.settings.forward_batch, run.training.batch_size))
     sample = replace(spec, num_images=num_sample, num_views=1, unit_size=num_sample)
     small = replace(job, spec=sample)

@@ -11,6 +11,7 @@ from pipeline.objective import Objective
 from pipeline.params import load_params
 from pipeline.provenance import peak_memory_bytes, versions
 from pipeline.randomness import seed_torch
+from pipeline.serving import refuse_unserved
 from pipeline.stream import stream
 from pipeline.students import Student, build_student, save_student
 from stages.command import (
@@ -49,6 +50,7 @@ def command(
     settings = _pick_run(load_params(params_path), run)
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
+    refuse_unserved(settings, reader.spec, reader.path)
     place = pick_device(device)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipeline.objective import Objective
+from pipeline.params import Params, Store
 from pipeline.stream import Batch
 from pipeline.students import load_student
 from stages.cli import main
+from store.manifest import Manifest
+from store.reader import Reader
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -61,6 +65,18 @@ def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
     done = train("nobody", manifest, tmp_path / "run")
     assert done.returncode != 0
     assert "expected one of r18_ce, r18_cirkd" in done.stderr
+
+
+def test_a_run_that_the_store_cannot_serve_is_refused_before_anything_is_built(
+    tiny_params: Params, build_store: Callable[[Store], Reader], tmp_path: Path
+) -> None:
+    store = build_store(tiny_params.store.model_copy(update={"targets": ("logits",)}))
+    fingerprint, path = store.spec.fingerprint, tmp_path / "manifest.json"
+    Manifest(str(store.path), fingerprint, len(store), store.journal.digest, 1).write(path)
+    done = train("r18_cirkd", path, tmp_path / "run")
+    assert done.returncode != 0
+    assert "which serve ce, kd" in done.stderr
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["manifest.json"]
 
 
 def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) -> None:
