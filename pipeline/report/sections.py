@@ -145,7 +145,7 @@ def class_panels(
 
 
 def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Panel:
-    network, method = wording.architecture_title(row.architecture), wording.method_title(row.label)
+    network, method = wording.architecture_title(row.architecture), wording.row_title(row)
     title = f"{network}: {method} against cross-entropy alone"
     run, base = row.pairs[0]
     together = zip(

@@ -133,6 +133,12 @@ def test_ablations_share_the_teacher_and_store_of_scenes(ablation: str) -> None:
         assert getattr(one, section) == getattr(other, section), section
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_no_run_of_a_profile_repeats_another(profile: Path) -> None:
+    students = list(load_params(profile).students.values())
+    assert all(one not in students[:place] for place, one in enumerate(students))
+
+
 def test_all_findings_come_at_once(raw: dict, tmp_path: Path) -> None:
     raw["training"]["steps"] = 0
     raw["store"]["unit_size"] = 0
