@@ -31,8 +31,9 @@ def fit_arrays(
         name: _fit(np.asarray(arrays[name]), array, num_records, f"{where}, {name}")
         for name, array in specs.items()
     }
-    for name in {"labels", "pixel_sample_class"} & set(fitted):
-        _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
+    for name in ("labels", "pixel_sample_class"):
+        if name in fitted:
+            _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
     return fitted
 
 
