@@ -8,14 +8,15 @@
     stream       records of the store -> Batch, in a pure, resumable order
     students     the small networks
     losses       one file per published method; pure functions
-    companions   what a term keeps beside the student: projectors, memory (of queues), a critic
+    companions   what a term keeps beside the student: projectors, memory (queues, bank), a critic
     terms        every term by name: what it reads, what it keeps, how it is computed
     objective    the weighted terms of one run
     training     one optimisation loop, a generator of reports
     evaluation   full-size predictions -> one confusion matrix
     report       everything measured -> one HTML page
 
-Beside the route: params (params.yaml, checked), methods (bundles of terms), network (what teacher
-and students share), regions (embeddings by class), loading, checkpoint, randomness, provenance;
-and to compare and to measure: live (a teacher in the loop), fidelity, planning, benchmarks.
+Beside the route: params (params.yaml, checked), methods (bundles of terms), serving (which of them
+a store can teach), network (what teacher and students share), regions (embeddings by class),
+loading, checkpoint, randomness, provenance; and to compare and to measure: live (a teacher in the
+loop), fidelity, planning, benchmarks.
 """

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from pipeline.adversary import Adversary
+from pipeline.bank import Bank
 from pipeline.channel_memory import ChannelMemory
 from pipeline.losses.cirkd import Projector
 from pipeline.losses.cirkdv2 import ContextAdapter
 from pipeline.losses.fitnet import Adapter
 from pipeline.memory import Memory
+from pipeline.params import Distillation
 from pipeline.params import Student as Run
 from pipeline.ranks import Ranks
 from store.schema import StoreSpec
@@ -28,11 +30,14 @@ def _between(module: Callable[[int, int], torch.nn.Module]) -> Builder:
     )
 
 
-def _of_the_store(memory: Callable[..., Any]) -> Builder:
-    """A memory of the teacher's embeddings."""
-    return lambda channels, spec, run, device, ranks: memory(
+def _of_the_store(memories: Callable[[Distillation], Callable[..., Any]]) -> Builder:
+    """A memory of the teacher's embeddings, of the kind that the settings choose."""
+    return lambda channels, spec, run, device, ranks: memories(run.distillation)(
         spec, run.distillation, run.seed, device, ranks
     )
+
+
+MEMORIES: dict[str, type[Memory] | type[Bank]] = {"queue": Memory, "bank": Bank}
 
 
 COMPANIONS: dict[str, Builder] = {
@@ -41,8 +46,8 @@ COMPANIONS: dict[str, Builder] = {
     "cwd_adapter": _between(Adapter),
     "fitnet_adapter": _between(Adapter),
     "context_adapter": _between(ContextAdapter),
-    "memory": _of_the_store(Memory),
-    "channels": _of_the_store(ChannelMemory),
+    "memory": _of_the_store(lambda settings: MEMORIES[settings.memory]),
+    "channels": _of_the_store(lambda settings: ChannelMemory),
     "adversary": lambda channels, spec, run, device, ranks: Adversary(
         spec.num_classes, run.seed, device, ranks
     ),

@@ -25,7 +25,7 @@ from pipeline.views import draw_view
 from store.encodings import find_encoding
 from store.grid import nearest
 from store.journal import UnitDigest
-from store.schema import SCHEMA_VERSION, VOID, StoreSpec
+from store.schema import SCHEMA_VERSION, TARGETS, VOID, StoreSpec
 from store.writer import Writer, write_unit
 
 Item = TypeVar("Item")
@@ -55,6 +55,9 @@ def plan_store(
         "precision": settings.precision,
         "unit_size": settings.unit_size,
     }
+    if settings.targets != TARGETS:
+        # Only then, so that stores from before there was a choice keep their names.
+        identity["targets"] = list(settings.targets)
     return StoreSpec(
         identity=identity,
         num_images=len(index.splits["train"]),
@@ -67,6 +70,7 @@ def plan_store(
         feature_width=crop.width // STRIDE,
         sample_slots=settings.samples_per_class * index.most_classes,
         unit_size=settings.unit_size,
+        targets=settings.targets,
         logits_encoding=find_encoding(encodings.logits),
         features_encoding=find_encoding(encodings.features),
         class_names=tuple(index.class_names),
@@ -171,14 +175,15 @@ def encode_unit(
     torch.set_num_threads(job.settings.threads)
     labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
     inside = torch.from_numpy(grid_inside(arrays))
-    attended = attention(said.auxiliary_power, inside).view(inside.shape)
-    return {
-        **arrays,
-        **_encoded("logits", spec.logits_encoding, said.logits),
-        **_encoded("features", spec.features_encoding, said.features),
-        "auxiliary_attention": attended.numpy().astype(np.float16),
-        **_by_class(job, unit, said.features, labels),
+    build: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+        "logits": lambda: _encoded("logits", spec.logits_encoding, said.logits),
+        "features": lambda: _encoded("features", spec.features_encoding, said.features),
+        "auxiliary_attention": lambda: _attended(said.auxiliary_power, inside),
+        "regions": lambda: _by_class(job, unit, said.features, labels),
     }
+    for target in spec.targets:
+        arrays = arrays | build[target]()
+    return arrays
 
 
 def draw_records(
@@ -242,6 +247,11 @@ def forward_teacher(job: Extraction, images: np.ndarray) -> Said:
 def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
     array = values.numpy()
     return {name + suffix: part for suffix, part in encoding.encode(array).items()}
+
+
+def _attended(auxiliary_power: Tensor, inside: Tensor) -> dict[str, np.ndarray]:
+    attended = attention(auxiliary_power, inside).view(inside.shape)
+    return {"auxiliary_attention": attended.numpy().astype(np.float16)}
 
 
 def _by_class(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,12 +32,24 @@ def compare(
             pixels drawn from these records; both sides stored, as in the mini-batch term.
         features_cosine: mean cosine of stored and live embeddings, empty pixels left out.
     """
-    (live_logits, live_features), (stored_logits, stored_features) = live, stored
-    everywhere = torch.ones_like(live_logits[:, 0], dtype=torch.bool)
-    flat = [
-        embed(features).transpose(0, 1).flatten(1).T
-        for features in (live_features, stored_features)
-    ]
+    return {
+        **compare_logits(live[0], stored[0]),
+        **compare_features(live[1], stored[1], generator),
+    }
+
+
+def compare_logits(live: Tensor, stored: Tensor) -> dict[str, float]:
+    """The figures of `compare` that are of logits [n, K, h, w]."""
+    everywhere = torch.ones_like(live[:, 0], dtype=torch.bool)
+    return {
+        "logits_kl": kd(stored, live, everywhere).value.item(),
+        "argmax_kept": (stored.argmax(1) == live.argmax(1)).float().mean().item(),
+    }
+
+
+def compare_features(live: Tensor, stored: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """The figures of `compare` that are of features [n, D, h, w]."""
+    flat = [embed(features).transpose(0, 1).flatten(1).T for features in (live, stored)]
     number = min(NUM_CONTRAST, len(flat[0]))
     drawn = torch.randperm(len(flat[0]), generator=generator)[:number]
     rows = torch.randperm(len(flat[0]), generator=generator)[:number]
@@ -44,10 +57,8 @@ def compare(
         flat[1][rows], flat[0][rows], flat[1][drawn], flat[0][drawn], temperature=TEMPERATURE
     )
     return {
-        "logits_kl": kd(stored_logits, live_logits, everywhere).value.item(),
-        "argmax_kept": (stored_logits.argmax(1) == live_logits.argmax(1)).float().mean().item(),
         "similarity_kl": divergence.value.item(),
-        "features_cosine": _cosine(stored_features, live_features),
+        "features_cosine": _cosine(stored, live),
     }
 
 
@@ -60,13 +71,29 @@ def spot_check(
     Beside them: images_equal, the fraction of records whose stored view is drawn again pixel by
     pixel; flip_cosine and crop_cosine, of flipped and of stride-aligned cropped stored features
     against the teacher on the flipped and on the cropped image, which is what augmenting stored
-    records would cost.
+    records would cost. Figures of targets that the store lacks are left out.
     """
-    arrays = reader.read(records, ["image", *_names(reader)])
+    maps = [name for name in ("logits", "features") if name in reader.spec.targets]
+    names = [array for name in maps for array in reader.map_arrays(name).values()]
+    arrays = reader.read(records, ["image", *names])
+    stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
     images = arrays["image"]
-    stored = tuple(torch.from_numpy(reader.decode(name, arrays)) for name in ("logits", "features"))
     live = forward_teacher(job, images).cpu()
     drawn = draw_records(job.index, job.settings, records)["image"]
+    figures = {
+        "records": len(records),
+        "images_equal": float((drawn == images).all(axis=(1, 2, 3)).mean()),
+    }
+    if "logits" in stored:
+        figures |= compare_logits(live.logits, stored["logits"])
+    if "features" in stored:
+        figures |= compare_features(live.features, stored["features"], generator)
+        figures |= _compare_augmented(job, images, stored["features"])
+    return figures
+
+
+def _compare_augmented(job: Extraction, images: np.ndarray, stored: Tensor) -> dict[str, float]:
+    """Stored features flipped and cropped against the teacher on flipped and cropped images."""
     top, left = (side // (2 * STRIDE) // 2 for side in images.shape[-2:])
     height, width = (side // (2 * STRIDE) for side in images.shape[-2:])
     window = images[
@@ -76,13 +103,9 @@ def spot_check(
     ].copy()
     flipped = forward_teacher(job, images[..., ::-1].copy()).features.cpu()
     cropped = forward_teacher(job, window).features.cpu()
-    features = stored[1]
     return {
-        "records": len(records),
-        "images_equal": float((drawn == images).all(axis=(1, 2, 3)).mean()),
-        **compare((live.logits, live.features), (stored[0], features), generator),
-        "flip_cosine": _cosine(features.flip(-1), flipped),
-        "crop_cosine": _cosine(features[..., top : top + height, left : left + width], cropped),
+        "flip_cosine": _cosine(stored.flip(-1), flipped),
+        "crop_cosine": _cosine(stored[..., top : top + height, left : left + width], cropped),
     }
 
 
@@ -90,7 +113,3 @@ def _cosine(stored: Tensor, live: Tensor) -> float:
     """Mean cosine over pixels where the teacher has any feature at all."""
     cosine = functional.cosine_similarity(stored, live, dim=1)
     return cosine[live.abs().amax(dim=1) > 0].mean().item()
-
-
-def _names(reader: Reader) -> list[str]:
-    return [*reader.map_arrays("logits").values(), *reader.map_arrays("features").values()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ class Memory:
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
         for kind in ("pixel", "region"):
-            per_class = getattr(settings, f"{kind}_contrast") // num_classes + 1
+            per_class = contrast_per_class(getattr(settings, f"{kind}_contrast"), num_classes)
             check_contrast(kind, per_class, getattr(settings, f"{kind}_queue"))
         self._num_classes, self._settings, self._seed = num_classes, settings, seed
         self._ranks = ranks
@@ -58,10 +60,10 @@ class Memory:
         chance = np.random.default_rng(seed_sequence(self._seed, "fill"))
         for unit in chance.permutation(spec.num_units):
             records = np.array(spec.unit_records(int(unit)))
-            arrays = {
-                name: torch.from_numpy(array)
-                for name, array in reader.read(records, _FILL_ARRAYS).items()
-            }
+            stored = reader.read(records, _FILL_ARRAYS)
+            if self._settings.queue_storage == "uint8":
+                _refuse_signed(stored, reader.path)
+            arrays = {name: torch.from_numpy(array) for name, array in stored.items()}
             numbers = torch.from_numpy(records)
             self._push_regions(arrays["region_center"], arrays["region_pixels"], numbers)
             self._push(self._pixels, arrays["pixel_sample"], arrays["pixel_sample_class"], numbers)
@@ -105,8 +107,7 @@ class Memory:
         self._generator.set_state(state["generator"].cpu())  # type: ignore[attr-defined]
 
     def _sample(self, queue: Queue, wanted: int, batch: Batch) -> Contrast:
-        # The paper's K * (wanted // K + 1): 4096 becomes 4104 for 19 classes.
-        per_class = wanted // self._num_classes + 1
+        per_class = contrast_per_class(wanted, self._num_classes)
         return queue.sample(per_class, self._generator, self._ranks.gather(batch.record))
 
     def _push_regions(self, centers: Tensor, pixels: Tensor, records: Tensor) -> None:
@@ -121,6 +122,12 @@ class Memory:
         queue.push(embeddings.flatten(0, 1), classes.flatten().long(), numbers.flatten())
 
 
+def contrast_per_class(wanted: int, num_classes: int) -> int:
+    """Embeddings of each class, K times which is the paper's K * (wanted // K + 1)."""
+    # 4096 becomes 4104 for 19 classes.
+    return wanted // num_classes + 1
+
+
 def check_contrast(kind: str, per_class: int, capacity: int) -> None:
     """Refuse at the start what the first step could not draw.
 
@@ -132,6 +139,20 @@ def check_contrast(kind: str, per_class: int, capacity: int) -> None:
             f"distillation.{kind}_contrast draws {per_class} per class, but {kind}_queue holds "
             f"{capacity}; lower the one or raise the other"
         )
+
+
+def _refuse_signed(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuse negative embeddings for a uint8 queue while they are on the host.
+
+    Every later push is of the same teacher, and its features are after a ReLU or they are not.
+    """
+    for name in ("region_center", "pixel_sample"):
+        lowest = arrays[name].min()
+        if lowest < 0:
+            raise ValueError(
+                f"distillation.queue_storage: uint8 holds embeddings >= 0, but {name} of {where} "
+                f"has {lowest:g}; choose bfloat16 or float32"
+            )
 
 
 _FILL_ARRAYS = ("region_center", "region_pixels", "pixel_sample", "pixel_sample_class")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from pipeline.bank import Bank
 from pipeline.checkpoint import SavedGenerator, Stateful
 from pipeline.companions import COMPANIONS
 from pipeline.losses.cross_entropy import cross_entropy
@@ -77,6 +80,12 @@ class Objective:
         """What a checkpoint must hold beside `modules`."""
         others = {n: c for n, c in self._companions.items() if not isinstance(c, nn.Module)}
         return {"anchors": PerRank(SavedGenerator(self._generator), self._ranks), **others}
+
+    def open(self, reader: Reader, banks: Path) -> None:
+        """Map what a run draws from beside batches, at every start (`banks`: where it is built)."""
+        memory = self._companions.get("memory")
+        if isinstance(memory, Bank):
+            memory.open(reader, banks)
 
     def fill(self, reader: Reader) -> None:
         """Fill the queues from the store, before step 1."""

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.methods import METHODS, TERMS
 from store.encodings import find_encoding
 from store.files import replacing
+from store.schema import TARGETS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -179,6 +180,16 @@ class Store(Frozen):
     forward_batch: Count
     threads: Count
     precision: Precision
+    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = TARGETS
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(f"expected some of {', '.join(TARGETS)}; found {unknown}")
+        # The same targets are the same store, however they were listed.
+        return tuple(name for name in TARGETS if name in targets)
 
 
 class Distillation(Frozen):
@@ -191,8 +202,11 @@ class Distillation(Frozen):
     pixel_contrast: Count
     region_contrast: Count
     pixels_per_class: Count
-    queue_storage: Literal["float32", "bfloat16"] = "float32"
     cross_rank_contrast: bool = False  # the mini-batch term's columns: of all ranks, or the own
+    # Queues of the newest embeddings, or every embedding of the store (then no queue_* applies).
+    memory: Literal["queue", "bank"] = "queue"
+    # Of pixels and regions; CIRKDV2's queue of channels is small and stays float32.
+    queue_storage: Literal["float32", "bfloat16", "uint8"] = "float32"
     minibatch_anchors: Count | None = None
     memory_anchors: Count | None = None
     channel_queue: Count = 10_000  # CIRKDV2's three

@@ -17,6 +17,7 @@ from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
 from pipeline.objective import Objective
 from pipeline.optimisation import Optimisation
+from pipeline.serving import refuse_unserved
 from pipeline.stream import stream, stream_arrays
 from pipeline.students import build_student
 from pipeline.training import train
@@ -67,6 +68,7 @@ def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
         folder: where the store would lie.
     """
     spec = job.spec
+    refuse_unserved(run, spec, "params.yaml")
     num_sample = min(spec.num_records, max(job.settings.forward_batch, run.training.batch_size))
     sample = replace(spec, num_images=num_sample, num_views=1, unit_size=num_sample)
     small = replace(job, spec=sample)
@@ -103,6 +105,7 @@ def _steps(
     recipe = run.training.model_copy(update={"steps": NUM_STEPS})
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
+    objective.open(reader, Path(reader.path).parent)
     objective.fill(reader)
     optimisation = Optimisation(objective.modules, recipe, device)
     batches = stream(

@@ -6,7 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from store.encodings import find_encoding
+
 NO_RECORD = -1
+_UINT8 = find_encoding("uint8_per_pixel")
+_LEVELS = 255
 
 
 class Contrast(NamedTuple):
@@ -34,7 +38,9 @@ class Queue:
         capacity: slots of one class.
         dim: channels D of an embedding.
         device: where the slots live.
-        dtype: how they are stored, e.g. torch.bfloat16 for half the memory.
+        dtype: how embeddings are stored: torch.float32, torch.bfloat16 for half the memory, or
+            torch.uint8 for a quarter: the store's uint8_per_pixel, one float32 scale an embedding,
+            which must not be negative then.
     """
 
     def __init__(
@@ -48,8 +54,12 @@ class Queue:
         self.num_classes, self.capacity, self.dim = num_classes, capacity, dim
         self.device = torch.device(device)
         num_slots = num_classes * capacity
-        self._embeddings = torch.zeros(num_slots + 1, dim, dtype=dtype, device=device)
-        self._records = torch.full((num_slots + 1,), NO_RECORD, device=device)
+        self._slots = {
+            "embeddings": torch.zeros(num_slots + 1, dim, dtype=dtype, device=device),
+            "records": torch.full((num_slots + 1,), NO_RECORD, device=device),
+        }
+        if dtype == torch.uint8:
+            self._slots["scales"] = torch.zeros(num_slots + 1, device=device)
         self._num_pushed = torch.zeros(num_classes, dtype=torch.int64, device=device)
 
     @property
@@ -74,9 +84,9 @@ class Queue:
         owner = member.long().argmax(1)
         newest = order >= arrived[owner] - self.capacity
         slot = owner * self.capacity + (self._num_pushed[owner] + order) % self.capacity
-        slot = torch.where(member.any(1) & newest, slot, len(self._records) - 1)
-        self._embeddings[slot] = embeddings.to(self._embeddings.dtype)
-        self._records[slot] = records
+        slot = torch.where(member.any(1) & newest, slot, self.num_classes * self.capacity)
+        for name, values in {"records": records, **self._encode(embeddings)}.items():
+            self._slots[name][slot] = values
         self._num_pushed += arrived
 
     def sample(
@@ -105,9 +115,9 @@ class Queue:
         slot = (first + drawn).flatten()
         usable = (drawn < self.num_filled[:, None]).flatten()
         if exclude_records is not None:
-            usable &= (self._records[slot][:, None] != exclude_records).all(1)
+            usable &= (self._slots["records"][slot][:, None] != exclude_records).all(1)
         classes = torch.arange(self.num_classes, device=self.device).repeat_interleave(per_class)
-        return Contrast(self._embeddings[slot].float(), usable, classes)
+        return Contrast(self._decode(slot), usable, classes)
 
     def _draw(self, per_class: int, generator: torch.Generator) -> Tensor:
         keys = torch.rand(
@@ -118,6 +128,26 @@ class Queue:
         ).to(self.device)
         unfilled = torch.arange(self.capacity, device=self.device) >= self.num_filled[:, None]
         return keys.masked_fill_(unfilled, -1).topk(per_class, sorted=False).indices
+
+    def _encode(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """What the slots hold of embeddings [M, D]: all there is to write beside their records."""
+        dtype = self._slots["embeddings"].dtype
+        if dtype != torch.uint8:
+            return {"embeddings": embeddings.to(dtype)}
+        # What `_UINT8.encode` does, where the queue lives: that one is numpy and would wait for it.
+        embeddings = embeddings.float()
+        scales = embeddings.amax(1) / _LEVELS
+        scales = scales.where(scales >= torch.finfo(torch.float32).tiny, 0)
+        codes = (embeddings / scales.where(scales > 0, 1)[:, None]).round()
+        return {"embeddings": codes.to(dtype), "scales": scales}
+
+    def _decode(self, slot: Tensor) -> Tensor:
+        """Embeddings of some slots, float32 [m, D]."""
+        embeddings = self._slots["embeddings"][slot]
+        if "scales" not in self._slots:
+            return embeddings.float()
+        decoded: Tensor = _UINT8.decode({"": embeddings, "_scale": self._slots["scales"][slot]})
+        return decoded
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of everything that the next `push` and `sample` depend on."""
@@ -138,8 +168,5 @@ class Queue:
             tensor.copy_(state[name])
 
     def _state(self) -> dict[str, Tensor]:
-        return {
-            "embeddings": self._embeddings[:-1],
-            "records": self._records[:-1],
-            "num_pushed": self._num_pushed,
-        }
+        slots = {name: tensor[:-1] for name, tensor in self._slots.items()}
+        return {**slots, "num_pushed": self._num_pushed}

@@ -13,6 +13,7 @@ from pipeline.params import load_params
 from pipeline.provenance import peak_memory_bytes, versions
 from pipeline.randomness import seed_torch
 from pipeline.ranks import Ranks, joined
+from pipeline.serving import refuse_unserved
 from pipeline.stream import stream
 from pipeline.students import Student, build_student, save_student
 from stages.command import (
@@ -94,6 +95,7 @@ def train_one(
     """Train one student in this process."""
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
+    refuse_unserved(settings, reader.spec, reader.path)
     place = pick_device(device)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
@@ -145,6 +147,7 @@ def _train(
     recipe = settings.training
     recipe.micro_batch_size(ranks.size)
     objective = Objective(student, reader.spec, settings, device, ranks)
+    objective.open(reader, Path("artifacts/banks"))
     compile_network(student, recipe.compile)
     student.train()
 

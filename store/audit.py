@@ -18,7 +18,7 @@ from store.metrics import (
     pixel_accuracy,
 )
 from store.reader import Reader
-from store.schema import VOID
+from store.schema import VOID, StoreSpec
 from store.verify import verify
 
 
@@ -27,11 +27,11 @@ class Tally:
     """What a part of a store counts; tallies of parts add up.
 
     Attributes:
-        confusion: Teacher against labels on the feature grid, int64 [K,K].
+        confusion: Teacher against labels on the feature grid, int64 [K,K]; zeros without logits.
         pixels: Labelled pixels per class, int64 [K].
         void_pixels: Pixels without a label, padding included.
-        centers: Region centers per class, int64 [K].
-        samples: Pixel samples per class, int64 [K].
+        centers: Region centers per class, int64 [K]; zeros without regions.
+        samples: Pixel samples per class, int64 [K]; zeros without regions.
     """
 
     confusion: np.ndarray
@@ -50,7 +50,7 @@ def audit(reader: Reader) -> dict[str, Any]:
     """Verify a store and describe it in JSON values.
 
     The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the
-    nearest label; void and padding do not count.
+    nearest label; void and padding do not count. A figure of a target that is not stored is None.
 
     Raises:
         StoreDamagedError: A file is missing, altered, or holds values that are not finite.
@@ -72,7 +72,7 @@ def audit(reader: Reader) -> dict[str, Any]:
         "views": reader.spec.num_views,
         "units": reader.spec.num_units,
         **_teacher(tally),
-        "classes": _classes(reader.spec.class_names, tally),
+        "classes": _classes(reader.spec, tally),
         "void_pixels": int(tally.void_pixels),
         **sizes(reader),
     }
@@ -81,17 +81,25 @@ def audit(reader: Reader) -> dict[str, Any]:
 def _tally(reader: Reader, unit: int) -> Tally:
     spec = reader.spec
     names = ["labels", "region_pixels", "pixel_sample_class", *reader.map_arrays("logits").values()]
-    arrays = reader.read(spec.unit_records(unit), names)
-    predictions = reader.decode("logits", arrays).argmax(axis=1)
-    labels = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
+    stored = [name for name in names if name in reader.arrays]
+    arrays = reader.read(spec.unit_records(unit), stored)
     pixels = np.bincount(arrays["labels"].reshape(-1), minlength=VOID + 1)
-    samples = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
+    confusion = np.zeros((spec.num_classes, spec.num_classes), np.int64)
+    centers = samples = np.zeros(spec.num_classes, np.int64)
+    if "logits" in spec.targets:
+        predictions = reader.decode("logits", arrays).argmax(axis=1)
+        labels = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
+        confusion = confusion_matrix(labels, predictions, spec.num_classes)
+    if "regions" in spec.targets:
+        centers = (arrays["region_pixels"] > 0).sum(axis=0)
+        found = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
+        samples = found[: spec.num_classes]
     return Tally(
-        confusion=confusion_matrix(labels, predictions, spec.num_classes),
+        confusion=confusion,
         pixels=pixels[: spec.num_classes],
         void_pixels=int(pixels[VOID]),
-        centers=(arrays["region_pixels"] > 0).sum(axis=0),
-        samples=samples[: spec.num_classes],
+        centers=centers,
+        samples=samples,
     )
 
 
@@ -102,16 +110,16 @@ def _teacher(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _classes(names: tuple[str, ...], tally: Tally) -> dict[str, dict[str, Any]]:
-    ious = iou_per_class(tally.confusion)
+def _classes(spec: StoreSpec, tally: Tally) -> dict[str, dict[str, Any]]:
+    ious, has_regions = iou_per_class(tally.confusion), "regions" in spec.targets
     return {
         name: {
             "teacher_iou": json_number(ious[k]),
             "pixels": int(tally.pixels[k]),
-            "centers": int(tally.centers[k]),
-            "samples": int(tally.samples[k]),
+            "centers": int(tally.centers[k]) if has_regions else None,
+            "samples": int(tally.samples[k]) if has_regions else None,
         }
-        for k, name in enumerate(names)
+        for k, name in enumerate(spec.class_names)
     }
 
 

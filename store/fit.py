@@ -32,7 +32,8 @@ def fit_arrays(
         for name, array in specs.items()
     }
     for name in ("labels", "pixel_sample_class"):
-        _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
+        if name in fitted:
+            _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
     return fitted
 
 

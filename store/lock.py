@@ -15,15 +15,19 @@ from store.layout import LOCK
 class Lock:
     """An exclusive flock on a file that names its holder.
 
+    Args:
+        root: The folder that is locked.
+        wait: Wait for the holder instead of being refused.
+
     Raises:
         StoreLockedError: Somebody holds it; the message names the process and its host.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, wait: bool = False) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._file = open(root / LOCK, "a+")  # noqa: SIM115 (open as long as the lock is held)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             holder = self._holder()
             self._file.close()

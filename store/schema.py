@@ -24,6 +24,8 @@ from store.errors import StoreMismatchError
 SCHEMA_VERSION = 1
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
+TARGETS = ("logits", "features", "auxiliary_attention", "regions")
+"""What a teacher may be asked for; `target_arrays` says which arrays hold it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class StoreSpec:
         logits_encoding, features_encoding: How the two maps are stored.
         class_names: K names.
         unit_size: Records in a unit.
+        targets: Those of TARGETS that are stored, in that order.
         provenance: Recorded but not hashed (library versions, device, threads).
     """
 
@@ -99,6 +102,7 @@ class StoreSpec:
     features_encoding: Encoding
     class_names: tuple[str, ...]
     unit_size: int = 32
+    targets: tuple[str, ...] = TARGETS
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,6 +112,10 @@ class StoreSpec:
         if len(self.class_names) != self.num_classes:
             raise StoreMismatchError(
                 "wrong number of class names", "class_names", self.num_classes, self.class_names
+            )
+        if self.targets != tuple(name for name in TARGETS if name in self.targets):
+            raise StoreMismatchError(
+                "no such targets", "targets", f"some of {TARGETS}", self.targets
             )
         object.__setattr__(self, "logits_encoding", self.logits_encoding.bind(self.num_classes))
         object.__setattr__(
@@ -141,6 +149,8 @@ class StoreSpec:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("logits_encoding", "features_encoding"):
             values[name] = values[name].to_dict()
+        if self.targets == TARGETS:
+            del values["targets"]  # stores from before there was a choice say nothing of it
         described: dict[str, Any] = json.loads(canonical_json(values))
         return described
 
@@ -151,6 +161,7 @@ class StoreSpec:
         for name in ("logits_encoding", "features_encoding"):
             given[name] = encoding_from_dict(given[name])
         given["class_names"] = tuple(given["class_names"])
+        given["targets"] = tuple(given.get("targets", TARGETS))
         return cls(**given)
 
 
@@ -171,21 +182,31 @@ VIEW_TABLE = {
 
 def array_specs(spec: StoreSpec) -> dict[str, ArraySpec]:
     """List every array of a store, by name."""
-    k, d, p = spec.num_classes, spec.feature_channels, spec.sample_slots
-    grid = (spec.feature_height, spec.feature_width)
+    by_target = target_arrays(spec)
     records: RecordArrays = {
         "image": ((3, spec.height, spec.width), "uint8"),
         "labels": ((spec.height, spec.width), "uint8"),
-        **_encoded("logits", spec.logits_encoding.array_specs(k, *grid)),
-        **_encoded("features", spec.features_encoding.array_specs(d, *grid)),
-        "auxiliary_attention": (grid, "float16"),
-        "region_center": ((k, d), "float16"),
-        "region_pixels": ((k,), "int32"),
-        "pixel_sample": ((p, d), "float16"),
-        "pixel_sample_class": ((p,), "uint8"),
+        **{name: array for target in spec.targets for name, array in by_target[target].items()},
         **{name: ((), dtype) for name, dtype in VIEW_TABLE.items()},
     }
     return {name: _array_spec(spec, name, *record) for name, record in records.items()}
+
+
+def target_arrays(spec: StoreSpec) -> dict[str, RecordArrays]:
+    """List the arrays of every target, whether the store holds it or not."""
+    k, d, p = spec.num_classes, spec.feature_channels, spec.sample_slots
+    grid = (spec.feature_height, spec.feature_width)
+    return {
+        "logits": _encoded("logits", spec.logits_encoding.array_specs(k, *grid)),
+        "features": _encoded("features", spec.features_encoding.array_specs(d, *grid)),
+        "auxiliary_attention": {"auxiliary_attention": (grid, "float16")},
+        "regions": {
+            "region_center": ((k, d), "float16"),
+            "region_pixels": ((k,), "int32"),
+            "pixel_sample": ((p, d), "float16"),
+            "pixel_sample_class": ((p,), "uint8"),
+        },
+    }
 
 
 def map_arrays(spec: StoreSpec, name: str) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 from pipeline.report.results import Run
 
@@ -35,10 +37,13 @@ class Row:
         runs: in the order of params.
         baselines: for each run the cross-entropy run of the same network, recipe and seed, or None;
             for cross-entropy itself always None.
+        distinction: names and values of the settings that tell it from the other rows of its
+            network and method.
     """
 
     runs: tuple[Run, ...]
     baselines: tuple[Run | None, ...]
+    distinction: tuple[tuple[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,7 +79,7 @@ class Row:
     @property
     def gain(self) -> Spread | None:
         """MIoU minus that of the baseline, seed by seed; None without any baseline."""
-        return Spread.of(_difference(run.scores.miou, base.scores.miou) for run, base in self.pairs)
+        return Spread.of(difference(run.scores.miou, base.scores.miou) for run, base in self.pairs)
 
     @property
     def baseline_miou(self) -> Spread | None:
@@ -89,7 +94,7 @@ class Row:
             (
                 _mean(base.scores.iou[k] for _, base in pairs),
                 _mean(run.scores.iou[k] for run, _ in pairs),
-                _mean(_difference(run.scores.iou[k], base.scores.iou[k]) for run, base in pairs),
+                _mean(difference(run.scores.iou[k], base.scores.iou[k]) for run, base in pairs),
             )
             for k in range(num_classes)
         )
@@ -101,10 +106,42 @@ def group_runs(runs: Sequence[Run]) -> tuple[Row, ...]:
     for run in runs:
         identity = json.dumps(run.settings.model_dump(mode="json", exclude={"seed"}))
         groups.setdefault(identity, []).append(run)
-    return tuple(
+    rows = [
         Row(tuple(group), tuple(find_baseline(run, runs) for run in group))
         for group in groups.values()
-    )
+    ]
+    return tuple(replace(row, distinction=_distinguish(row, rows)) for row in rows)
+
+
+def describe_settings(row: Row) -> dict[str, Any]:
+    """All that shapes the runs of a row but network, method and seed, by name."""
+    settings = row.runs[0].settings
+    return {
+        "encoder_weights": settings.encoder_weights,
+        **settings.training.model_dump(),
+        **settings.distillation.model_dump(),
+        **settings.weights,
+    }
+
+
+def _distinguish(row: Row, rows: Sequence[Row]) -> tuple[tuple[str, Any], ...]:
+    """Settings in which a row differs from most of its like; if in none, all that vary."""
+    own = describe_settings(row)
+    alike = [
+        describe_settings(other)
+        for other in rows
+        if (other.architecture, other.label) == (row.architecture, row.label)
+    ]
+    counts = {name: Counter(settings[name] for settings in alike) for name in own}
+    varying = [name for name in own if len(counts[name]) > 1]
+    unusual = [name for name in varying if _usual(counts[name]) != [own[name]]]
+    return tuple((name, own[name]) for name in unusual or varying)
+
+
+def _usual(counts: Counter[Any]) -> list[Any]:
+    """The values that occur most often."""
+    most = max(counts.values())
+    return [value for value, number in counts.items() if number == most]
 
 
 def find_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
@@ -130,7 +167,8 @@ def find_headline(rows: Sequence[Row]) -> Row | None:
     return find_best([row for row in rows if row.gain is not None])
 
 
-def _difference(value: float | None, base: float | None) -> float | None:
+def difference(value: float | None, base: float | None) -> float | None:
+    """`value` - `base`; None where one is unknown."""
     return None if value is None or base is None else value - base
 
 

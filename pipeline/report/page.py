@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline.report import wording
+from pipeline.report import ablation, wording
 from pipeline.report.comparison import find_best, find_headline, group_runs
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
 from pipeline.report.results import Results, Run
@@ -50,6 +50,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             best=find_best(rows),
             headline=wording.headline(rows, results.teacher_scores.miou),
             caveat=wording.caveat(rows),
+            ablation=ablation.sentences(rows),
             routes=[
                 Markup(draw_route(boxes, FIRST_WITHOUT_TEACHER, across)) for across in (True, False)
             ],
@@ -93,7 +94,7 @@ def _environment() -> Environment:
         "duration": wording.duration,
         "size": wording.size,
         "architecture_title": wording.architecture_title,
-        "method_title": wording.method_title,
+        "row_title": wording.row_title,
         "source_title": wording.source_title,
     }
     return environment

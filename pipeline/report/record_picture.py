@@ -13,27 +13,28 @@ from store.schema import VOID
 
 
 def draw_record(reader: Reader, record: int, path: Path) -> None:
-    """Draw image, labels, the teacher's classes, and the length of its features, as a PNG.
+    """Draw image, labels, and of the stored targets the teacher's classes and features' length.
 
     Args:
         reader: an open store.
         record: its number.
-        path: the picture.
+        path: the picture, a PNG.
     """
     arrays = reader.read([record], list(reader.arrays))
-    logits = reader.decode("logits", arrays)[0]
-    features = reader.decode("features", arrays)[0]
-    names = reader.spec.class_names
-    labels = np.ma.masked_equal(arrays["labels"][0], VOID)
-    said = logits.argmax(axis=0)
-    grid = nearest(arrays["labels"][0], *said.shape)
-    agreement = (said == grid)[grid != VOID].mean() if (grid != VOID).any() else float("nan")
+    names, grid = reader.spec.class_names, arrays["labels"][0]
+    present = len(np.unique(grid[grid != VOID]))
     panels = {
         f"image  {arrays['key'][0]}, view {arrays['view_index'][0]}": arrays["image"][0],
-        f"labels  {int((arrays['region_pixels'][0] > 0).sum())} of {len(names)} classes": labels,
-        f"teacher  agrees on {agreement:.0%} of the grid": said,
-        "features  length per pixel": np.linalg.norm(features, axis=0),
+        f"labels  {present} of {len(names)} classes": np.ma.masked_equal(grid, VOID),
     }
+    if "logits" in reader.spec.targets:
+        said = reader.decode("logits", arrays)[0].argmax(axis=0)
+        grid = nearest(grid, *said.shape)
+        agreement = (said == grid)[grid != VOID].mean() if (grid != VOID).any() else float("nan")
+        panels[f"teacher  agrees on {agreement:.0%} of the grid"] = said
+    if "features" in reader.spec.targets:
+        features = reader.decode("features", arrays)[0]
+        panels["features  length per pixel"] = np.linalg.norm(features, axis=0)
     figure = Figure(figsize=(11, 11 * reader.spec.height / reader.spec.width + 1.2))
     for place, (title, panel) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(2, 2, place)

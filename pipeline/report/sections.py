@@ -105,12 +105,13 @@ def _teacher_box(results: Results) -> Box:
 def _store_box(results: Results) -> Box:
     store = results.store
     views = wording.number_of(store.views, "view")
-    lines = (
+    lines = [
         wording.number_of(store.records, "record"),
         f"{wording.number_of(store.images, 'image')} × {views}",
-        f"teacher mIoU {wording.percent(store.teacher_miou, 1)} %",
-    )
-    return Box("Store", wording.size(store.stored_bytes), lines)
+    ]
+    if store.teacher_miou is not None:
+        lines.append(f"teacher mIoU {wording.percent(store.teacher_miou, 1)} %")
+    return Box("Store", wording.size(store.stored_bytes), tuple(lines))
 
 
 def _students_box(runs: Sequence[Run], most: int = 3) -> Box:
@@ -144,7 +145,7 @@ def class_panels(
 
 
 def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Panel:
-    network, method = wording.architecture_title(row.architecture), wording.method_title(row.label)
+    network, method = wording.architecture_title(row.architecture), wording.row_title(row)
     title = f"{network}: {method} against cross-entropy alone"
     run, base = row.pairs[0]
     together = zip(

@@ -40,6 +40,15 @@ def method_title(label: str) -> str:
     return label.upper() if label in METHODS else label
 
 
+def row_title(row: Row) -> str:
+    """A row's method, and in what it differs from other rows of it: CIRKD, pixel_queue 500."""
+    settings = (
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.distinction
+    )
+    return ", ".join([method_title(row.label), *settings])
+
+
 def source_title(source: str) -> str:
     """Where a teacher comes from, in words."""
     return SOURCES.get(source, source)
@@ -158,7 +167,7 @@ def _gap(row: Row, teacher_miou: float | None) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{architecture_title(row.architecture)} with {method_title(row.label)}"
+    return f"{architecture_title(row.architecture)} with {row_title(row)}"
 
 
 def spread(value: Spread | None, digits: int = 2, signed: bool = False) -> str:

@@ -20,7 +20,7 @@ from pipeline.regions import region_centers
 from store.errors import StoreMismatchError
 from store.grid import nearest
 from store.reader import Reader, open_store
-from store.schema import array_specs
+from store.schema import array_specs, target_arrays
 from store.writer import Writer
 
 CPU = torch.device("cpu")
@@ -180,6 +180,30 @@ def test_what_changes_the_content_changes_the_fingerprint(
     changed = settings.model_copy(update=change)
     assert plan_store(tiny_index, changed, "t", CPU).fingerprint != before
     assert plan_store(tiny_index, settings, "u", CPU).fingerprint != before
+
+
+def test_the_fingerprint_of_a_store_of_every_target_is_what_it_ever_was(
+    tiny_index: Index, tiny_params: Params
+) -> None:
+    settings = tiny_params.store
+    identity = plan_store(tiny_index, settings, "t", CPU).identity
+    assert set(identity) == {
+        "schema_version", "dataset", "teacher", "views", "encodings", "precision", "unit_size"
+    }  # fmt: skip
+    part = settings.model_copy(update={"targets": ("logits",)})
+    assert plan_store(tiny_index, part, "t", CPU).identity == {**identity, "targets": ["logits"]}
+
+
+@pytest.mark.parametrize("targets", [("logits",), ("features", "regions")])
+def test_a_store_of_some_targets_holds_them_as_the_whole_one_does(
+    tiny_params: Params, tiny_store: Reader, build_store, targets: tuple[str, ...]
+) -> None:
+    part = build_store(tiny_params.store.model_copy(update={"targets": targets}))
+    arrays = target_arrays(tiny_store.spec)
+    absent = {array for name, of in arrays.items() if name not in targets for array in of}
+    assert set(part.arrays) == set(tiny_store.arrays) - absent
+    for name in part.arrays:
+        np.testing.assert_array_equal(part.column(name), tiny_store.column(name))
 
 
 @pytest.mark.parametrize("change", [{"threads": 7}, {"name": "elsewhere"}])

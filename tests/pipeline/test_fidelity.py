@@ -1,6 +1,7 @@
 """Fidelity: zero against itself, and the size that an encoding's rounding should have."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from pipeline.extraction import Extraction
 from pipeline.fidelity import compare, spot_check
 from pipeline.params import Encodings, Params, Store
 from pipeline.randomness import torch_generator
+from pipeline.report.record_picture import draw_record
 from store.reader import Reader
 
 
@@ -69,3 +71,26 @@ def test_a_coarser_encoding_is_seen(
     )
     assert coarse["similarity_kl"] > fine["similarity_kl"]
     assert coarse["logits_kl"] > fine["logits_kl"]
+
+
+@pytest.mark.parametrize(("target", "absent"), [("logits", "features"), ("features", "logits")])
+def test_targets_that_are_not_stored_are_not_compared(
+    target: str,
+    absent: str,
+    build_store: Callable[[Store], Reader],
+    tiny_job: Callable[[Store], Extraction],
+    tiny_params: Params,
+    tiny_store: Reader,
+    tmp_path: Path,
+) -> None:
+    settings = tiny_params.store.model_copy(update={"targets": (target,)})
+    part, job = build_store(settings), tiny_job(settings)
+    found = spot_check(job, part, range(6), torch_generator(0, "spot"))
+    whole = spot_check(
+        tiny_job(tiny_params.store), tiny_store, range(6), torch_generator(0, "spot")
+    )
+    assert found == {name: whole[name] for name in found}
+    assert f"{target}_kl" in found or "similarity_kl" in found
+    assert f"{absent}_kl" not in found
+    draw_record(part, 0, tmp_path / "record.png")
+    assert (tmp_path / "record.png").stat().st_size > 0

@@ -1,5 +1,8 @@
 """The memory of a run: full before step 1, never of the batch itself, and resumable."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -72,3 +75,27 @@ def test_the_seed_names_the_order_of_the_fill(tiny_store: Reader, settings: Dist
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_uint8_queues_draw_nearly_what_float32_queues_draw(
+    tiny_store: Reader, settings: Distillation
+) -> None:
+    batch = batches(tiny_store)[0]
+    small = settings.model_copy(update={"queue_storage": "uint8"})
+    one, other = (filled(tiny_store, each).pixel_contrast(batch) for each in (settings, small))
+    assert torch.equal(one.usable, other.usable)
+    torch.testing.assert_close(one.embeddings, other.embeddings, rtol=0, atol=0.5 / 255 + 1e-6)
+    assert not torch.equal(one.embeddings, other.embeddings)
+
+
+def test_signed_embeddings_are_refused_by_uint8_queues(
+    tiny_store: Reader, settings: Distillation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Reader.read
+
+    def signed(self: Reader, *arguments: Any) -> dict[str, np.ndarray]:
+        return {name: -array for name, array in read(self, *arguments).items()}
+
+    monkeypatch.setattr(Reader, "read", signed)
+    with pytest.raises(ValueError, match=r"region_center of .* choose bfloat16"):
+        filled(tiny_store, settings.model_copy(update={"queue_storage": "uint8"}))

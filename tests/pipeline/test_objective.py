@@ -11,6 +11,7 @@ from pipeline.params import Encodings, Params, Student
 from pipeline.randomness import seed_torch
 from pipeline.stream import TARGETS, Batch, stream
 from pipeline.students import build_student
+from store import schema
 from store.reader import Reader
 
 CPU = torch.device("cpu")
@@ -38,6 +39,7 @@ def test_params_and_terms_know_the_same_names() -> None:
     assert set(terms.TERMS) == methods.TERMS
     assert {name for term in terms.TERMS.values() for name in term.companions} == set(COMPANIONS)
     assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
+    assert tuple(TARGETS) == schema.TARGETS
 
 
 @pytest.mark.parametrize("name", terms.TERMS)

@@ -64,6 +64,11 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
         ("training", "batch_size", 1, "greater than or equal to 2"),
         ("store", "num_views", 1.5, "valid integer"),
         ("store", "precision", 16, "float32"),
+        ("store", "targets", [], "at least 1 item"),
+        ("store", "targets", "logits", "valid tuple"),
+        ("store", "targets", ["logits", "gradients"], "expected some of logits, features"),
+        ("distillation", "memory", "heap", "bank"),
+        ("distillation", "queue_storage", "int8", "uint8"),
         ("dataset", "kind", "imagenet", "scenes"),
         ("dataset", "height", 33, "multiple of 8"),
         ("dataset", "root", "elsewhere", "Extra inputs"),
@@ -106,6 +111,14 @@ def test_a_student_overrides_the_shared_recipe(raw: dict, tmp_path: Path) -> Non
     assert students["r18_cirkd"].training.steps == raw["training"]["steps"]
 
 
+def test_targets_are_in_one_order(raw: dict, tmp_path: Path) -> None:
+    raw["store"]["targets"] = ["regions", "logits", "regions"]
+    params = load_params(write(tmp_path / "params.yaml", raw))
+    assert params.store.targets == ("logits", "regions")
+    write_params(params, tmp_path / "again.yaml")
+    assert load_params(tmp_path / "again.yaml") == params
+
+
 def test_a_dataset_lies_under_its_name_unless_told() -> None:
     camvid = load_params(ROOT / "profiles/camvid.yaml").dataset
     assert isinstance(camvid, CamVid)
@@ -118,6 +131,12 @@ def test_ablations_share_the_teacher_and_store_of_scenes(ablation: str) -> None:
     one, other = (load_params(ROOT / f"profiles/{name}.yaml") for name in ("scenes", ablation))
     for section in ("dataset", "teacher", "store", "training"):
         assert getattr(one, section) == getattr(other, section), section
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_no_run_of_a_profile_repeats_another(profile: Path) -> None:
+    students = list(load_params(profile).students.values())
+    assert all(one not in students[:place] for place, one in enumerate(students))
 
 
 def test_all_findings_come_at_once(raw: dict, tmp_path: Path) -> None:

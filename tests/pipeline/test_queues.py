@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.losses.embedding import embed
 from pipeline.queues import Queue
+from store.encodings import find_encoding
 from store.schema import VOID
 
 K, CAPACITY = 3, 4
@@ -145,6 +147,87 @@ def test_bfloat16_storage():
     assert queue.state_dict()["embeddings"].dtype == torch.bfloat16
     assert found.embeddings.dtype == torch.float32
     torch.testing.assert_close(found.embeddings, torch.tensor([[1 / 3, 0.5]]), rtol=2**-8, atol=0)
+
+
+UINT8 = find_encoding("uint8_per_pixel")
+
+
+def unit_embeddings(count, dim, seed=0):
+    """Non-negative, of length one, as features after a ReLU are; the first is zero."""
+    drawn = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)).relu()
+    drawn[0] = 0
+    return embed(drawn)
+
+
+def uint8_pair(num_classes=K, capacity=CAPACITY, dim=16):
+    return (
+        Queue(num_classes, capacity, dim),
+        Queue(num_classes, capacity, dim, dtype=torch.uint8),
+    )
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 2, VOID]), max_size=11), min_size=1, max_size=6)
+)
+@settings(max_examples=40, deadline=None)
+def test_uint8_holds_what_float32_holds_within_its_bound(pushes):
+    """Wrap-around, fill mask, records and draws are the same; values differ by half a step."""
+    exact, small = uint8_pair()
+    for number, classes in enumerate(pushes):
+        entries = unit_embeddings(len(classes) + 1, 16, number)[1:]
+        classes = torch.tensor(classes, dtype=torch.uint8)
+        for queue in (exact, small):
+            queue.push(entries, classes, torch.full(classes.shape, number))
+    assert torch.equal(exact.num_filled, small.num_filled)
+    one, other = (
+        queue.sample(3, torch.Generator().manual_seed(5), torch.tensor([0]))
+        for queue in (exact, small)
+    )
+    assert torch.equal(one.usable, other.usable)
+    assert other.embeddings.dtype == torch.float32
+    bound = UINT8.max_error(one.embeddings[:, :, None, None].numpy())[:, :, 0, 0]
+    assert ((one.embeddings - other.embeddings).abs() <= torch.from_numpy(bound)).all()
+
+
+def test_uint8_is_the_stores_encoding():
+    entries = unit_embeddings(12, 32)
+    _, queue = uint8_pair(1, 12, 32)
+    queue.push(entries, torch.zeros(12, dtype=torch.uint8), torch.arange(12))
+    expected = UINT8.encode(entries[:, :, None, None].numpy())
+    state = queue.state_dict()
+    assert (state["embeddings"].numpy() == expected[""][:, :, 0, 0]).all()
+    assert (state["scales"].numpy() == expected["_scale"][:, 0, 0]).all()
+
+
+def test_uint8_takes_a_quarter_of_the_memory():
+    exact, small = uint8_pair(dim=256)
+
+    def num_bytes(queue):
+        state = queue.state_dict()
+        return sum(state[name].nbytes for name in ("embeddings", "scales") if name in state)
+
+    assert num_bytes(small) <= num_bytes(exact) * (1 / 4 + 1 / 256)
+
+
+def test_uint8_state_continues_bit_for_bit():
+    (_, queue), (exact, again) = uint8_pair(), uint8_pair()
+    classes, records = torch.tensor([0, 1, 0, 0, VOID, 0, 0]), torch.arange(7)
+    queue.push(unit_embeddings(7, 16), classes, records)
+    again.load_state_dict(queue.state_dict())
+    for one in (queue, again):
+        one.push(unit_embeddings(7, 16, seed=1), classes, records + 7)
+    for name, tensor in queue.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    with pytest.raises(ValueError, match="expected"):
+        exact.load_state_dict(queue.state_dict())
+
+
+def test_uint8_never_waits_for_the_device():
+    """Fake tensors have no values: whatever needs one on the host fails."""
+    with FakeTensorMode():
+        queue = Queue(3, 4, 5, device="cuda", dtype=torch.uint8)
+        queue.push(torch.zeros(6, 5), torch.zeros(6, dtype=torch.int64), torch.arange(6))
+        assert queue._decode(torch.zeros(2, dtype=torch.int64, device="cuda")).shape == (2, 5)
 
 
 def test_refuses_to_draw_more_than_there_are_slots():

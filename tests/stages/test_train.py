@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from click.testing import CliRunner, Result
 
 from pipeline.datasets.index import Index
 from pipeline.objective import Objective
+from pipeline.params import Params, Store
 from pipeline.stream import Batch
 from pipeline.students import load_student
 from stages.cli import main
+from store.manifest import Manifest
+from store.reader import Reader
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -118,6 +122,18 @@ def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
     assert "expected one of r18_ce, r18_cirkd" in done.stderr
 
 
+def test_a_run_that_the_store_cannot_serve_is_refused_before_anything_is_built(
+    tiny_params: Params, build_store: Callable[[Store], Reader], tmp_path: Path
+) -> None:
+    store = build_store(tiny_params.store.model_copy(update={"targets": ("logits",)}))
+    fingerprint, path = store.spec.fingerprint, tmp_path / "manifest.json"
+    Manifest(str(store.path), fingerprint, len(store), store.journal.digest, 1).write(path)
+    done = train("r18_cirkd", path, tmp_path / "run")
+    assert done.returncode != 0
+    assert "which serve ce, kd" in done.stderr
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["manifest.json"]
+
+
 def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) -> None:
     raw = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**raw, "path": str(tmp_path / "gone")}))
@@ -156,13 +172,15 @@ def test_a_signal_to_every_process_of_the_group_keeps_the_work(
     assert torch.load(work / "last.pt")["step"] > 0
 
 
+@pytest.mark.parametrize("memory", ["memory: queue", "queue_storage: uint8", "memory: bank"])
 def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With queues, projector, anchors and stream, through the stage's own command."""
+    """With its memory, projector, anchors and stream, through the stage's own command."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
-    params.write_text(text.replace("method: cirkd,", "method: cirkd, training: {steps: 5},"))
+    changed = f"method: cirkd, training: {{steps: 5}}, distillation: {{{memory}}},"
+    params.write_text(text.replace("method: cirkd,", changed))
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(params), "--workers", "0", "--device", "cpu"]
 

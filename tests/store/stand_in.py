@@ -52,6 +52,7 @@ def make_unit(spec: StoreSpec, unit: int) -> dict[str, np.ndarray]:
         for name, array in array_specs(spec).items()
         if array.dtype != "str"
     }
+    stored = set(arrays)
     shape = (len(records), spec.feature_height, spec.feature_width)
     logits = rng.normal(size=(len(records), spec.num_classes, *shape[1:])).astype(np.float32)
     features = rng.random((len(records), spec.feature_channels, *shape[1:]), np.float32)
@@ -59,7 +60,8 @@ def make_unit(spec: StoreSpec, unit: int) -> dict[str, np.ndarray]:
         ("logits", spec.logits_encoding, logits),
         ("features", spec.features_encoding, features),
     ):
-        arrays |= {name + suffix: values for suffix, values in encoding.encode(x).items()}
+        encoded = {name + suffix: values for suffix, values in encoding.encode(x).items()}
+        arrays |= {array: values for array, values in encoded.items() if array in stored}
     keys = [f"train/é{record % spec.num_images}" for record in records]
     return arrays | {
         "key": np.array(keys),

@@ -58,6 +58,21 @@ def test_a_teacher_that_is_right_scores_one_and_void_does_not_count(
     assert report["classes"]["car"]["teacher_iou"] is None
 
 
+@pytest.mark.parametrize("targets", [("logits",), ("features", "regions")])
+def test_figures_of_targets_that_are_not_stored_do_not_exist(
+    make_spec: MakeSpec, fill: Callable[..., str], tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    fill(tmp_path, make_spec(targets=targets))
+    report = json.loads(json.dumps(audit(open_store(tmp_path)), allow_nan=False))
+    assert (report["teacher_miou"] is None) == ("logits" not in targets)
+    for counts in report["classes"].values():
+        assert (counts["teacher_iou"] is None) == ("logits" not in targets)
+        assert (counts["centers"] is None) == ("regions" not in targets)
+        assert (counts["samples"] is None) == ("regions" not in targets)
+    assert report["classes"]["sky"]["pixels"] > 0
+    assert ("logits" in report["arrays"]) == ("logits" in targets)
+
+
 def test_damage_that_a_reader_would_not_meet_is_an_error(store: Path) -> None:
     a, b = store / "image" / "c.0.0.0.0", store / "image" / "c.1.0.0.0"
     first, second = a.read_bytes(), b.read_bytes()

@@ -52,6 +52,18 @@ def test_the_copy_says_the_same_of_itself(finished: Path, finished_hdf5: Path) -
         assert [axis.label for axis in hdf5["labels"].dims] == ["record", "y", "x"]
 
 
+def test_a_store_of_some_targets_goes_there_and_back(
+    make_spec: MakeSpec, fill: Callable[..., str], tmp_path: Path
+) -> None:
+    digest = fill(tmp_path / "store", make_spec(targets=("logits",)))
+    assert verify(tmp_path / "store") == []
+    to_hdf5(tmp_path / "store", tmp_path / "store.h5")
+    assert set(open_store(tmp_path / "store.h5").arrays) == set(
+        open_store(tmp_path / "store").arrays
+    )
+    assert from_hdf5(tmp_path / "store.h5", tmp_path / "back").digest == digest
+
+
 def test_a_copy_that_was_cut_short_goes_on(
     make_spec: MakeSpec, finished_hdf5: Path, finished: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,15 @@ import pytest
 
 from store.errors import StoreMismatchError
 from store.layout import unit_key
-from store.schema import SCHEMA_VERSION, StoreSpec, array_specs, diff_identity
+from store.schema import (
+    SCHEMA_VERSION,
+    TARGETS,
+    VIEW_TABLE,
+    StoreSpec,
+    array_specs,
+    diff_identity,
+    target_arrays,
+)
 
 MakeSpec = Callable[..., StoreSpec]
 
@@ -83,3 +91,28 @@ def test_a_spec_that_cannot_be_is_refused(make_spec: MakeSpec) -> None:
     with pytest.raises(StoreMismatchError, match="class names"):
         make_spec(class_names=("sky",))
     assert SCHEMA_VERSION == 1
+
+
+def test_a_store_of_every_target_says_nothing_of_them(make_spec: MakeSpec) -> None:
+    """So that what was written before there was a choice reads, and is named, as ever."""
+    described = make_spec().to_dict()
+    assert "targets" not in described
+    assert StoreSpec.from_dict(described).targets == TARGETS
+    part = make_spec(targets=("logits",))
+    assert part.to_dict()["targets"] == ["logits"]
+    assert StoreSpec.from_dict(part.to_dict()) == part
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_only_the_arrays_of_the_targets_are_there(make_spec: MakeSpec, target: str) -> None:
+    spec = make_spec(targets=(target,))
+    views = {"image", "labels", *VIEW_TABLE}
+    assert set(array_specs(spec)) == views | set(target_arrays(spec)[target])
+    whole = {name for arrays in target_arrays(make_spec()).values() for name in arrays}
+    assert set(array_specs(make_spec())) == views | whole
+
+
+@pytest.mark.parametrize("targets", [("embeddings",), ("features", "logits"), ("logits",) * 2])
+def test_strange_targets_are_refused(make_spec: MakeSpec, targets: tuple[str, ...]) -> None:
+    with pytest.raises(StoreMismatchError, match="targets"):
+        make_spec(targets=targets)

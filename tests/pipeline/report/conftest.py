@@ -23,7 +23,7 @@ CLASSES = ("road", "<b>&sky", "car", "never seen")
 PALETTE = ((128, 64, 128), (70, 130, 180), (0, 0, 142), (220, 20, 60))
 HEIGHT, WIDTH = 20, 28
 
-Asked = tuple[str, float | None] | tuple[str, float | None, dict[str, Any]]
+Asked = tuple[str | None, float | None] | tuple[str | None, float | None, dict[str, Any]]
 """A student: its method, the mIoU it shall have, and keys of its params."""
 
 

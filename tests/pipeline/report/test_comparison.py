@@ -7,7 +7,16 @@ import pytest
 from pipeline.params import Distillation, Student, Training
 from pipeline.report.comparison import Row, Spread, find_best, find_headline, group_runs
 from pipeline.report.results import Run, Scores
-from pipeline.report.wording import caveat, duration, headline, percent, points, size, spread
+from pipeline.report.wording import (
+    caveat,
+    duration,
+    headline,
+    percent,
+    points,
+    row_title,
+    size,
+    spread,
+)
 
 TRAINING = Training(
     steps=2,
@@ -29,7 +38,7 @@ DISTILLATION = Distillation(
 )
 
 
-def make(name: str, method: str, miou: float | None, **settings: Any) -> Run:
+def make(name: str, method: str | None, miou: float | None, **settings: Any) -> Run:
     asked: dict[str, Any] = {
         "architecture": "deeplabv3_resnet18",
         "seed": 0,
@@ -69,6 +78,44 @@ def test_only_the_seed_is_shared_out_over_a_row() -> None:
         make("d", "ce", 0.5, training=TRAINING.model_copy(update={"steps": 9})),
     )
     assert [row.name for row in group_runs(runs)] == ["a, c", "b", "d"]
+
+
+def sized(name: str, miou: float | None = 0.5, seed: int = 0, **sizes: int) -> Run:
+    settings = DISTILLATION.model_copy(update=sizes)
+    return make(name, "cirkd", miou, seed=seed, distillation=settings)
+
+
+def titles(*runs: Run) -> list[str]:
+    return [row_title(row) for row in group_runs(runs)]
+
+
+def test_rows_of_one_method_are_told_apart_by_what_varies() -> None:
+    assert titles(make("a", "ce", 0.5), sized("b"), sized("c", seed=1)) == ["CE", "CIRKD"]
+    sizes = [sized(f"{n}", pixel_queue=n) for n in (8, 16, 32)]
+    assert titles(*sizes) == [f"CIRKD, pixel_queue {n}" for n in (8, 16, 32)]
+
+
+def test_what_most_rows_have_is_not_said_again() -> None:
+    runs = (
+        *(sized(f"p{n}", pixel_queue=n) for n in (8, 16, 32)),
+        *(sized(f"r{n}", region_queue=n) for n in (4, 16)),
+        make("other", "cirkd", 0.5, training=TRAINING.model_copy(update={"learning_rate": 0.25})),
+    )
+    assert titles(*runs) == [
+        "CIRKD, learning_rate 0.1, pixel_queue 8, region_queue 8",
+        "CIRKD, pixel_queue 16",
+        "CIRKD, pixel_queue 32",
+        "CIRKD, region_queue 4",
+        "CIRKD, region_queue 16",
+        "CIRKD, learning_rate 0.25",
+    ]
+
+
+def test_weights_and_other_networks_are_told_apart() -> None:
+    weighted = [make(f"kd{w}", None, 0.5, terms={"kd": w}) for w in (0.5, 1.0)]
+    assert titles(*weighted) == ["KD, kd 0.5", "KD, kd 1"]
+    other = make("psp", "kd", 0.5, architecture="pspnet_resnet18", distillation=DISTILLATION)
+    assert titles(weighted[0], other) == ["KD", "KD"]
 
 
 def test_gains_are_taken_seed_by_seed() -> None:

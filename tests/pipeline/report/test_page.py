@@ -76,6 +76,23 @@ def test_seeds_form_one_row(fabricate: Fabricate) -> None:
     assert "2 seeds: the gain is +4.00 ± 1.41" in page
 
 
+def test_page_tells_queue_sizes_apart_and_what_the_paper_found(fabricate: Fabricate) -> None:
+    students = {
+        f"q{size}_{seed}": ("cirkd", miou + 0.01 * seed, {"seed": seed, **queue})
+        for size, miou in ((32, 0.5), (40, 0.6), (48, 0.55))
+        for queue in [{"distillation": {"pixel_queue": size}}]
+        for seed in range(2)
+    }
+    text = words(page_of(*fabricate(students)))
+    for size in (32, 40, 48):
+        assert f"DeepLabV3-R18, CIRKD, pixel_queue {size}" in text
+    assert "Holds here: pixel_queue 40 is better than the smallest, 32 (+10.00 ± 0.00)" in text
+
+
+def test_page_without_an_ablation_says_nothing_of_one(profile: Path, params: Params) -> None:
+    assert "ablation" not in words(page_of(profile, params)).lower()
+
+
 def test_page_without_any_comparison(fabricate: Fabricate) -> None:
     text = words(page_of(*fabricate({"alone": ("cirkd", 0.5)})))
     assert "no distilled run has its cross-entropy run" in text
