@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pipeline import params
+from pipeline.flight import fit_prefetch
 from pipeline.objective import Objective
 from pipeline.params import load_params
 from pipeline.provenance import peak_memory_bytes, versions
@@ -15,6 +16,7 @@ from pipeline.stream import stream
 from pipeline.students import Student, build_student, save_student
 from stages.command import (
     StageCommand,
+    ahead_option,
     device_option,
     params_option,
     pick_device,
@@ -34,6 +36,7 @@ from store.reader import Reader, open_store
 @params_option
 @device_option
 @workers_option
+@ahead_option
 def command(
     run: str,
     manifest_path: Path,
@@ -41,6 +44,7 @@ def command(
     params_path: Path,
     device: str,
     num_workers: int,
+    ahead_mb: int,
 ) -> None:
     """Train the student RUN of params.yaml on the store behind MANIFEST.
 
@@ -63,7 +67,7 @@ def command(
     }
     identity = [str(destination), place.type, settings.model_dump(), manifest.fingerprint]
     work = work_folder("student", identity)
-    seconds = _train(student, settings, reader, work, header, num_workers)
+    seconds = _train(student, settings, reader, work, header, num_workers, ahead_mb * 10**6)
     save_student(student, settings, reader.spec.class_names, destination / "model.pt")
     summary = {
         **header,
@@ -90,10 +94,15 @@ def _train(
     work: Path,
     header: dict[str, Any],
     num_workers: int,
+    limit_bytes: int,
 ) -> float:
     device = next(student.parameters()).device
     objective = Objective(student, reader.spec, settings, device)
     student.train()
+    batch_size, pinned = settings.training.batch_size, device.type == "cuda"
+    prefetch_factor, in_flight = fit_prefetch(
+        reader.spec, objective.needs, batch_size, num_workers, pinned, limit_bytes
+    )
 
     def begin() -> None:
         seed_torch(settings.seed, "student", "dropout")
@@ -110,15 +119,17 @@ def _train(
             open_batches=lambda steps: stream(
                 reader,
                 seed=settings.seed,
-                batch_size=settings.training.batch_size,
+                batch_size=batch_size,
                 steps=steps,
                 device=device,
                 num_workers=num_workers,
                 needs=objective.needs,
+                augment=settings.training.augment,
+                prefetch_factor=prefetch_factor,
             ),
             begin=begin,
             work=work,
-            header=header,
+            header={**header, "in_flight_bytes": in_flight},
             name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
         )
     )
