@@ -72,7 +72,7 @@ def plan_store(
         f"student's step  {found.step_s:.3f} s: reads {found.read_bytes_per_s / 1e6:.1f} MB/s"
     )
     click.echo(
-        f"its batches     at most {found.in_flight_bytes / 1e6:.0f} MB of memory on their way"
+        f"its batches     at most {found.in_flight_bytes / 1e6:.1f} MB of memory on their way"
     )
     room = "has room" if found.fits else "has NOT enough room"
     click.echo(f"disk            {found.free_bytes / 1e9:.1f} GB free: {room}")

@@ -166,3 +166,14 @@ def test_workers_are_never_further_ahead_than_was_counted(prefetch_factor: int) 
             time.sleep(0.001)
         ahead.append(counted.begun.value - (item + 1))
     assert max(ahead) == num_workers * prefetch_factor
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_what_the_cpu_gets(tiny_store: Reader) -> None:
+    options = {"seed": 5, "batch_size": 2, "steps": range(6), "num_workers": 1, "augment": AUGMENT}
+    there = stream(tiny_store, **options, device=torch.device("cuda"))
+    here = stream(tiny_store, **options, device=CPU)
+    for gpu, cpu in zip(there, here, strict=True):
+        torch.cuda._sleep(10**8)  # a step that the next copy must not overtake
+        expected = tensors_of(cpu)
+        assert all(torch.equal(x.cpu(), expected[name]) for name, x in tensors_of(gpu).items())
