@@ -1,11 +1,13 @@
-"""One way to read ahead in other processes, for the store's stream and for the teacher's crops."""
+"""One way to read ahead: in other processes, in stated memory, and onto the device in time."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.randomness import torch_generator
@@ -16,8 +18,17 @@ class LoaderError(ValueError):
     """A process that reads ahead died."""
 
 
+PREFETCH_FACTOR = 2
+"""Batches that a worker is asked for ahead of the step, where memory allows (torch's default)."""
+
+
 def open_loader(
-    dataset: Dataset[Any], batches: Iterable[Any], seed: int, num_workers: int, pin_memory: bool
+    dataset: Dataset[Any],
+    batches: Iterable[Any],
+    seed: int,
+    num_workers: int,
+    pin_memory: bool,
+    prefetch_factor: int = PREFETCH_FACTOR,
 ) -> Iterator[Any]:
     """Load one item of `dataset` per element of `batches`, in order, whole batches at a time.
 
@@ -28,6 +39,7 @@ def open_loader(
             resumed run would differ.
         num_workers: processes that read ahead; 0 reads in this one.
         pin_memory: for copies to a GPU that overlap with computing.
+        prefetch_factor: batches that each process is asked for ahead.
 
     Raises:
         LoaderError: a process that reads ahead died.
@@ -39,6 +51,7 @@ def open_loader(
         batch_size=None,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor if num_workers else None,
         generator=torch_generator(seed, "loader"),
         worker_init_fn=_leave_signals_to_the_stage,
     )
@@ -67,6 +80,31 @@ class _Carrying(Dataset[Any]):
             return self._dataset[item]
         except (ValueError, OSError, LookupError, StoreError) as error:
             return error
+
+
+def move_ahead(
+    batches: Iterable[Mapping[str, Tensor]], device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Move batches to the device; to a GPU while the step before still runs there.
+
+    The host comes back for the next batch as soon as it has queued a step. Then the copy goes, from
+    pinned memory, through a stream of its own, beside that step; the step before it is waited for,
+    so that never more than two batches, the one in use and the next, lie on the device.
+    """
+    if device.type != "cuda":
+        yield from ({name: x.to(device) for name, x in batch.items()} for batch in batches)
+        return
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    last_step = computing.record_event()
+    for batch in batches:
+        last_step.synchronize()
+        last_step = computing.record_event()
+        with torch.cuda.stream(copying):
+            moved = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+        computing.wait_stream(copying)
+        for x in moved.values():
+            x.record_stream(computing)
+        yield moved
 
 
 def _leave_signals_to_the_stage(worker: int) -> None:

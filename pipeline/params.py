@@ -5,33 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.augmentation import WHOLE, Augment
+from pipeline.frozen import Count, Fraction, Frozen, Name, Positive, Precision, Seed, Side, Weight
 from pipeline.methods import METHODS, TERMS
 from store.encodings import find_encoding
 from store.files import replacing
 from store.schema import TARGETS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=16, multiple_of=8)]
-Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["float32", "bfloat16", "float16"]
-
 
 class ParamsError(ValueError):
     """A params file that cannot be read or breaks the rules; the message lists every finding."""
-
-
-class Frozen(BaseModel):
-    """Immutable, strict about types, and closed: an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Scenes(Frozen):
@@ -132,6 +119,12 @@ class Training(Frozen):
         return self
 
 
+class StudentTraining(Training):
+    """A student's recipe: the views are stored, so what still varies of them is said here."""
+
+    augment: Augment = WHOLE
+
+
 class Teacher(Frozen):
     """DeepLabV3-ResNet101 and where its weights come from."""
 
@@ -222,7 +215,7 @@ class Student(Frozen):
     method: str | None = None
     terms: dict[str, Weight] | None = None
     seed: Seed
-    training: Training
+    training: StudentTraining
     distillation: Distillation
 
     @model_validator(mode="after")
@@ -234,6 +227,10 @@ class Student(Frozen):
         unknown = sorted(set(self.terms or {}) - TERMS)
         if unknown:
             raise ValueError(f"terms: expected some of {', '.join(sorted(TERMS))}; found {unknown}")
+        if "channel_memory" in self.weights and self.training.augment.crops:
+            raise ValueError(
+                "channel_memory compares maps of whole records; leave out crop_* or it"
+            )
         return self
 
     @property
@@ -254,7 +251,7 @@ class Params(Frozen):
     dataset: Dataset
     teacher: Teacher
     store: Store
-    training: Training
+    training: StudentTraining
     distillation: Distillation
     students: Annotated[dict[Name, Student], Field(min_length=1)]
 
@@ -266,6 +263,16 @@ class Params(Frozen):
             return raw
         students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
         return {**raw, "students": students}
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Params:
+        record = self.store.crop
+        for run, student in self.students.items():
+            try:
+                student.training.augment.cut_size(record.height, record.width)
+            except ValueError as error:
+                raise ValueError(f"students.{run}.training.{error}") from None
+        return self
 
 
 def _with_shared(student: Any, raw: dict[str, Any]) -> Any:

@@ -6,7 +6,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
+from pipeline.flight import fit_prefetch
 from pipeline.objective import Objective
 from pipeline.optimisation import Optimisation
 from pipeline.serving import refuse_unserved
@@ -41,6 +41,7 @@ class Plan:
         extract_s: seconds the whole extraction takes at the sample's rate.
         step_s: median seconds of the student's training step; the read rate it needs follows.
         read_bytes_per_s: what one training process reads, at that step time.
+        in_flight_bytes: the most host memory that one training's batches take on their way.
         free_bytes: on the disk the store would lie on.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     extract_s: float
     step_s: float
     read_bytes_per_s: float
+    in_flight_bytes: int
     free_bytes: int
 
     @property
@@ -59,13 +61,17 @@ class Plan:
         return sum(self.stored_bytes.values()) < self.free_bytes
 
 
-def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
+def plan(
+    job: Extraction, run: params.Student, folder: Path, num_workers: int, limit_bytes: int
+) -> Plan:
     """Extract a few records into a temporary store, train a few steps on it, and scale up.
 
     Args:
         job: the whole extraction; the teacher's weights do not matter for times.
         run: the student whose read rate is asked for.
         folder: where the store would lie.
+        num_workers: of the training.
+        limit_bytes: of host memory for its batches.
     """
     spec = job.spec
     refuse_unserved(run, spec, "params.yaml")
@@ -83,7 +89,11 @@ def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
             seconds = time.perf_counter() - start
             writer.finish()
         (digest,) = read_journal(LocalFiles(path)).units.values()
-        step_s, read_bytes = _steps(open_store(path), run, job.device, digest.num_bytes)
+        step_s, needs = _steps(open_store(path), run, job.device)
+    batch_size, pinned = run.training.batch_size, job.device.type == "cuda"
+    size = run.training.micro_batch_size()
+    _, in_flight = fit_prefetch(spec, needs, size, num_workers, pinned, limit_bytes)
+    read_bytes = sum(digest.num_bytes[name] for name in stream_arrays(spec, needs))
     scale = spec.num_records / num_sample
     specs = array_specs(spec)
     return Plan(
@@ -93,15 +103,16 @@ def plan(job: Extraction, run: params.Student, folder: Path) -> Plan:
         stored_bytes={array: round(size * scale) for array, size in digest.num_bytes.items()},
         extract_s=seconds * scale,
         step_s=step_s,
-        read_bytes_per_s=read_bytes / num_sample * run.training.batch_size / step_s,
+        read_bytes_per_s=read_bytes / num_sample * batch_size / step_s,
+        in_flight_bytes=in_flight,
         free_bytes=shutil.disk_usage(folder).free,
     )
 
 
 def _steps(
-    reader: Reader, run: params.Student, device: torch.device, num_bytes: Mapping[str, int]
-) -> tuple[float, int]:
-    """Median seconds of a training step, and the stored bytes of the arrays it reads."""
+    reader: Reader, run: params.Student, device: torch.device
+) -> tuple[float, tuple[str, ...]]:
+    """Median seconds of a training step, and what it needs of each record."""
     recipe = run.training.model_copy(update={"steps": NUM_STEPS})
     student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
     objective = Objective(student, reader.spec, run, device)
@@ -115,6 +126,7 @@ def _steps(
         steps=range(NUM_STEPS),
         device=device,
         needs=objective.needs,
+        augment=recipe.augment,
         accumulate=recipe.accumulate,
     )
     reports = train(
@@ -128,6 +140,4 @@ def _steps(
     for report in reports:
         report.total.item()  # waits for the device
         times.append(time.perf_counter())
-    names = stream_arrays(reader, objective.needs)
-    step_s = statistics.median(after - before for before, after in pairwise(times))
-    return step_s, sum(num_bytes[name] for name in names)
+    return statistics.median(after - before for before, after in pairwise(times)), objective.needs

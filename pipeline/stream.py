@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.loading import open_loader
+from pipeline.augmentation import CELL_PX, WHOLE, Augment, Window, cut_windows, draw_window
+from pipeline.loading import PREFETCH_FACTOR, move_ahead, open_loader
+from pipeline.losses.at import attention
 from pipeline.ranks import ALONE, Ranks
 from pipeline.views import View
 from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
-from store.schema import VOID
+from store.schema import VOID, StoreSpec, map_arrays
 
 MAPS = ("logits", "features")
+_CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 TABLE = tuple(field.name for field in fields(View))
 
 
@@ -120,20 +123,37 @@ def grid_inside(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 class _Records(Dataset[dict[str, Tensor]]):
     """A batch of records per item, as raw tensors: what workers hand over stays uint8 and small."""
 
-    def __init__(self, reader: Reader, names: tuple[str, ...]) -> None:
-        self._reader, self._names = reader, names
+    def __init__(self, reader: Reader, names: tuple[str, ...], augment: Augment, seed: int) -> None:
+        self._reader, self._names, self._augment, self._seed = reader, names, augment, seed
+        size = reader.spec.height, reader.spec.width
+        self._crops = augment.cut_size(*size) != size
+        axes = {name: array.axes[-1] for name, array in reader.arrays.items()}
+        axes |= {"grid_labels": "feature_x", "grid_inside": "feature_x"}
+        self._cell_px = {name: _CELL_PX[axis] for name, axis in axes.items() if axis in _CELL_PX}
 
-    def __getitem__(self, records: np.ndarray) -> dict[str, Tensor]:
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> dict[str, Tensor]:
+        step, records = item
         spec, arrays = self._reader.spec, self._reader.read(records, self._names)
         kept = {name: array for name, array in arrays.items() if name not in TABLE}
         kept["grid_inside"] = grid_inside(arrays)
         kept["grid_labels"] = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
+        if self._augment != WHOLE:
+            kept = cut_windows(kept, self._draw(step, records, kept["grid_inside"]), self._cell_px)
         kept["record"] = np.asarray(records, dtype=np.int64)
-        return {name: torch.from_numpy(array) for name, array in kept.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in kept.items()}
+        if self._crops and "auxiliary_attention" in tensors:
+            # Of length one over the pixels inside, of which there are fewer now.
+            whole = tensors["auxiliary_attention"]
+            tensors["auxiliary_attention"] = attention(whole, tensors["grid_inside"]).view_as(whole)
+        return tensors
+
+    def _draw(self, step: int, records: np.ndarray, inside: np.ndarray) -> list[Window]:
+        each = zip(inside, records.tolist(), strict=True)
+        return [draw_window(self._augment, on, self._seed, step, record) for on, record in each]
 
 
 class _Batches:
-    """Record numbers of the batches of some steps, a pure function of the seed.
+    """Step and record numbers of the batches of some steps: a pure function of the seed.
 
     A step's batch is cut into `accumulate` micro-batches one after the other, and each of them is
     shared out among the ranks.
@@ -161,7 +181,7 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._steps) * self._accumulate
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         num_records, size = self._order[0], self._batch_size
         per_epoch = num_records // size
         epoch, order = -1, np.empty(0, dtype=np.int64)
@@ -171,16 +191,16 @@ class _Batches:
                 order = epoch_order(*self._order, epoch)
             first = step % per_epoch * size
             for micro_batch in np.split(order[first : first + size], self._accumulate):
-                yield self._ranks.share(micro_batch)
+                yield step, self._ranks.share(micro_batch)
 
 
-def stream_arrays(reader: Reader, needs: Collection[str]) -> tuple[str, ...]:
+def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
     """Names of the stored arrays that a training with the given needs reads of each record."""
     targets = [name for need in needs for name in TARGETS[need]]
     stored = [
         array
         for name in targets
-        for array in (reader.map_arrays(name).values() if name in MAPS else (name,))
+        for array in (map_arrays(spec, name).values() if name in MAPS else (name,))
     ]
     return ("image", "labels", *TABLE, *stored)
 
@@ -194,36 +214,44 @@ def stream(
     device: torch.device,
     num_workers: int = 0,
     needs: Collection[str] = tuple(TARGETS),
+    augment: Augment = WHOLE,
+    prefetch_factor: int = PREFETCH_FACTOR,
     accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
     """Stream the batches of the given steps.
 
+    Workers read and cut; a GPU gets the next batch while it is busy with the one before, encoded,
+    and decodes it there. `pipeline.flight` says how much memory that takes, and
+    `store.order.epoch_order` how well the records are mixed.
+
     Args:
         reader: an open store.
-        seed: names the order; the same seed gives the same batches, whatever `num_workers`.
+        seed: names the order and the windows; the same seed gives the same batches, whatever
+            `num_workers`.
         batch_size: of a step, on all ranks together; an epoch's last incomplete batch is dropped.
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
         num_workers: processes that read ahead; 0 reads in this one.
         needs: keys of TARGETS; only what is needed is read.
+        augment: what to cut out of each record, and how often to mirror it.
+        prefetch_factor: batches that each process reads ahead.
         accumulate: micro-batches of a step, streamed one by one.
         ranks: this one's share of every micro-batch is streamed.
     """
-    spec = reader.spec
     loader = open_loader(
-        _Records(reader, stream_arrays(reader, needs)),
-        _Batches(len(reader), spec.unit_size, seed, batch_size, steps, accumulate, ranks),
+        _Records(reader, stream_arrays(reader.spec, needs), augment, seed),
+        _Batches(len(reader), reader.spec.unit_size, seed, batch_size, steps, accumulate, ranks),
         seed,
         num_workers,
         pin_memory=device.type == "cuda",
+        prefetch_factor=prefetch_factor,
     )
-    for raw in loader:
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in raw.items()}
-        yield decode_batch(reader, moved, needs)
+    for raw in move_ahead(loader, device):
+        yield decode_batch(reader, raw, needs)
 
 
-def decode_batch(reader: Reader, raw: dict[str, Tensor], needs: Collection[str]) -> Batch:
+def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
     arrays = {}
     for name in (name for need in needs for name in TARGETS[need]):

@@ -50,9 +50,12 @@ def command(
     files = JobFiles(index_path, teacher_path, params_path, device)
     # Apart from the findings, so that another machine's last bits never make a student stale.
     fidelity = destination.with_name(f"{manifest_path.stem}.fidelity.json")
-    write_json(spot(files, reader, num_spots), fidelity)
+    found = spot(files, reader, num_spots)
+    write_json(found, fidelity)
     write_json(findings, destination)
     click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']}")
+    for name, value in found.items():
+        click.echo(f"  {name:16} {value:.4g}")
 
 
 def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:

@@ -40,6 +40,15 @@ workers_option = click.option(
     show_default=True,
     help="Processes that read ahead; never changes a result.",
 )
+ahead_option = click.option(
+    "--ahead-mb",
+    type=click.IntRange(min=1),
+    default=2000,
+    envvar="CIRKD_AHEAD_MB",
+    show_envvar=True,
+    show_default=True,
+    help="Host memory that batches may take on their way, in MB; never changes a result.",
+)
 
 
 class StageCommand(click.Command):

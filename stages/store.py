@@ -8,9 +8,11 @@ import click
 
 from stages.command import (
     StageCommand,
+    ahead_option,
     device_option,
     params_option,
     pick_device,
+    workers_option,
 )
 
 manifest_argument = click.argument(
@@ -37,8 +39,12 @@ def show_sizes(raw: dict[str, int], stored: dict[str, int]) -> None:
 @click.argument("run")
 @params_option
 @device_option
+@workers_option
+@ahead_option
 @json_option
-def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
+def plan_store(
+    run: str, params_path: Path, device: str, num_workers: int, ahead_mb: int, as_json: bool
+) -> None:
     """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
     from pipeline import extraction, planning
     from pipeline.datasets.index import Index
@@ -54,7 +60,8 @@ def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
     teacher = Teacher(index.num_classes, params.teacher.dropout).to(place).eval()
     spec = extraction.plan_store(index, params.store, "planned", place)
     job = extraction.Extraction(index, teacher, params.store, spec, place)
-    found = planning.plan(job, params.students[run], Path("artifacts/stores"))
+    stores, student = Path("artifacts/stores"), params.students[run]
+    found = planning.plan(job, student, stores, num_workers, ahead_mb * 10**6)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -63,6 +70,9 @@ def plan_store(run: str, params_path: Path, device: str, as_json: bool) -> None:
     click.echo(f"extraction      {found.extract_s:.0f} s on this machine")
     click.echo(
         f"student's step  {found.step_s:.3f} s: reads {found.read_bytes_per_s / 1e6:.1f} MB/s"
+    )
+    click.echo(
+        f"its batches     at most {found.in_flight_bytes / 1e6:.1f} MB of memory on their way"
     )
     room = "has room" if found.fits else "has NOT enough room"
     click.echo(f"disk            {found.free_bytes / 1e9:.1f} GB free: {room}")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pipeline import params
+from pipeline.flight import fit_prefetch
 from pipeline.network import compile_network
 from pipeline.objective import Objective
 from pipeline.params import load_params
@@ -18,6 +19,7 @@ from pipeline.stream import stream
 from pipeline.students import Student, build_student, save_student
 from stages.command import (
     StageCommand,
+    ahead_option,
     device_option,
     params_option,
     pick_device,
@@ -40,6 +42,7 @@ from store.reader import Reader, open_store
 @params_option
 @device_option
 @workers_option
+@ahead_option
 @click.option(
     "--all",
     "every_run",
@@ -61,6 +64,7 @@ def command(
     params_path: Path,
     device: str,
     num_workers: int,
+    ahead_mb: int,
     every_run: bool,
     num_jobs: int,
 ) -> None:
@@ -74,7 +78,9 @@ def command(
     elif run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     else:
-        train_one(_pick_run(known, run), run, manifest_path, destination, device, num_workers)
+        settings = _pick_run(known, run)
+        limit_bytes = ahead_mb * 10**6
+        train_one(settings, run, manifest_path, destination, device, num_workers, limit_bytes)
 
 
 def train_every(runs: list[str], num_jobs: int, device: str) -> None:
@@ -91,6 +97,7 @@ def train_one(
     destination: Path,
     device: str,
     num_workers: int,
+    limit_bytes: int,
 ) -> None:
     """Train one student in this process."""
     manifest = Manifest.read(manifest_path)
@@ -112,7 +119,7 @@ def train_one(
     work = work_folder("student", identity)
     with joined(place) as ranks:
         header["ranks"] = ranks.size
-        seconds = _train(student, settings, reader, work, header, num_workers, ranks)
+        seconds = _train(student, settings, reader, work, header, num_workers, limit_bytes, ranks)
     if not ranks.leads:
         return
     save_student(student, settings, reader.spec.class_names, destination / "model.pt")
@@ -141,15 +148,19 @@ def _train(
     work: Path,
     header: dict[str, Any],
     num_workers: int,
+    limit_bytes: int,
     ranks: Ranks,
 ) -> float:
     device = next(student.parameters()).device
     recipe = settings.training
-    recipe.micro_batch_size(ranks.size)
     objective = Objective(student, reader.spec, settings, device, ranks)
     objective.open(reader, Path("artifacts/banks"))
     compile_network(student, recipe.compile)
     student.train()
+    size, pinned = recipe.micro_batch_size(ranks.size), device.type == "cuda"
+    prefetch_factor, in_flight = fit_prefetch(
+        reader.spec, objective.needs, size, num_workers, pinned, limit_bytes
+    )
 
     def begin() -> None:
         seed_torch(settings.seed, "student", "dropout", *ranks.path)
@@ -173,10 +184,12 @@ def _train(
                 needs=objective.needs,
                 accumulate=recipe.accumulate,
                 ranks=ranks,
+                augment=recipe.augment,
+                prefetch_factor=prefetch_factor,
             ),
             begin=begin,
             work=work,
-            header=header,
+            header={**header, "in_flight_bytes": in_flight},
             name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
             ranks=ranks,
         )

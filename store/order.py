@@ -8,8 +8,12 @@ def epoch_order(
 ) -> np.ndarray:
     """Draw the order of one epoch: units shuffled, then records inside windows of shuffled units.
 
-    Neighbours in the order share few files, so a disk is read in large pieces, and yet a record's
-    company changes with every epoch.
+    A window's w units of u records are read in a row and then done with, so a disk is read in large
+    pieces; a batch of B records touches at most w of N/u files (2w where it spans two windows), on
+    average w (1 - C(wu-u, B) / C(wu, B)). In return two records of one unit meet in a batch
+    (N-1) / (wu-1) times as often as in a uniform permutation. With w = 8, u = 32, B = 16 and
+    Cityscapes' N = 2975 that is 7.1 files a batch (uniform: 15), and 11.7 times as often: 12 % of
+    a batch's pairs are of one unit (uniform: 1 %). Which units share a window changes every epoch.
 
     Args:
         num_records: N.

@@ -21,6 +21,7 @@ from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
     class_panels,
     curve_panels,
+    fidelity_lines,
     main_arrays,
     route_boxes,
     sample_strip,
@@ -61,6 +62,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             strips=[sample_strip(results.index.palette, one) for one in shown],
             costs=stage_costs(results),
             arrays=main_arrays(results.store.arrays),
+            fidelity=fidelity_lines(results.store.fidelity),
             environments=_environments(results.runs),
             params_yaml=_as_yaml(results.params.model_dump(mode="json")),
         )

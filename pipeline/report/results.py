@@ -103,7 +103,11 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """What manifest and audit say of the store; `extract_seconds` is None where nobody timed it."""
+    """What manifest and audit say of the store.
+
+    `extract_seconds` is None where nobody timed it; `fidelity` (`pipeline.fidelity.spot_check`) is
+    empty where nobody measured it.
+    """
 
     fingerprint: str
     digest: str
@@ -116,6 +120,7 @@ class StoreFacts:
     stored_bytes: int
     arrays: tuple[StoredArray, ...]
     extract_seconds: float | None
+    fidelity: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def gather(profile: Path, params: Params) -> Results:
         index=Index.read(index_path),
         teacher=card,
         teacher_scores=Scores.from_dict(card.val),
-        store=_store(manifest, audit, manifest_path.with_suffix(".extract.json")),
+        store=_store(manifest, audit, manifest_path),
         runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
     )
 
@@ -243,7 +248,10 @@ def _logged_step(line: Mapping[str, Any]) -> LoggedStep:
     return LoggedStep(line["step"], line["wait_s"], line["step_s"], line["terms"])
 
 
-def _store(manifest: Manifest, audit: Mapping[str, Any], timing: Path) -> StoreFacts:
+def _store(manifest: Manifest, audit: Mapping[str, Any], path: Path) -> StoreFacts:
+    # Beside the manifest and the audit, not in them: seconds and last bits, which differ with every
+    # machine, would make every rerun a new one.
+    timing, fidelity = (path.with_suffix(f".{name}.json") for name in ("extract", "fidelity"))
     return StoreFacts(
         fingerprint=manifest.fingerprint,
         digest=manifest.digest,
@@ -258,8 +266,8 @@ def _store(manifest: Manifest, audit: Mapping[str, Any], timing: Path) -> StoreF
             StoredArray(name, sizes["raw_bytes"], sizes["stored_bytes"])
             for name, sizes in audit["arrays"].items()
         ),
-        # Beside the manifest, not in it: seconds in the manifest would make every rerun a new one.
         extract_seconds=_read(timing)["seconds"] if timing.is_file() else None,
+        fidelity=_read(fidelity) if fidelity.is_file() else {},
     )
 
 

@@ -237,5 +237,14 @@ def main_arrays(arrays: Sequence[StoredArray]) -> tuple[StoredArray, ...]:
     return (*large, rest)
 
 
+def fidelity_lines(fidelity: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
+    """What was measured of the store against the teacher, in words and figures."""
+    return tuple(
+        (title, f"{fidelity[name]:.3g}" if name.endswith("kl") else f"{fidelity[name]:.4f}")
+        for name, title in wording.FIDELITY.items()
+        if name in fidelity
+    )
+
+
 def _sizes(array: StoredArray) -> tuple[int, int]:
     return array.raw_bytes, array.stored_bytes

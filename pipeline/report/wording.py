@@ -28,6 +28,15 @@ TERMS = {
     "memory_pixel": "Memory pixel-to-pixel",
     "memory_region": "Memory pixel-to-region",
 }
+# What an audit measured against the teacher -> in words; also the order in which it is shown.
+FIDELITY = {
+    "logits_kl": "KL of stored from live class probabilities, nats",
+    "argmax_kept": "pixels whose class stays, share",
+    "similarity_kl": "KL of stored from live similarities, nats",
+    "features_cosine": "stored features, cosine",
+    "flip_cosine": "stored features mirrored, cosine to the teacher on the mirrored image",
+    "crop_cosine": "stored features cropped, cosine to the teacher on the cropped image",
+}
 
 
 def architecture_title(name: str) -> str:

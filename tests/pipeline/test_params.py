@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from pipeline.augmentation import WHOLE, Augment
 from pipeline.params import CamVid, Params, ParamsError, Training, load_params, write_params
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +95,17 @@ def test_a_bad_value_is_named(raw, section, key, value, expected, tmp_path) -> N
         ({"method": None, "terms": {"magic": 1.0}}, "magic"),
         ({"architecture": "unet"}, "deeplabv3_resnet18"),
         ({"training": {"stepz": 3}}, "stepz"),
+        ({"training": {"augment": {"crop_height": 20}}}, "multiple of 8"),
+        ({"training": {"augment": {"crop_height": 40}}}, r"40 x 32 .* into records of 32 x 32"),
+        ({"training": {"augment": {"flip": 0.5}}}, "Extra inputs"),
+        (
+            {
+                "method": None,
+                "terms": {"channel_memory": 1.0},
+                "training": {"augment": {"crop_width": 16}},
+            },
+            "channel_memory compares maps of whole records",
+        ),
     ],
 )
 def test_a_bad_student_is_named(raw, entry, expected, tmp_path) -> None:
@@ -117,6 +129,18 @@ def test_targets_are_in_one_order(raw: dict, tmp_path: Path) -> None:
     assert params.store.targets == ("logits", "regions")
     write_params(params, tmp_path / "again.yaml")
     assert load_params(tmp_path / "again.yaml") == params
+
+
+def test_only_students_change_what_is_stored_and_only_if_told(raw: dict, tmp_path: Path) -> None:
+    raw["training"]["augment"] = {"flip_probability": 0.5}
+    raw["students"]["r18_ce"]["training"] = {"augment": {"crop_height": 16, "crop_width": 24}}
+    students = load_params(write(tmp_path / "params.yaml", raw)).students
+    assert students["r18_ce"].training.augment == Augment(crop_height=16, crop_width=24)
+    assert students["r18_cirkd"].training.augment == Augment(flip_probability=0.5)
+    assert load_params(ROOT / "profiles/tiny.yaml").students["r18_ce"].training.augment == WHOLE
+    raw["teacher"]["training"]["augment"] = {"flip_probability": 0.5}
+    with pytest.raises(ParamsError, match=r"teacher\.training\.augment: Extra inputs"):
+        load_params(write(tmp_path / "params.yaml", raw))
 
 
 def test_a_dataset_lies_under_its_name_unless_told() -> None:

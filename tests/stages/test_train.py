@@ -14,13 +14,14 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipeline.datasets.index import Index
+from pipeline.flight import in_flight_bytes
 from pipeline.objective import Objective
 from pipeline.params import Params, Store
 from pipeline.stream import Batch
 from pipeline.students import load_student
 from stages.cli import main
 from store.manifest import Manifest
-from store.reader import Reader
+from store.reader import Reader, open_store
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -50,7 +51,12 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert student.auxiliary is None
     assert not any(name.startswith("auxiliary") for name in student.state_dict())
     logged = (tmp_path / "run/log.jsonl").read_text().splitlines()
-    assert json.loads(logged[0])["params"]["seed"] == 0
+    header = json.loads(logged[0])
+    assert header["params"]["seed"] == 0
+    # Without workers: the batch in use and the next.
+    needs = ("logits", "features", "regions")
+    spec = open_store(Manifest.read(manifest).path).spec
+    assert header["in_flight_bytes"] == in_flight_bytes(spec, needs, 2, 0, 2)
     assert set(json.loads(logged[-1])["terms"]) >= {"memory_pixel", "memory_region"}
     assert not list((tmp_path / "artifacts/work").iterdir())
 

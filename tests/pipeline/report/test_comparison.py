@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import Distillation, Student, Training
+from pipeline.params import Distillation, Student, StudentTraining
 from pipeline.report.comparison import Row, Spread, find_best, find_headline, group_runs
 from pipeline.report.results import Run, Scores
 from pipeline.report.wording import (
@@ -18,7 +18,7 @@ from pipeline.report.wording import (
     spread,
 )
 
-TRAINING = Training(
+TRAINING = StudentTraining(
     steps=2,
     batch_size=2,
     optimizer="sgd",

@@ -190,3 +190,16 @@ def test_stage_names_what_is_missing(profile: Path) -> None:
     assert result.exit_code == 1
     assert "run.json: no such file" in result.output
     assert not (profile / "metrics.json").exists()
+
+
+def test_what_the_audit_measured_is_told_and_nothing_where_it_did_not(
+    profile: Path, params: Params
+) -> None:
+    assert "mirrored" not in words(page_of(profile, params))
+    figures = {"records": 16, "logits_kl": 2e-7, "flip_cosine": 0.91234, "crop_cosine": 0.98765}
+    write_json(figures, profile.parents[1] / "manifests" / "tiny.fidelity.json")
+    text = words(page_of(profile, params))
+    assert "stored features mirrored, cosine to the teacher on the mirrored image 0.9123" in text
+    assert "stored features cropped, cosine to the teacher on the cropped image 0.9877" in text
+    assert "2e-07" in text
+    assert "16 records" in text
