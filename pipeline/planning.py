@@ -15,10 +15,8 @@ import torch
 
 from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
-from pipeline.objective import Objective
 from pipeline.stream import stream, stream_arrays
-from pipeline.students import build_student
-from pipeline.training import build_optimizer, build_schedule, train
+from pipeline.trial import build_objective, take_steps
 from store.journal import read_journal
 from store.layout import LocalFiles
 from store.reader import Reader, open_store
@@ -100,10 +98,11 @@ def _steps(
 ) -> tuple[float, int]:
     """Median seconds of a training step, and the stored bytes of the arrays it reads."""
     recipe = run.training.model_copy(update={"steps": NUM_STEPS})
-    student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
-    objective = Objective(student, reader.spec, run, device)
+    # A pretrained encoder takes the same time as a fresh one, and may not be at hand.
+    objective = build_objective(
+        run.model_copy(update={"encoder_weights": "none"}), reader.spec, device
+    )
     objective.fill(reader)
-    optimizer = build_optimizer(objective.modules, recipe)
     batches = stream(
         reader,
         seed=run.seed,
@@ -112,10 +111,8 @@ def _steps(
         device=device,
         needs=objective.needs,
     )
-    schedule = build_schedule(optimizer, recipe)
-    reports = train(objective.compute_terms, objective.weights, batches, optimizer, schedule)
     times = []
-    for report in reports:
+    for report in take_steps(objective, recipe, batches):
         report.total.item()  # waits for the device
         times.append(time.perf_counter())
     names = stream_arrays(reader, objective.needs)
