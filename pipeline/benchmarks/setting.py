@@ -17,12 +17,13 @@ NUM_PEAK_STEPS = 2  # that peak memory is taken over: the second has the optimiz
 
 @dataclass(frozen=True)
 class Setting:
-    """Sizes of what is stepped; queues and contrast sets are the paper's by default.
+    """Sizes of what is stepped; by default the paper's queues and contrast sets (Cityscapes).
 
     Attributes:
         height, width, batch_size: of a batch of views.
         precisions: each is measured.
-        anchors_per_image: rows of the relational terms; None = every pixel.
+        anchors_per_image: rows of the relational terms, in every way; None = every pixel, whose
+            whole matrices a batch of 512x1024 has no room for.
         threads: of the CPU.
         num_classes: K.
         num_records: of the store, every one of them read again and again.

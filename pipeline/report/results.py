@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.amortisation import Amortisation
 from pipeline.datasets.index import Index
 from pipeline.params import Params, Student
 from pipeline.teacher import TeacherCard
@@ -120,7 +121,10 @@ class StoreFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """All a report needs beside the pixels; the runs in the order of params.students."""
+    """All a report needs beside the pixels; the runs in the order of params.students.
+
+    `amortisation` is None where `cirkd benchmark amortise` was not run.
+    """
 
     params: Params
     index: Index
@@ -128,6 +132,7 @@ class Results:
     teacher_scores: Scores
     store: StoreFacts
     runs: tuple[Run, ...]
+    amortisation: Amortisation | None = None
 
 
 def gather(profile: Path, params: Params) -> Results:
@@ -160,6 +165,7 @@ def gather(profile: Path, params: Params) -> Results:
         teacher_scores=Scores.from_dict(card.val),
         store=_store(manifest, audit, manifest_path.with_suffix(".extract.json")),
         runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
+        amortisation=_amortisation(profile / "amortise.json"),
     )
 
 
@@ -261,6 +267,10 @@ def _store(manifest: Manifest, audit: Mapping[str, Any], timing: Path) -> StoreF
         # Beside the manifest, not in it: seconds in the manifest would make every rerun a new one.
         extract_seconds=_read(timing)["seconds"] if timing.is_file() else None,
     )
+
+
+def _amortisation(path: Path) -> Amortisation | None:
+    return Amortisation.from_dict(_read(path)) if path.is_file() else None
 
 
 def _read(path: Path) -> Any:
