@@ -228,14 +228,14 @@ class Said(NamedTuple):
 
 
 @torch.no_grad()
-def forward_teacher(job: Extraction, images: np.ndarray) -> Said:
+def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> Said:
     """Run the teacher on uint8 images [n, 3, H, W]; the targets stay on its device.
 
     Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
     """
     size, outputs = job.settings.forward_batch, []
     for first in range(0, len(images), size):
-        batch = torch.from_numpy(images[first : first + size]).to(job.device)
+        batch = torch.as_tensor(images[first : first + size]).to(job.device)
         with precision_scope(job.device, job.settings.precision):
             outputs.append(job.teacher(normalise(batch)))
     # Contiguous, as the store gives them back, so that live and stored take the same code paths.

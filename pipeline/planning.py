@@ -15,12 +15,9 @@ import torch
 from pipeline import params
 from pipeline.extraction import Extraction, build_unit, extract
 from pipeline.flight import fit_prefetch
-from pipeline.objective import Objective
-from pipeline.optimisation import Optimisation
 from pipeline.serving import refuse_unserved
 from pipeline.stream import stream, stream_arrays
-from pipeline.students import build_student
-from pipeline.training import train
+from pipeline.trial import build_objective, take_steps
 from store.journal import read_journal
 from store.layout import LocalFiles
 from store.reader import Reader, open_store
@@ -114,11 +111,12 @@ def _steps(
 ) -> tuple[float, tuple[str, ...]]:
     """Median seconds of a training step, and what it needs of each record."""
     recipe = run.training.model_copy(update={"steps": NUM_STEPS})
-    student = build_student(run.architecture, reader.spec.num_classes).to(device).train()
-    objective = Objective(student, reader.spec, run, device)
+    # A pretrained encoder takes the same time as a fresh one, and may not be at hand.
+    objective = build_objective(
+        run.model_copy(update={"encoder_weights": "none"}), reader.spec, device
+    )
     objective.open(reader, Path(reader.path).parent)
     objective.fill(reader)
-    optimisation = Optimisation(objective.modules, recipe, device)
     batches = stream(
         reader,
         seed=run.seed,
@@ -129,15 +127,8 @@ def _steps(
         augment=recipe.augment,
         accumulate=recipe.accumulate,
     )
-    reports = train(
-        objective.compute_terms,
-        objective.weights,
-        batches,
-        optimisation,
-        accumulate=recipe.accumulate,
-    )
     times = []
-    for report in reports:
+    for report in take_steps(objective, recipe, batches):
         report.total.item()  # waits for the device
         times.append(time.perf_counter())
     return statistics.median(after - before for before, after in pairwise(times)), objective.needs

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from stages.command import StageCommand, device_option, params_option
+from stages.command import (
+    StageCommand,
+    device_option,
+    params_option,
+    pick_device,
+    workers_option,
+)
 from store.files import write_json
 
 out_option = click.option(
@@ -30,14 +36,29 @@ def teacher_arguments(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.group("benchmark")
 def command() -> None:
-    """Measure losses, store and extraction on this machine."""
+    """Measure losses, store, extraction and training on this machine."""
 
 
-def report(figures: dict[str, float], out: Path) -> None:
-    """Print the figures and write them."""
+def report(figures: dict[str, Any], out: Path) -> None:
+    """Write the figures and print them."""
     write_json(figures, out)
+    show(figures)
+
+
+def show(figures: dict[str, Any], indent: str = "") -> None:
+    """Print a line a figure, groups of them under their names."""
     for name, value in figures.items():
-        click.echo(f"{name:24} {value:.4g}")
+        if isinstance(value, dict):
+            click.echo(f"{indent}{name}")
+            show(value, indent + "  ")
+        else:
+            text = f"{value:.4g}" if isinstance(value, float) else value
+            click.echo(f"{indent}{name:24} {text}")
+
+
+def show_progress(line: str) -> None:
+    """Say on stderr what is measured next."""
+    click.echo(line, err=True)
 
 
 @command.command("losses", cls=StageCommand)
@@ -65,6 +86,149 @@ def benchmark_extract(out: Path, **files: Any) -> None:
     from pipeline.benchmarks.extract import benchmark
 
     _with_teacher(benchmark, out, **files)
+
+
+@command.command("step", cls=StageCommand)
+@out_option
+@device_option
+@workers_option
+@click.option("--rounds", "num_rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--student", "students", multiple=True, help="Architecture; default: all three.")
+def benchmark_step(
+    out: Path, device: str, num_workers: int, num_rounds: int, students: tuple[str, ...]
+) -> None:
+    """A training step from the store over one with labels alone and one with the teacher in it.
+
+    256x512, batch 2 on a CPU; 512x1024, batch 16 on a GPU; random weights, images and labels.
+    """
+    from pipeline.benchmarks.setting import default_setting
+    from pipeline.benchmarks.step import STUDENTS, benchmark
+
+    if unknown := set(students) - set(STUDENTS):
+        raise ValueError(f"--student: expected some of {', '.join(STUDENTS)}; found {unknown}")
+    place = pick_device(device)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = benchmark(
+            default_setting(place),
+            place,
+            Path(folder),
+            students=students or STUDENTS,
+            num_workers=num_workers,
+            num_rounds=num_rounds,
+            progress=show_progress,
+        )
+    report(figures, out)
+
+
+@command.command("amortise", cls=StageCommand)
+@click.argument("profile", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="JSON file.  [default: PROFILE/amortise.json]"
+)
+@params_option
+@device_option
+@workers_option
+def benchmark_amortise(
+    profile: Path, out: Path | None, params_path: Path, device: str, num_workers: int
+) -> None:
+    """How many students it takes until the store of PROFILE has paid for its extraction.
+
+    PROFILE is artifacts/profiles/NAME, finished by `dvc repro`. The page shows the figures once
+    they lie at their default place: `dvc repro -f -s report` draws it again.
+    """
+    from pipeline.benchmarks.amortise import benchmark
+    from pipeline.params import load_params
+    from pipeline.report.results import gather
+    from stages.extract import JobFiles
+    from store.manifest import Manifest
+    from store.reader import open_store
+
+    params = load_params(params_path)
+    results = gather(profile, params)
+    artifacts = profile.parent.parent
+    manifest = Manifest.read(artifacts / "manifests" / f"{params.store.name}.json")
+    job = JobFiles(
+        artifacts / "datasets" / params.dataset.name / "index.json",
+        artifacts / "teachers" / f"{params.teacher.name}.pt",
+        params_path,
+        device,
+    )
+    found = benchmark(
+        results,
+        open_store(manifest.path, expected=manifest.fingerprint),
+        job,
+        pick_device(device),
+        num_workers=num_workers,
+    )
+    report(found.to_dict(), out or profile / "amortise.json")
+    click.echo("seconds of n students    " + "".join(f"{way:>10}" for way in found.student_s))
+    for num_students in (1, 2, 4, 8, 16):
+        costs = (f"{found.total_s(way, num_students):10.0f}" for way in found.student_s)
+        click.echo(f"{num_students:>24} " + "".join(costs))
+
+
+def read_views(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read `1,2,4` into sorted numbers."""
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"expected counts like 1,2,4; found {value}")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+@command.command("fidelity", cls=StageCommand)
+@teacher_arguments
+@workers_option
+@click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--views", default="1,2,4,8", show_default=True, callback=read_views)
+@click.option("--steps", type=click.IntRange(min=1), help="Of each student; default: as in params.")
+def benchmark_fidelity(
+    out: Path,
+    index_path: Path,
+    teacher_path: Path,
+    params_path: Path,
+    device: str,
+    num_workers: int,
+    num_seeds: int,
+    views: tuple[int, ...],
+    steps: int | None,
+) -> None:
+    """Val mIoU of students of 1, 2, 4, .. stored views against fresh crops with TEACHER live.
+
+    The store and every finished run are kept in a folder beside --out, so a killed benchmark goes
+    on where it stopped; delete the folder when done.
+    """
+    import torch
+
+    from pipeline.benchmarks.fidelity import benchmark, with_views
+    from pipeline.params import load_params
+    from pipeline.trial import pick_cirkd
+    from stages.extract import JobFiles, fill
+    from store.reader import open_store
+
+    params = load_params(params_path)
+    run = params.students[pick_cirkd(params)]
+    if steps is not None:
+        run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps})})
+    job = with_views(JobFiles(index_path, teacher_path, params_path, device)(), max(views))
+    folder, threads = out.with_name(f"{out.stem}-files"), torch.get_num_threads()
+    manifest = fill(job, folder / job.spec.fingerprint)
+    torch.set_num_threads(threads)  # extraction has a number of its own
+    figures = benchmark(
+        job,
+        open_store(manifest.path, expected=manifest.fingerprint),
+        run,
+        folder,
+        views=views,
+        num_seeds=num_seeds,
+        num_workers=num_workers,
+        progress=show_progress,
+    )
+    write_json({"steps": run.training.steps, "cases": figures}, out)
+    click.echo(f"{'val mIoU, %':24} {'mean':>8} {'+-':>6} {'seconds':>8}")
+    for name, found in figures.items():
+        deviation = found["miou_deviation"]
+        spread = "-" if deviation is None else f"{100 * deviation:.2f}"
+        click.echo(f"{name:24} {100 * found['miou']:8.2f} {spread:>6} {found['seconds']:8.1f}")
 
 
 def _with_teacher(

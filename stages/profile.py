@@ -64,3 +64,7 @@ def _with_root(source: Path, root: Path) -> str:
 def show_profile(params_path: Path) -> None:
     """Print the parameters in force, every student's recipe spelled out."""
     click.echo(load_params(params_path).model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    command()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +60,25 @@ class Reader:
 
     def __len__(self) -> int:
         return self.spec.num_records
+
+    def first_views(self, num_views: int) -> "Reader":
+        """Return the store as if only the first views of every image had been extracted.
+
+        Record n is view n // num_images of image n % num_images, so those are its first records.
+        Identity, fingerprint and journal stay the whole store's.
+
+        Raises:
+            StoreMismatchError: The store has fewer views.
+        """
+        if not 1 <= num_views <= self.spec.num_views:
+            raise StoreMismatchError(
+                "the store has not so many views",
+                self.path,
+                f"1 to {self.spec.num_views}",
+                num_views,
+                "ask for fewer, or extract a store with a larger num_views",
+            )
+        return Reader(self._source, replace(self.spec, num_views=num_views), self.journal)
 
     def read(
         self, indices: Sequence[int] | np.ndarray | slice, names: Collection[str]

@@ -13,6 +13,7 @@ from pipeline.extraction import Extraction, extract, plan_store
 from pipeline.network import Output
 from pipeline.params import Params, Store, load_params
 from pipeline.randomness import seed_torch
+from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.writer import Writer
 
@@ -102,3 +103,13 @@ def build_store(
 @pytest.fixture(scope="session")
 def tiny_store(tiny_params: Params, build_store: Callable[[Store], Reader]) -> Reader:
     return build_store(tiny_params.store)
+
+
+@pytest.fixture
+def manifest(tiny_store: Reader, tmp_path: Path) -> Path:
+    """A manifest of the tiny store, as extraction leaves it."""
+    spec = tiny_store.spec
+    path = tmp_path / "manifest.json"
+    digest = tiny_store.journal.digest
+    Manifest(str(tiny_store.path), spec.fingerprint, spec.num_records, digest, 1).write(path)
+    return path

@@ -1,17 +1,14 @@
 """Time and memory of the relational losses against plain autograd and against bare products."""
 
-import multiprocessing
 import os
-import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.benchmarks.naive import naive_kl, naive_minibatch
+from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.losses.embedding import embed
 from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
@@ -101,21 +98,12 @@ def _batch_inputs(problem: Problem) -> tuple[Tensor, Tensor]:
     return student.requires_grad_(), teacher
 
 
-def _naive_kl(
-    student: Tensor, teacher: Tensor, contrast: Tensor, teacher_contrast: Tensor, tau: float
-) -> Tensor:
-    log_student = (student @ contrast.T / tau).log_softmax(1)
-    with torch.no_grad():
-        log_teacher = (teacher @ teacher_contrast.T / tau).log_softmax(1)
-    return F.kl_div(log_student, log_teacher, reduction="sum", log_target=True) / len(student)
-
-
 def _memory_naive(problem: Problem) -> Callable[[], None]:
     student, teacher, contrast = _memory_inputs(problem)
 
     def call() -> None:
         student.grad = None
-        _naive_kl(student, teacher, contrast, contrast, problem.temperature).backward()
+        naive_kl(student, teacher, contrast, contrast, problem.temperature).backward()
 
     return call
 
@@ -150,12 +138,7 @@ def _batch_naive(problem: Problem) -> Callable[[], None]:
 
     def call() -> None:
         student.grad = None
-        pairs = [
-            _naive_kl(student[i], teacher[i], student[j], teacher[j], problem.temperature)
-            for i in range(problem.num_images)
-            for j in range(problem.num_images)
-        ]
-        torch.stack(pairs).mean().backward()
+        naive_minibatch(student, teacher, student, teacher, problem.temperature).backward()
 
     return call
 
@@ -189,24 +172,12 @@ TINY = Problem(8, 8, 2, 8, 8)
 
 def _peak_bytes(name: str, problem: Problem) -> int:
     """Peak of one call in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as fresh:
-        return fresh.submit(_peak_here, name, problem).result()
+    return in_fresh_process(_peak_here, name, problem)
 
 
 def _peak_here(name: str, problem: Problem) -> int:
     CASES[name](TINY)()  # threads and libraries start here, not in what is measured
-    call = CASES[name](problem)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at the present RSS
-    before = _status_bytes("VmRSS")
-    call()
-    return _status_bytes("VmHWM") - before
-
-
-def _status_bytes(field: str) -> int:
-    match = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    assert match is not None, f"no {field} in /proc/self/status: this benchmark needs Linux"
-    return int(match[1]) * 1024
+    return resident_peak_bytes(CASES[name](problem))
 
 
 def _largest_batches(

@@ -118,7 +118,8 @@ def describe_settings(row: Row) -> dict[str, Any]:
     settings = row.runs[0].settings
     return {
         "encoder_weights": settings.encoder_weights,
-        **settings.training.model_dump(),
+        **settings.training.model_dump(exclude={"augment"}),
+        **settings.training.augment.model_dump(),
         **settings.distillation.model_dump(),
         **settings.weights,
     }

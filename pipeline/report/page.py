@@ -19,6 +19,7 @@ from pipeline.report.route_picture import draw_route
 from pipeline.report.samples import Shown
 from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
+    amortisation_panel,
     class_panels,
     curve_panels,
     fidelity_lines,
@@ -61,6 +62,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             curves=curve_panels(results.runs, colours),
             strips=[sample_strip(results.index.palette, one) for one in shown],
             costs=stage_costs(results),
+            amortisation=amortisation_panel(results),
             arrays=main_arrays(results.store.arrays),
             fidelity=fidelity_lines(results.store.fidelity),
             environments=_environments(results.runs),

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.amortisation import Amortisation
 from pipeline.datasets.index import Index
 from pipeline.params import Params, Student
 from pipeline.teacher import TeacherCard
@@ -125,7 +126,10 @@ class StoreFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """All a report needs beside the pixels; the runs in the order of params.students."""
+    """All a report needs beside the pixels; the runs in the order of params.students.
+
+    `amortisation` is None where `cirkd benchmark amortise` was not run.
+    """
 
     params: Params
     index: Index
@@ -133,6 +137,7 @@ class Results:
     teacher_scores: Scores
     store: StoreFacts
     runs: tuple[Run, ...]
+    amortisation: Amortisation | None = None
 
 
 def gather(profile: Path, params: Params) -> Results:
@@ -165,6 +170,7 @@ def gather(profile: Path, params: Params) -> Results:
         teacher_scores=Scores.from_dict(card.val),
         store=_store(manifest, audit, manifest_path),
         runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
+        amortisation=_amortisation(profile / "amortise.json"),
     )
 
 
@@ -269,6 +275,10 @@ def _store(manifest: Manifest, audit: Mapping[str, Any], path: Path) -> StoreFac
         extract_seconds=_read(timing)["seconds"] if timing.is_file() else None,
         fidelity=_read(fidelity) if fidelity.is_file() else {},
     )
+
+
+def _amortisation(path: Path) -> Amortisation | None:
+    return Amortisation.from_dict(_read(path)) if path.is_file() else None
 
 
 def _read(path: Path) -> Any:

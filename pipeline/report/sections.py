@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.amortisation import OFFLINE
 from pipeline.report import wording
 from pipeline.report.comparison import Row, find_best, find_headline
 from pipeline.report.figures import (
@@ -16,7 +17,9 @@ from pipeline.report.figures import (
     draw_classes,
     draw_curves,
     draw_gains,
+    draw_lines,
     encode_photo,
+    series_colour,
 )
 from pipeline.report.results import Results, Run, StoredArray
 from pipeline.report.route_picture import Box
@@ -25,6 +28,8 @@ from pipeline.report.samples import Shown
 FIRST_WITHOUT_TEACHER = 3
 """Place of the students among the boxes of the route."""
 SAMPLE_WIDTH_PX = 480
+FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
+"""Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
 SMALL_ARRAY = 0.005
 """Arrays below this share of the store, raw and stored, are counted together."""
 
@@ -216,6 +221,37 @@ def stage_costs(results: Results) -> Costs:
             f"{students}, and nothing more for the next one."
         )
     return Costs((*once, *each), max([1e-9, *known]), sentence)
+
+
+def amortisation_panel(results: Results) -> Panel | None:
+    """Time of n students by way of training; None where it was not measured."""
+    found = results.amortisation
+    if found is None:
+        return None
+    if found.store != results.store.fingerprint:
+        note = (
+            f"amortise.json is of store {found.store}; measure this one with "
+            "`cirkd benchmark amortise`."
+        )
+        return Panel("When the store pays", note, ())
+    evens = {way: found.break_even(way) for way in found.rivals}
+    within = [even for even in evens.values() if even is not None and even <= MOST_STUDENTS]
+    counts = range(1, max([FEWEST_STUDENTS, *(2 * even for even in within)]) + 1)
+    ways = (OFFLINE, *found.rivals)
+    colours = {way: series_colour(place) for place, way in enumerate(ways)}
+    slowest = max(found.total_s(way, counts[-1]) for way in ways)
+    seconds, unit = wording.time_unit(slowest)
+    lines = [
+        Curve(way, colours[way], counts, [found.total_s(way, n) / seconds for n in counts])
+        for way in ways
+    ]
+    title = f"Time of n students, {unit}"
+    return Panel(
+        title,
+        wording.amortised(found),
+        (Markup(draw_lines(title, lines, sorted(set(within)))),),
+        tuple((wording.WAYS[way], colours[way]) for way in ways),
+    )
 
 
 def main_arrays(arrays: Sequence[StoredArray]) -> tuple[StoredArray, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.amortisation import OFFLINE, Amortisation
 from pipeline.methods import METHODS
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
@@ -36,6 +37,12 @@ FIDELITY = {
     "features_cosine": "stored features, cosine",
     "flip_cosine": "stored features mirrored, cosine to the teacher on the mirrored image",
     "crop_cosine": "stored features cropped, cosine to the teacher on the cropped image",
+}
+
+WAYS = {
+    "offline": "from the store, extraction included",
+    "live": "teacher in the loop, the same losses",
+    "online": "teacher in the loop, as the paper’s public code computes",
 }
 
 
@@ -101,6 +108,27 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """The largest unit, in seconds and in words, that a time fills at least twice."""
+    units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+    return next((unit for unit in units if seconds >= 2 * unit[0]), units[-1])
+
+
+def amortised(found: Amortisation) -> str:
+    """From how many students on a store costs less than a teacher in the loop."""
+    once, each = duration(found.extraction_s), duration(found.student_s[OFFLINE])
+    sentences = [
+        f"{found.student}: {once} of extraction once, then {each} a student.",
+        "The teacher’s own training is common to all ways and left out; a ring: the store pays.",
+    ]
+    for way in found.rivals:
+        even = found.break_even(way)
+        pays = "never pays" if even is None else f"pays from {number_of(even, 'student')} on"
+        each = duration(found.student_s[way])
+        sentences.append(f"{WAYS[way].capitalize()}: {each} a student; the store {pays}.")
+    return " ".join(sentences)
 
 
 def size(num_bytes: float | None) -> str:

@@ -81,6 +81,27 @@ def test_any_order_and_repetition(
         records[name][...] = records[name]  # what is read may be written to
 
 
+def test_the_first_views_are_a_prefix(reader: Reader, written: dict[str, np.ndarray]) -> None:
+    """One view of five images in units of 4: the second unit is cut after its first record."""
+    one = reader.first_views(1)
+    assert (len(one), one.spec.num_views, one.spec.num_units) == (5, 1, 2)
+    assert [list(one.spec.unit_records(unit)) for unit in range(2)] == [[0, 1, 2, 3], [4]]
+    for name in ARRAYS:
+        np.testing.assert_array_equal(one.column(name), written[name][:5])
+        assert one.arrays[name].shape[0] == 5
+    assert set(one.column("view_index")) == {0}
+    with pytest.raises(IndexError, match="no record 5, there are 5"):
+        one.read([5], ["labels"])
+    assert (len(reader), len(reader.first_views(2))) == (10, 10)
+    assert one.spec.fingerprint == reader.spec.fingerprint
+
+
+@pytest.mark.parametrize("num_views", [0, 3])
+def test_views_that_are_not_there(reader: Reader, num_views: int) -> None:
+    with pytest.raises(StoreMismatchError, match="1 to 2"):
+        reader.first_views(num_views)
+
+
 def test_decoding_is_the_encodings(reader: Reader) -> None:
     for name in ("logits", "features"):
         arrays = reader.read([3, 1], list(reader.map_arrays(name).values()))

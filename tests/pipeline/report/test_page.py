@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import stages.report
+from pipeline.amortisation import Amortisation
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.params import Params
 from pipeline.report.page import build_page, choose_shown
@@ -153,6 +154,33 @@ def test_extraction_time_is_shown_where_it_was_taken(profile: Path, params: Para
     write_json({"seconds": 60.0}, profile.parents[1] / "manifests" / "tiny.extract.json")
     text = words(page_of(profile, params))
     assert "The teacher’s 4 min 00 s are paid once: 2 min 00 s for each of 2 students" in text
+
+
+def amortisation(store: str) -> Amortisation:
+    seconds = {"ce": 0.1, "offline": 0.2, "live": 0.3, "online": 0.1}
+    costs = {"teacher_s": 180.0, "extraction_s": 95.0, "offline_s": 60.0, "step_s": seconds}
+    return Amortisation.from_costs(store, "r18_cirkd", **costs)
+
+
+def test_page_draws_when_the_store_pays(profile: Path, params: Params) -> None:
+    before = page_of(profile, params)
+    assert "of extraction once" not in words(before)
+    write_json(amortisation("f00d").to_dict(), profile / "amortise.json")
+    page = page_of(profile, params)
+    assert page.count('aria-label="Time of n students, minutes"') == 1
+    text = words(page)
+    assert "r18_cirkd: 95.0 s of extraction once, then 60.0 s a student" in text
+    assert "90.0 s a student; the store pays from 4 students on" in text
+    assert "30.0 s a student; the store never pays" in text
+    (profile / "amortise.json").unlink()
+    assert page_of(profile, params) == before
+
+
+def test_page_does_not_draw_the_costs_of_another_store(profile: Path, params: Params) -> None:
+    write_json(amortisation("beef").to_dict(), profile / "amortise.json")
+    page = page_of(profile, params)
+    assert "amortise.json is of store beef" in words(page)
+    assert "Time of n students" not in page
 
 
 def test_many_runs_show_the_headline_pair(fabricate: Fabricate) -> None:

@@ -1,0 +1,82 @@
+"""The physical floor of a step: its products' operations over the machine's matrix rate."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.benchmarks.setting import Setting
+from pipeline.benchmarks.timing import interleaved_medians
+from pipeline.network import STRIDE, normalise
+from pipeline.objective import Objective
+from pipeline.students import Student
+from pipeline.teacher import FEATURE_CHANNELS
+
+
+def floor(
+    objective: Objective, setting: Setting, device: torch.device, rate: float
+) -> dict[str, float]:
+    """Seconds that the products of a step take at a rate, whatever the implementation.
+
+    Args:
+        objective: of a CIRKD run.
+        setting: sizes of its batch, queues and contrast sets.
+        device: of the objective.
+        rate: operations a second; see `matrix_rate`.
+    """
+    image = torch.zeros(setting.batch_size, 3, setting.height, setting.width, dtype=torch.uint8)
+    student, projector = network_flops(objective.modules, image.to(device))
+    channels = cast(Student, objective.modules["student"]).feature_channels
+    losses = relational_flops(setting, channels)
+    return {
+        "matrix_flops_per_s": rate,
+        "student_flops": student,
+        "projector_flops": projector,
+        "losses_flops": losses,
+        "ce_floor_s": student / rate,
+        "offline_floor_s": (student + projector + losses) / rate,
+        "offline_over_ce_floor": (student + projector + losses) / student,
+    }
+
+
+def matrix_rate(device: torch.device, precision: str, side: int) -> float:
+    """Floating-point operations a second in a large square product."""
+    dtype = getattr(torch, precision)
+    left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+    seconds = interleaved_medians({"product": lambda: (left @ right)[0, 0].item()}, 5)
+    return 2 * side**3 / seconds["product"]
+
+
+def network_flops(modules: nn.ModuleDict, image: Tensor) -> tuple[int, int]:
+    """Operations of the student's forward and backward pass, and of the projector's."""
+    with FlopCounterMode(display=False) as counter:
+        output = modules["student"](normalise(image))
+        heads = [head.sum() for head in (output.logits, output.auxiliary) if head is not None]
+        torch.stack(heads).sum().backward()
+    student = counter.get_total_flops()
+    features = output.features.detach().requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        modules["projector"](features).sum().backward()
+    return student, counter.get_total_flops()
+
+
+def relational_flops(setting: Setting, student_channels: int) -> int:
+    """Operations of the products that the three relational terms cannot do without.
+
+    Mini-batch: both networks' similarities, and the student's gradient as row and as column.
+    Memory: both networks' similarities to each contrast set, and the student's gradient.
+    """
+    area = (setting.height // STRIDE) * (setting.width // STRIDE)
+    pixels = setting.batch_size * area
+    rows = setting.batch_size * (setting.anchors_per_image or area)
+    num_classes = setting.num_classes
+    contrast = sum(
+        num_classes * (wanted // num_classes + 1)
+        for wanted in (setting.pixel_contrast, setting.region_contrast)
+    )
+    minibatch = 2 * rows * pixels * (3 * student_channels + FEATURE_CHANNELS)
+    memory = 2 * rows * contrast * 3 * FEATURE_CHANNELS
+    return minibatch + memory

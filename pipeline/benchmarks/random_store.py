@@ -1,0 +1,82 @@
+"""A store of random views and a random teacher's targets; queues filled to the last slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.extraction import Extraction, encode_unit, forward_teacher
+from pipeline.losses.embedding import embed
+from pipeline.memory import Memory
+from pipeline.objective import Objective
+from pipeline.params import Student as Run
+from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.stream import Batch, Targets
+from pipeline.views import View
+from store.reader import Reader
+from store.schema import StoreSpec
+from store.writer import Writer
+
+IMAGES_AT_ONCE = 50  # of random embeddings
+
+
+def write_random_store(job: Extraction, path: Path) -> None:
+    """Write random images and labels, and what the job's teacher says of them."""
+    with Writer.open(path, job.spec) as writer:
+        for unit in writer.missing_units():
+            arrays = _random_views(job.spec, unit)
+            said = forward_teacher(job, arrays["image"])
+            writer.write(unit, encode_unit(job, unit, arrays, said))
+        writer.finish()
+
+
+def _random_views(spec: StoreSpec, unit: int) -> dict[str, np.ndarray]:
+    """Every pixel inside the image and labelled, every class in every view."""
+    chance = np.random.default_rng(seed_sequence(0, "random views", unit))
+    records, size = spec.unit_records(unit), (spec.height, spec.width)
+    view = View(
+        *size, scale=1.0, flip=False, top=0, left=0, crop_height=size[0], crop_width=size[1]
+    )
+    shape = (len(records), *size)
+    return {
+        "image": chance.integers(0, 256, (len(records), 3, *size), np.uint8),
+        "labels": chance.integers(0, spec.num_classes, shape, np.uint8),
+        "key": np.array([f"random/{record}" for record in records]),
+        "view_index": np.zeros(len(records), np.int32),
+        **{name: np.full(len(records), value) for name, value in asdict(view).items()},
+    }
+
+
+def fill_queues(run: Run, device: torch.device, objective: Objective, reader: Reader) -> None:
+    """Fill every slot of a run's queues: with random embeddings, then with the store's."""
+    memory = objective.parts.get("memory")
+    if isinstance(memory, Memory):
+        for batch in _random_batches(run, reader.spec, device):
+            memory.push(batch)
+    objective.fill(reader)
+
+
+def _random_batches(run: Run, spec: StoreSpec, device: torch.device) -> Iterator[Batch]:
+    """Batches that hold V pixels of every class in every image, and nothing that is not pushed."""
+    per_class, num_classes = run.distillation.pixels_per_class, spec.num_classes
+    num_images = max(run.distillation.region_queue, -(-run.distillation.pixel_queue // per_class))
+    generator = torch_generator(run.seed, "random embeddings", device=device)
+    classes = torch.arange(num_classes, dtype=torch.uint8, device=device)
+    for first in range(0, num_images, IMAGES_AT_ONCE):
+        shape = (IMAGES_AT_ONCE, spec.feature_channels, 1, num_classes * per_class)
+        features = torch.randn(shape, generator=generator, device=device)
+        labels = classes.repeat_interleave(per_class).expand(IMAGES_AT_ONCE, 1, -1)
+        centers = embed(features)[:, :, 0, ::per_class].mT
+        targets = {
+            "features": features,
+            "region_center": centers,
+            "region_pixels": torch.ones(centers.shape[:2], dtype=torch.int32, device=device),
+        }
+        numbers = spec.num_records + first + torch.arange(IMAGES_AT_ONCE, device=device)
+        nothing = features[:0]
+        inside = torch.ones(labels.shape, dtype=torch.bool, device=device)
+        yield Batch(numbers, nothing, nothing, labels, inside, Targets(targets))

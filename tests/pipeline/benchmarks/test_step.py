@@ -1,0 +1,159 @@
+"""The benchmark of a step: both ways compute the same terms, and every figure is there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.benchmarks import random_store, rivals, step
+from pipeline.benchmarks.floor import network_flops, relational_flops
+from pipeline.benchmarks.setting import CPU as CPU_SETTING
+from pipeline.benchmarks.setting import Setting, cirkd_run, random_job
+from pipeline.extraction import Extraction
+from pipeline.live import ask
+from pipeline.memory import Memory
+from pipeline.network import Output
+from pipeline.objective import Objective
+from pipeline.stream import stream
+from pipeline.trial import build_objective
+from store.reader import Reader, open_store
+
+CPU = torch.device("cpu")
+SMALL = Setting(
+    height=32,
+    width=64,
+    batch_size=2,
+    precisions=("float32",),
+    anchors_per_image=None,
+    threads=1,
+    num_classes=3,
+    num_records=4,
+    pixel_queue=100,
+    region_queue=60,
+    pixel_contrast=24,
+    region_contrast=12,
+    matrix_side=64,
+)
+RUN = cirkd_run(SMALL, "deeplabv3_resnet18", "float32")
+
+
+@pytest.fixture(scope="module")
+def job() -> Extraction:
+    return random_job(SMALL, "float32", CPU)
+
+
+@pytest.fixture(scope="module")
+def reader(job: Extraction, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    path = tmp_path_factory.mktemp("random") / "store"
+    random_store.write_random_store(job, path)
+    return open_store(path)
+
+
+def test_every_slot_is_filled_and_the_stores_come_last(reader: Reader) -> None:
+    objective = build_objective(RUN, reader.spec, CPU)
+    random_store.fill_queues(RUN, CPU, objective, reader)
+    memory = objective.parts["memory"]
+    assert isinstance(memory, Memory)
+    samples = np.bincount(reader.column("pixel_sample_class").ravel(), minlength=256)[:3]
+    for kind, capacity, own in (("pixels", 100, samples), ("regions", 60, [len(reader)] * 3)):
+        state = memory.state_dict()[kind]
+        assert (state["num_pushed"] >= capacity).all()
+        lengths = torch.linalg.vector_norm(state["embeddings"].float(), dim=1)
+        torch.testing.assert_close(lengths, torch.ones(3 * capacity), rtol=1e-3, atol=0)
+        stored = state["records"].view(3, capacity) < len(reader)
+        assert stored.sum(1).tolist() == list(own)
+
+
+def test_the_public_code_computes_the_same_terms_and_gradient(
+    reader: Reader, job: Extraction
+) -> None:
+    """Where nothing is padding, void, or in the queue already."""
+    batch = next(stream(reader, seed=0, batch_size=2, steps=range(1), device=CPU, needs=()))
+    found = []
+    for kind in (Objective, rivals.PublicCode):
+        objective = build_objective(RUN, reader.spec, CPU, kind)
+        memory = objective.parts["memory"]
+        assert isinstance(memory, Memory)
+        for entries in random_store._random_batches(RUN, reader.spec, CPU):
+            memory.push(entries)
+        terms = objective.compute_terms(ask(job, batch))
+        torch.stack(
+            [objective.weights[name] * value for name, value in terms.items()]
+        ).sum().backward()
+        grads = [p.grad.flatten() for p in objective.modules.parameters() if p.grad is not None]
+        found.append((terms, torch.cat(grads)))
+    (ours, our_gradient), (theirs, their_gradient) = found
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_drawn_anchors_are_so_many_of_every_image(reader: Reader, job: Extraction) -> None:
+    few = cirkd_run(
+        Setting(**{**vars(SMALL), "anchors_per_image": 5}), "pspnet_resnet18", "float32"
+    )
+    assert few.distillation.minibatch_anchors == few.distillation.memory_anchors == 10
+    objective = build_objective(few, reader.spec, CPU, rivals.PublicCode)
+    assert isinstance(objective, rivals.PublicCode)
+    rows = objective._anchors(torch.zeros(2, 32, 4))
+    assert isinstance(rows, torch.Tensor)
+    assert len(set(rows.tolist())) == 5
+
+
+def test_contiguous_networks_see_contiguous_images() -> None:
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    rivals.keep_contiguous(network)
+    seen = []
+    network.register_forward_pre_hook(lambda module, images: seen.append(images[0]))
+    image = torch.zeros(1, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert network(image).is_contiguous()
+    assert seen[0].is_contiguous()
+    assert network.weight.is_contiguous()
+
+
+def test_relational_flops_by_hand() -> None:
+    # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
+    minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
+    assert relational_flops(SMALL, 64) == minibatch + 3 * 2 * 64 * (27 + 15) * 256
+    assert relational_flops(CPU_SETTING, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
+
+
+def test_network_flops_by_hand() -> None:
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 5, 1)
+
+        def forward(self, image: torch.Tensor) -> Output:
+            features = self.layer(image)
+            return Output(features, features, None)
+
+    modules = torch.nn.ModuleDict({"student": Network(), "projector": torch.nn.Conv2d(5, 7, 1)})
+    image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    product = 2 * 2 * 64 * 3 * 5  # the image gets no gradient: one product forward, one backward
+    assert network_flops(modules, image) == (2 * product, 3 * 2 * 2 * 64 * 5 * 7)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_every_way_is_stepped(reader: Reader, job: Extraction, num_workers: int) -> None:
+    measured = rivals.Rivals(
+        reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, num_workers
+    )
+    seconds, wait = rivals.step_medians(measured, num_rounds=1)
+    assert seconds.keys() == rivals.WAYS.keys()
+    assert min(seconds.values()) > 0
+    assert 0 < wait < 1
+
+
+@pytest.mark.slow
+def test_reports_every_promised_field(tmp_path: Path) -> None:
+    found = step.benchmark(SMALL, CPU, tmp_path, num_workers=1, num_rounds=1)
+    assert found["results"].keys() == {f"{student} float32" for student in step.STUDENTS}
+    for figures in found["results"].values():
+        assert all(value > 0 for value in figures.values())
+        assert figures["offline_over_ce_floor"] > 1
+        # A live teacher's weights alone are 240 MB.
+        assert figures["online_peak_bytes"] > figures["offline_peak_bytes"] + 200e6
+        assert figures["offline_peak_bytes"] > figures["ce_peak_bytes"]
