@@ -34,6 +34,13 @@ from store.reader import Reader, open_store
 @params_option
 @device_option
 @workers_option
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="CIRKD_CACHE",
+    show_envvar=True,
+    help="Folder that keeps local copies of what is read of a store at a URL.",
+)
 def command(
     run: str,
     manifest_path: Path,
@@ -41,6 +48,7 @@ def command(
     params_path: Path,
     device: str,
     num_workers: int,
+    cache: Path | None,
 ) -> None:
     """Train the student RUN of params.yaml on the store behind MANIFEST.
 
@@ -48,7 +56,7 @@ def command(
     """
     settings = _pick_run(load_params(params_path), run)
     manifest = Manifest.read(manifest_path)
-    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    reader = open_store(manifest.path, expected=manifest.fingerprint, cache=cache)
     place = pick_device(device)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes

@@ -28,19 +28,21 @@ from store.files import PARTIAL, sync_path
 from store.fit import fit_arrays
 from store.journal import UnitDigest, append_entry, create_journal, read_journal
 from store.layout import (
+    HDF5_SUFFIXES,
     JOURNAL,
     LOCK,
     METADATA,
     RESUME,
     LocalFiles,
     group_attributes,
+    is_url,
     metadata_keys,
     read_spec,
     unit_key,
 )
 from store.lock import Lock
 from store.manifest import Manifest
-from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs, diff_identity
+from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity
 
 StorePath = str | os.PathLike[str]
 
@@ -70,9 +72,7 @@ class Writer:
             StoreDamagedError: The store that lies there is broken.
             StoreWriteError: The file system refuses.
         """
-        root = Path(path)
-        if "://" in os.fspath(path):
-            raise StoreMismatchError("only a local folder can be written", os.fspath(path))
+        root = local_folder(path)
         with _writing(root):
             _refuse_strangers(root, spec)
             lock = Lock(root)
@@ -122,13 +122,7 @@ class Writer:
                 f"{len(missing)} missing, the first {missing[0]}",
                 RESUME,
             )
-        return Manifest(
-            path=self.path.as_posix(),
-            fingerprint=self.spec.fingerprint,
-            num_records=self.spec.num_records,
-            digest=read_journal(LocalFiles(self.path)).digest,
-            schema_version=SCHEMA_VERSION,
-        )
+        return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +134,20 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+
+def local_folder(path: StorePath) -> Path:
+    """Return the path of a store that can be written; StoreMismatchError for all others."""
+    location = os.fspath(path)
+    if is_url(location) or location.endswith(HDF5_SUFFIXES):
+        raise StoreMismatchError(
+            "only a local folder can be written",
+            location,
+            "a folder",
+            "a URL" if is_url(location) else "an HDF5 file",
+            "work on the folder that it was copied from, and copy it again",
+        )
+    return Path(location)
 
 
 def write_unit(
@@ -202,7 +210,9 @@ def _refuse_strangers(root: Path, spec: StoreSpec) -> None:
     strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
     strangers = [name for name in strangers if not name.endswith(PARTIAL)]
     if strangers:
-        raise StoreMismatchError("not a feature store", str(root), "an empty folder", strangers)
+        raise StoreMismatchError(
+            "not a feature store", str(root), "an empty folder", strangers, "name another folder"
+        )
 
 
 def _create(root: Path, spec: StoreSpec) -> None:
@@ -249,8 +259,9 @@ def _refuse_other(root: Path, spec: StoreSpec) -> None:
         raise StoreMismatchError(
             "another store lies here",
             str(root),
-            found="\n    ".join(["", *lines]),
-            remedy="choose another folder, or go back to the parameters that it was begun with",
+            "the identity asked for",
+            "\n    ".join(["", *lines]),
+            "choose another folder, or go back to the parameters that it was begun with",
         )
 
 
@@ -264,6 +275,7 @@ def _writing(root: Path) -> Iterator[None]:
         raise StoreWriteError(
             "the file system refused",
             str(root),
+            expected="room, and permission to write",
             found=error,
             remedy="make room or gain permission, then start again: finished units are kept",
         ) from error

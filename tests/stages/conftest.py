@@ -10,8 +10,6 @@ from store.reader import Reader
 
 @pytest.fixture
 def manifest(tiny_store: Reader, tmp_path: Path) -> Path:
-    spec = tiny_store.spec
     path = tmp_path / "manifest.json"
-    digest = tiny_store.journal.digest
-    Manifest(str(tiny_store.path), spec.fingerprint, spec.num_records, digest, 1).write(path)
+    Manifest.of(tiny_store.path, tiny_store.spec, tiny_store.journal).write(path)
     return path
