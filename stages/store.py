@@ -78,6 +78,23 @@ def plan_store(
     click.echo(f"disk            {found.free_bytes / 1e9:.1f} GB free: {room}")
 
 
+@command.command("adopt", cls=StageCommand)
+@click.argument("path")
+@manifest_argument
+def adopt_store(path: str, manifest_path: Path) -> None:
+    """Write the MANIFEST of a finished store made elsewhere, by which every command finds it.
+
+    PATH is its folder, its URL (s3://bucket/store, https://..., with credentials and endpoint in
+    the environment) or its HDF5 file. `cirkd store verify` then reads every byte.
+    """
+    from store.manifest import Manifest
+    from store.reader import open_store
+
+    reader = open_store(path)
+    Manifest.of(reader.path, reader.spec, reader.journal).write(manifest_path)
+    click.echo(f"store {reader.spec.fingerprint}: {len(reader)} records")
+
+
 @command.command("info", cls=StageCommand)
 @manifest_argument
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG of one record.")
@@ -138,7 +155,7 @@ def verify_store(
     from store.verify import verify
 
     manifest = Manifest.read(manifest_path)
-    findings = verify(manifest.path)
+    findings = verify(manifest.path, digest=manifest.digest)
     fidelity = None
     if num_spots is not None and not findings:
         from stages.audit import spot
@@ -173,13 +190,15 @@ def repair_store(
     from stages.extract import JobFiles, fill
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
+    from store.writer import local_folder
 
     manifest = Manifest.read(manifest_path)
-    units = damaged_units(verify(manifest.path))
+    folder = local_folder(manifest.path)
+    units = damaged_units(verify(folder))
     job = JobFiles(index_path, teacher_path, params_path, device)()
-    repaired = fill(job, Path(manifest.path), revoked=units)
+    repaired = fill(job, folder, revoked=units)
     click.echo(f"{len(units)} units extracted again")
-    left = verify(repaired.path)
+    left = verify(folder)
     if left or repaired.digest != manifest.digest:
         raise ValueError(
             f"{manifest.path}: {len(left)} findings left; expected digest {manifest.digest}, found "

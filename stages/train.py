@@ -1,6 +1,7 @@
 """Stage 5: train one student from the store alone; no teacher in this process."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ from store.reader import Reader, open_store
     show_default=True,
     help="With --all: how many train at a time, each on a GPU of its own while there are enough.",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="CIRKD_CACHE",
+    show_envvar=True,
+    help="Folder that keeps local copies of what is read of a store at a URL.",
+)
 def command(
     run: str | None,
     manifest_path: Path | None,
@@ -65,6 +73,7 @@ def command(
     device: str,
     num_workers: int,
     ahead_mb: int,
+    cache: Path | None,
     every_run: bool,
     num_jobs: int,
 ) -> None:
@@ -78,9 +87,25 @@ def command(
     elif run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     else:
-        settings = _pick_run(known, run)
-        limit_bytes = ahead_mb * 10**6
-        train_one(settings, run, manifest_path, destination, device, num_workers, limit_bytes)
+        resources = Resources(device, num_workers, ahead_mb * 10**6, cache)
+        train_one(_pick_run(known, run), run, manifest_path, destination, resources)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a training may use; nothing of it changes a result on the same kind of device.
+
+    Attributes:
+        device: as given on the command line.
+        num_workers: processes that read ahead.
+        ahead_bytes: host memory that batches may take on their way.
+        cache: folder of local copies of a store at a URL.
+    """
+
+    device: str
+    num_workers: int
+    ahead_bytes: int
+    cache: Path | None
 
 
 def train_every(runs: list[str], num_jobs: int, device: str) -> None:
@@ -95,15 +120,14 @@ def train_one(
     run: str,
     manifest_path: Path,
     destination: Path,
-    device: str,
-    num_workers: int,
-    limit_bytes: int,
+    resources: Resources,
 ) -> None:
-    """Train one student in this process."""
+    """Train one student in this process, or in the processes that torchrun started."""
     manifest = Manifest.read(manifest_path)
-    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    expected = manifest.fingerprint
+    reader = open_store(manifest.path, expected=expected, cache=resources.cache)
     refuse_unserved(settings, reader.spec, reader.path)
-    place = pick_device(device)
+    place = pick_device(resources.device)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
     student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(place)
@@ -119,7 +143,7 @@ def train_one(
     work = work_folder("student", identity)
     with joined(place) as ranks:
         header["ranks"] = ranks.size
-        seconds = _train(student, settings, reader, work, header, num_workers, limit_bytes, ranks)
+        seconds = _train(student, settings, reader, work, header, resources, ranks)
     if not ranks.leads:
         return
     save_student(student, settings, reader.spec.class_names, destination / "model.pt")
@@ -147,8 +171,7 @@ def _train(
     reader: Reader,
     work: Path,
     header: dict[str, Any],
-    num_workers: int,
-    limit_bytes: int,
+    resources: Resources,
     ranks: Ranks,
 ) -> float:
     device = next(student.parameters()).device
@@ -157,9 +180,13 @@ def _train(
     objective.open(reader, Path("artifacts/banks"))
     compile_network(student, recipe.compile)
     student.train()
-    size, pinned = recipe.micro_batch_size(ranks.size), device.type == "cuda"
     prefetch_factor, in_flight = fit_prefetch(
-        reader.spec, objective.needs, size, num_workers, pinned, limit_bytes
+        reader.spec,
+        objective.needs,
+        recipe.micro_batch_size(ranks.size),
+        resources.num_workers,
+        device.type == "cuda",
+        resources.ahead_bytes,
     )
 
     def begin() -> None:
@@ -180,7 +207,7 @@ def _train(
                 batch_size=recipe.batch_size,
                 steps=steps,
                 device=device,
-                num_workers=num_workers,
+                num_workers=resources.num_workers,
                 needs=objective.needs,
                 accumulate=recipe.accumulate,
                 ranks=ranks,

@@ -9,7 +9,7 @@ import numpy as np
 
 from store.errors import StoreDamagedError
 from store.grid import nearest
-from store.layout import REBUILD
+from store.layout import REBUILD, remedy_at
 from store.metrics import (
     confusion_matrix,
     iou_per_class,
@@ -19,7 +19,7 @@ from store.metrics import (
 )
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
-from store.verify import verify
+from store.verify import verify_source
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,14 @@ def audit(reader: Reader) -> dict[str, Any]:
     Raises:
         StoreDamagedError: A file is missing, altered, or holds values that are not finite.
     """
-    findings = verify(reader.path)
+    findings = verify_source(reader.source)
     if findings:
         lines = [f"{one.file}: {one.what}" for one in findings]
         raise StoreDamagedError(
-            f"{len(lines)} faults", reader.path, found="\n    ".join(["", *lines]), remedy=REBUILD
+            f"{len(lines)} faults",
+            reader.path,
+            found="\n    ".join(["", *lines]),
+            remedy=remedy_at(reader.path, REBUILD),
         )
     parts = [dask.delayed(_tally)(reader, unit) for unit in range(reader.spec.num_units)]
     tally = reduce(Tally.__add__, dask.compute(*parts, scheduler="threads"))
@@ -127,10 +130,10 @@ def sizes(reader: Reader) -> dict[str, Any]:
     """Stored and raw bytes of every array, and of all together."""
     arrays = {
         name: {
-            "stored_bytes": sum(unit.num_bytes[name] for unit in reader.journal.units.values()),
+            "stored_bytes": reader.source.stored_bytes(array, reader.journal),
             "raw_bytes": _raw_bytes(reader, name),
         }
-        for name in reader.arrays
+        for name, array in reader.arrays.items()
     }
     return {
         "stored_bytes": sum(sizes["stored_bytes"] for sizes in arrays.values()),

@@ -154,7 +154,11 @@ def find_encoding(name: str) -> Encoding:
     """
     if name not in ENCODINGS:
         raise StoreMismatchError(
-            "unknown encoding", expected=f"one of {', '.join(ENCODINGS)}", found=name
+            "unknown encoding",
+            "store.encodings of params.yaml",
+            f"one of {', '.join(ENCODINGS)}",
+            name,
+            "choose one of these",
         )
     return ENCODINGS[name]
 

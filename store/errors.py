@@ -49,6 +49,10 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
     """There is no store at the path."""
 
 
+class StoreUnreachableError(StoreError, OSError):
+    """Whatever holds the store does not answer; that says nothing about the store."""
+
+
 class StoreMismatchError(StoreError, ValueError):
     """A store, an array or a value is not the one that was asked for."""
 

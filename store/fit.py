@@ -41,7 +41,8 @@ def _fit(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> 
     """Return values in the array's dtype; wider integers pass if none of them changes."""
     shape = (num_records, *array.record_shape)
     if array.dtype == "str":
-        fits, fitted = values.dtype.kind in "UTO", values
+        fits = values.dtype.kind in "UTO"
+        fitted = np.array(values.tolist(), np.str_) if fits else values
     else:
         same_kind = {values.dtype.kind, np.dtype(array.dtype).kind} <= {"i", "u"}
         fitted = values.astype(array.dtype, copy=False) if same_kind else values

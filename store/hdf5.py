@@ -1,8 +1,9 @@
 """A finished store as one HDF5 file, and back: the same arrays, attributes and journal.
 
 Chunks are those of the Zarr store (a record of a map, a unit of a small array), deflated and with a
-Fletcher-32 checksum; the file format is one whose metadata has checksums too. Both directions move
-one unit at a time, whatever the size of the store.
+Fletcher-32 checksum; the file format is one whose metadata has checksums too. Beside the arrays lie
+the SHA-256 of their values, unit by unit, because a chunk in the place of another has a right
+checksum. Both directions move one unit at a time, whatever the size of the store.
 """
 
 import json
@@ -15,8 +16,8 @@ import numpy as np
 
 from store.errors import StoreMismatchError
 from store.files import replacing
-from store.hdf5_source import chunk_shape
-from store.layout import JOURNAL, LocalFiles, group_attributes
+from store.hdf5_source import DIGESTS, chunk_shape, hash_values
+from store.layout import JOURNAL, group_attributes, open_files
 from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.schema import ArraySpec, StoreSpec
@@ -35,11 +36,11 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
     reader, target = open_store(path), Path(file)
     if target.exists():
         raise StoreMismatchError(
-            "the file exists", str(target), remedy="remove it, or name another"
+            "the file exists", str(target), "no file", "one", "remove it, or name another"
         )
     with replacing(target) as partial, h5py.File(partial, "w", libver="v110") as hdf5:
         hdf5.attrs.update(_attributes(reader.spec))
-        journal = np.frombuffer(LocalFiles(path).read(JOURNAL), np.uint8)
+        journal = np.frombuffer(open_files(path).read(JOURNAL), np.uint8)
         hdf5.create_dataset(JOURNAL, data=journal, chunks=journal.shape, fletcher32=True)
         for array in reader.arrays.values():
             _copy_array(reader, hdf5, array)
@@ -77,12 +78,17 @@ def _copy_array(reader: Reader, hdf5: h5py.File, array: ArraySpec) -> None:
     )
     for axis, label in enumerate(array.axes):
         dataset.dims[axis].label = label
+    digests = []
     for unit in range(reader.spec.num_units):
         records = reader.spec.unit_records(unit)
         values = reader.read(records, [array.name])[array.name]
+        digests.append(hash_values(values))
         if array.dtype == "str":
             values = np.char.encode(values, "utf-8").astype(dataset.dtype)
         dataset[records.start : records.stop] = values
+    whole = (len(digests),)
+    name = f"{DIGESTS}/{array.name}"
+    hdf5.create_dataset(name, data=np.array(digests, "S64"), chunks=whole, fletcher32=True)
 
 
 def _dtype(reader: Reader, array: ArraySpec) -> Any:

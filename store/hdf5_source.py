@@ -1,6 +1,7 @@
 """Reading a finished store out of the HDF5 file that `store.hdf5` made of it."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ import h5py
 import numpy as np
 
 from store.errors import StoreDamagedError, StoreError, StoreNotFoundError
-from store.journal import Journal, parse_journal
-from store.layout import JOURNAL, RESUME, parse_attributes
+from store.journal import Journal, UnitDigest, parse_journal
+from store.layout import JOURNAL, RESUME, parse_attributes, remedy_at
 from store.schema import ArraySpec, StoreSpec, array_specs
+
+DIGESTS = "sha256"
+"""The group that holds, for every array, the SHA-256 of the values of each unit."""
 
 
 class Hdf5Source:
@@ -45,10 +49,39 @@ class Hdf5Source:
             specs, hdf5 = array_specs(self.spec()), self._open()
             return [name for name, array in specs.items() if not _is_whole(hdf5.get(name), array)]
 
+    def strays(self, spec: StoreSpec) -> list[str]:
+        """Name what is in the file and not of the store."""
+        with self._reading():
+            return sorted({*self._open()} - {*array_specs(spec), JOURNAL, DIGESTS})
+
+    def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
+        """The size of an array's chunks."""
+        with self._reading():
+            size: int = self._open()[array.name].id.get_storage_size()
+            return size
+
+    def name(self, array: ArraySpec, unit: int) -> str:
+        """Name one unit's records of an array."""
+        first = unit * array.unit_size
+        return f"{array.name}[{first}:{first + len(array.unit_rows(unit))}]"
+
+    def prove(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
+        """Read one unit whole and hold it against the SHA-256 of its values.
+
+        The digests of the journal are those of Zarr's files, which are not here.
+        """
+        values = np.stack(list(self.records(array, unit, array.unit_rows(unit))))
+        with self._reading(array.name):
+            expected, found = self._open()[DIGESTS][array.name][unit].decode(), hash_values(values)
+        if found != expected:
+            where = f"{self.location}/{self.name(array, unit)}"
+            raise StoreDamagedError("values are not those that were copied", where, expected, found)
+        return values
+
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Read some records of one unit; see `store.chunks.ZarrSource.records`."""
         first = unit * array.unit_size
-        with self._reading():
+        with self._reading(array.name):
             dataset = self._open()[array.name]
             if array.sharded:
                 yield from (dataset[first + int(row)] for row in rows)
@@ -62,23 +95,35 @@ class Hdf5Source:
             try:
                 self._hdf5 = h5py.File(self.location, "r")
             except FileNotFoundError as error:
-                raise StoreNotFoundError("no store here", self.location, remedy=RESUME) from error
+                remedy = remedy_at(self.location, RESUME)
+                raise StoreNotFoundError(
+                    "no store here", self.location, "an HDF5 file", "none", remedy
+                ) from error
             self._pid = os.getpid()
         return self._hdf5
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except StoreError:
             raise
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise StoreDamagedError(
                 "the file is damaged",
-                self.location,
+                f"{self.location}/{name}" if name else self.location,
                 found=error,
-                remedy="copy the store into HDF5 again",
+                remedy=remedy_at(self.location, RESUME),
             ) from error
+
+
+def hash_values(values: np.ndarray) -> str:
+    """SHA-256 of an array with its dtype and shape, whatever the codec; of strings as text."""
+    if values.dtype.kind == "U":
+        content = json.dumps(values.tolist()).encode()
+    else:
+        content = f"{values.dtype.str} {values.shape} ".encode() + values.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def chunk_shape(array: ArraySpec) -> tuple[int, ...]:

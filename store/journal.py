@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import StoreDamagedError, StoreNotFoundError
 from store.files import replace_file
-from store.layout import JOURNAL, REBUILD, RESUME, Files
+from store.layout import JOURNAL, REBUILD, RESUME, Files, remedy_at
 from store.schema import canonical_json
 
 
@@ -66,16 +66,19 @@ def read_journal(files: Files) -> Journal:
     try:
         content = files.read(JOURNAL)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreNotFoundError("no journal: not a store", where, remedy=RESUME) from error
+        remedy = remedy_at(where, RESUME)
+        raise StoreNotFoundError("not a store", where, "a journal", "none", remedy) from error
     return parse_journal(content, where)
 
 
 def parse_journal(content: bytes, where: str) -> Journal:
     """Read a journal out of its bytes; `read_journal` says what may be wrong with them."""
     lines = content.split(b"\n")[:-1]
-    entries = [_parse(line, f"{where}, line {n}") for n, line in enumerate(lines, start=1)]
+    entries = [_parse(line, where, number) for number, line in enumerate(lines, start=1)]
     if not entries or "metadata" not in entries[0]:
-        raise StoreDamagedError("the journal has no header", where, remedy=REBUILD)
+        raise StoreDamagedError(
+            "the journal has no header", where, remedy=remedy_at(where, REBUILD)
+        )
     units: dict[int, UnitDigest] = {}
     for entry in entries[1:]:
         if "revoked" in entry:
@@ -102,15 +105,16 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     return canonical_json({**entry, "crc32": _checksum(entry)}).encode() + b"\n"
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
+    remedy, where = remedy_at(where, REBUILD), f"{where}, line {number}"
     try:
         entry = json.loads(line)
         found = entry.pop("crc32")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise StoreDamagedError("journal line is not readable", where, remedy=REBUILD) from error
+        raise StoreDamagedError("journal line is not readable", where, remedy=remedy) from error
     expected = _checksum(entry)
     if found != expected:
-        raise StoreDamagedError("journal line was altered", where, expected, found, REBUILD)
+        raise StoreDamagedError("journal line was altered", where, expected, found, remedy)
     return dict(entry)
 
 

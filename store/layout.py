@@ -28,6 +28,20 @@ REBUILD = (
 )
 
 
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a store lies behind fsspec rather than in the local file system."""
+    return "://" in os.fspath(path)
+
+
+def remedy_at(location: str, local: str) -> str:
+    """Say what to do about a fault; `local` holds for a folder, which alone can be written."""
+    if is_url(location):
+        return "correct the URL, or copy the whole store there again"
+    if location.endswith(HDF5_SUFFIXES):
+        return "correct the path, or copy the store again: `cirkd store to-hdf5`"
+    return local
+
+
 class Files(Protocol):
     """Read-only access to the files of a store by key, wherever they lie."""
 
@@ -68,7 +82,7 @@ def open_files(
 ) -> Files:
     """Reach the files of a store in a local folder or at a URL."""
     location = os.fspath(path)
-    if "://" not in location:
+    if not is_url(location):
         return LocalFiles(location)
     # Most processes read local stores; they need not load fsspec.
     from store.remote import RemoteFiles
@@ -108,9 +122,17 @@ def read_spec(files: Files) -> StoreSpec:
     try:
         metadata = json.loads(files.read(METADATA))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreNotFoundError("no store here", files.location, remedy=RESUME) from error
+        raise StoreNotFoundError(
+            "no store here",
+            files.location,
+            f"a folder with {METADATA}",
+            "none",
+            remedy_at(where, RESUME),
+        ) from error
     except ValueError as error:
-        raise StoreDamagedError("metadata is not JSON", where, remedy=REBUILD) from error
+        raise StoreDamagedError(
+            "metadata is not JSON", where, "JSON", error, remedy_at(where, REBUILD)
+        ) from error
     attributes = metadata.get("attributes", {}) if isinstance(metadata, dict) else {}
     return parse_attributes(attributes, where)
 
@@ -123,7 +145,13 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
         StoreDamagedError: They cannot be what was written.
     """
     if attributes.get("kind") != KIND:
-        raise StoreMismatchError("not a feature store", where, KIND, attributes.get("kind"))
+        raise StoreMismatchError(
+            "not a feature store",
+            where,
+            KIND,
+            attributes.get("kind", "something else"),
+            "name the folder, URL or HDF5 file of a store",
+        )
     if attributes.get("schema_version") != SCHEMA_VERSION:
         raise StoreMismatchError(
             "store of another schema version",
@@ -134,9 +162,16 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
         )
     try:
         spec = StoreSpec.from_dict(attributes["spec"])
+    except StoreMismatchError as error:
+        raise StoreMismatchError(
+            error.what, where, error.expected, error.found, "use the release that wrote the store"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamagedError(
-            "metadata does not describe a store", where, found=error, remedy=REBUILD
+            "metadata does not describe a store",
+            where,
+            found=error,
+            remedy=remedy_at(where, REBUILD),
         ) from error
     if spec.fingerprint != attributes.get("fingerprint"):
         raise StoreDamagedError(
@@ -144,6 +179,6 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
             where,
             attributes.get("fingerprint"),
             spec.fingerprint,
-            REBUILD,
+            remedy_at(where, REBUILD),
         )
     return spec

@@ -8,6 +8,8 @@ from typing import Self
 
 from store.errors import StoreMismatchError, StoreNotFoundError
 from store.files import replace_file
+from store.journal import Journal
+from store.schema import SCHEMA_VERSION, StoreSpec
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class Manifest:
     num_records: int
     digest: str
     schema_version: int
+
+    @classmethod
+    def of(cls, path: str, spec: StoreSpec, journal: Journal) -> Self:
+        """Describe the finished store at `path`."""
+        return cls(path, spec.fingerprint, spec.num_records, journal.digest, SCHEMA_VERSION)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, whole or not at all."""
@@ -33,12 +40,14 @@ class Manifest:
             StoreNotFoundError: There is no such file.
             StoreMismatchError: The file is not a manifest.
         """
-        remedy = "rerun `dvc repro -s extract`"
+        remedy = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
         try:
             return cls(**json.loads(Path(path).read_bytes()))
         except FileNotFoundError as error:
-            raise StoreNotFoundError("no manifest", os.fspath(path), remedy=remedy) from error
+            raise StoreNotFoundError(
+                "no manifest", os.fspath(path), "a file", "none", remedy
+            ) from error
         except (ValueError, TypeError) as error:
             raise StoreMismatchError(
-                "not a manifest", os.fspath(path), found=error, remedy=remedy
+                "not a manifest", os.fspath(path), "the JSON of a manifest", error, remedy
             ) from error

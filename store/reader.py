@@ -4,10 +4,12 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from store.cache import CachedFiles
 from store.chunks import ZarrSource
 from store.errors import (
     StoreDamagedError,
@@ -15,8 +17,16 @@ from store.errors import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from store.journal import Journal
-from store.layout import HDF5_SUFFIXES, REBUILD, RESUME, open_files
+from store.journal import Journal, UnitDigest
+from store.layout import (
+    HDF5_SUFFIXES,
+    REBUILD,
+    RESUME,
+    is_url,
+    open_files,
+    remedy_at,
+    unit_key,
+)
 from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity, map_arrays
 
 
@@ -34,6 +44,18 @@ class Source(Protocol):
     def damaged_metadata(self, journal: Journal) -> list[str]:
         """Name the metadata that is not as it was written."""
 
+    def strays(self, spec: StoreSpec) -> list[str]:
+        """Name what lies there and is not of the store."""
+
+    def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
+        """How much one array takes."""
+
+    def name(self, array: ArraySpec, unit: int) -> str:
+        """Name the place of one unit of an array."""
+
+    def prove(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
+        """Read one unit whole; StoreDamagedError if it is not what was written."""
+
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Yield records of one unit."""
 
@@ -46,6 +68,7 @@ class Reader:
 
     Attributes:
         path: Where the store lies.
+        source: How it is read.
         spec: What it holds.
         arrays: Its arrays by name.
         journal: Its units and their digests.
@@ -56,7 +79,7 @@ class Reader:
         self.spec = spec
         self.arrays = array_specs(spec)
         self.journal = journal
-        self._source = source
+        self.source = source
 
     def __len__(self) -> int:
         return self.spec.num_records
@@ -78,7 +101,7 @@ class Reader:
                 num_views,
                 "ask for fewer, or extract a store with a larger num_views",
             )
-        return Reader(self._source, replace(self.spec, num_views=num_views), self.journal)
+        return Reader(self.source, replace(self.spec, num_views=num_views), self.journal)
 
     def read(
         self, indices: Sequence[int] | np.ndarray | slice, names: Collection[str]
@@ -143,7 +166,7 @@ class Reader:
             positions = np.flatnonzero(units == unit)
             num_read = 0
             try:
-                for record in self._source.records(array, int(unit), rows[positions]):
+                for record in self.source.records(array, int(unit), rows[positions]):
                     records[positions[num_read]] = record
                     num_read += 1
             except StoreDamagedError as error:
@@ -156,13 +179,15 @@ class Reader:
             with contextlib.suppress(StoreDamagedError):
                 key = repr(str(self.read([record], ["key"])["key"][0]))
         where = f"{error.where} ({array.name} of record {record}, key {key})"
-        return StoreDamagedError(error.what, where, error.expected, error.found, REBUILD)
+        remedy = remedy_at(self.path, REBUILD)
+        return StoreDamagedError(error.what, where, error.expected, error.found, remedy)
 
 
 def open_store(
     path: str | os.PathLike[str],
     expected: str | Mapping[str, Any] | None = None,
     storage_options: dict[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Reader:
     """Open a finished store.
 
@@ -171,31 +196,59 @@ def open_store(
             `store.hdf5.to_hdf5` made of it (.h5, .hdf5).
         expected: The fingerprint, or the identity, that the store must have.
         storage_options: Options for fsspec, if `path` is a URL.
+        cache: A folder for local copies of what is read, if `path` is a URL; stores and processes
+            may share it.
 
     Raises:
         StoreNotFoundError: There is no store.
+        StoreUnreachableError: Its URL does not answer.
         StoreMismatchError: It is no store, of another schema, or not the one expected (the message
             lists the fields that differ).
         StoreIncompleteError: Units are missing.
         StoreDamagedError: Its metadata or journal is not as it was written.
     """
-    if os.fspath(path).endswith(HDF5_SUFFIXES):
-        # Most processes never read HDF5; they need not load its library.
-        from store.hdf5_source import Hdf5Source
-
-        return open_source(Hdf5Source(path), expected)
-    return open_source(ZarrSource(open_files(path, storage_options)), expected)
-
-
-def open_source(source: Source, expected: str | Mapping[str, Any] | None = None) -> Reader:
-    """Open a finished store in any file format: `open_store` says how."""
+    source = find_source(path, storage_options)
     spec = source.spec()
-    refuse_foreign(source.location, spec, expected)
+    _refuse_foreign(source.location, spec, expected)
+    journal = _whole_journal(source, spec)
+    if cache is not None and is_url(path):
+        # Named by the content, so that a copy is never that of another store.
+        folder, hashes = Path(cache) / journal.digest, _unit_hashes(spec, journal)
+        source = ZarrSource(CachedFiles(open_files(path, storage_options), folder, hashes))
+    return Reader(source, spec, journal)
+
+
+def find_source(
+    path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
+) -> Source:
+    """Choose how to read what lies at a path; nothing is read yet."""
+    location = os.fspath(path)
+    if not location.endswith(HDF5_SUFFIXES):
+        return ZarrSource(open_files(path, storage_options))
+    if is_url(location):
+        raise StoreMismatchError(
+            "an HDF5 file opens from the local disk alone",
+            location,
+            "a path",
+            "a URL",
+            "copy the file here, or put the folder of the store there",
+        )
+    # Most processes never read HDF5; they need not load its library.
+    from store.hdf5_source import Hdf5Source
+
+    return Hdf5Source(path)
+
+
+def _whole_journal(source: Source, spec: StoreSpec) -> Journal:
+    """Return the journal of a store that is finished and whose metadata is as it was written."""
     journal = source.journal()
     damaged = source.damaged_metadata(journal)
     if damaged:
         raise StoreDamagedError(
-            "metadata was altered", source.location, found=", ".join(damaged), remedy=REBUILD
+            "metadata was altered",
+            source.location,
+            found=", ".join(damaged),
+            remedy=remedy_at(source.location, REBUILD),
         )
     missing = spec.num_units - len(journal.units)
     if missing:
@@ -204,12 +257,22 @@ def open_source(source: Source, expected: str | Mapping[str, Any] | None = None)
             source.location,
             f"{spec.num_units} units",
             f"{len(journal.units)} units, {missing} missing",
-            RESUME,
+            remedy_at(source.location, RESUME),
         )
-    return Reader(source, spec, journal)
+    return journal
 
 
-def refuse_foreign(where: str, spec: StoreSpec, expected: str | Mapping[str, Any] | None) -> None:
+def _unit_hashes(spec: StoreSpec, journal: Journal) -> dict[str, str]:
+    """Key -> SHA-256 of every file of every unit."""
+    arrays = array_specs(spec).values()
+    return {
+        unit_key(array, number): unit.sha256[array.name]
+        for number, unit in journal.units.items()
+        for array in arrays
+    }
+
+
+def _refuse_foreign(where: str, spec: StoreSpec, expected: str | Mapping[str, Any] | None) -> None:
     """Raise StoreMismatchError, field by field where it can, unless it is the expected store."""
     error: StoreError | None = None
     if isinstance(expected, str) and expected != spec.fingerprint:
@@ -217,6 +280,7 @@ def refuse_foreign(where: str, spec: StoreSpec, expected: str | Mapping[str, Any
     elif isinstance(expected, Mapping):
         lines = diff_identity(expected, spec.identity)
         if lines:
-            error = StoreMismatchError("another store", where, found="\n    ".join(["", *lines]))
+            found = "\n    ".join(["", *lines])
+            error = StoreMismatchError("another store", where, "the identity asked for", found)
     if error:
         raise type(error)(*error.parts[:4], "open the store that these parameters name")

@@ -1,13 +1,18 @@
 """The files of a finished store at a URL, read-only, through fsspec.
 
-What the URL may be is fsspec's to say: s3://, gs://, https://, memory://, and chains, of which
-"filecache::s3://bucket/store" keeps a local copy of every file that was read.
+What the URL may be is fsspec's to say: s3://, gs://, https://, memory://, and chains. Credentials
+and endpoints are read from the environment by the package behind the protocol (AWS_PROFILE,
+AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ... for s3://).
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
+
+from store.errors import StoreUnreachableError
 
 
 class RemoteFiles:
@@ -15,7 +20,7 @@ class RemoteFiles:
 
     Args:
         url: The store's folder.
-        options: Options for fsspec, such as credentials or the folder of a cache.
+        options: Options for fsspec, such as credentials.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
@@ -32,17 +37,22 @@ class RemoteFiles:
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return bytes start..stop of a file, fewer if it ends before."""
-        return self._cat(key, start, stop)
+        content = self._cat(key, start, stop)
+        # A plain web server answers with the whole file.
+        return content if len(content) <= stop - start else content[start:stop]
 
     def read_tail(self, key: str, num_bytes: int) -> bytes:
         """Return the last bytes of a file, fewer if it is shorter."""
         # fsspec's file caches do not know bytes counted from the end.
-        file_system, root = self._connect()
-        return self._cat(key, max(0, file_system.size(f"{root}/{key}") - num_bytes))
+        with self._reaching(key):
+            file_system, root = self._connect()
+            size = file_system.size(f"{root}/{key}")
+        return self._cat(key, max(0, size - num_bytes))[-num_bytes:]
 
     def _cat(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
-        file_system, root = self._connect()
-        content: bytes = file_system.cat_file(f"{root}/{key}", start=start, end=stop)
+        with self._reaching(key):
+            file_system, root = self._connect()
+            content: bytes = file_system.cat_file(f"{root}/{key}", start=start, end=stop)
         return content
 
     def _connect(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -51,3 +61,22 @@ class RemoteFiles:
             file_system, root = fsspec.core.url_to_fs(self.location, **self._options)
             self._connection = (os.getpid(), file_system, root)
         return self._connection[1:]
+
+    @contextlib.contextmanager
+    def _reaching(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        # Every package behind fsspec has errors of its own; none of them means damage.
+        except Exception as error:
+            missing = isinstance(error, ImportError)
+            raise StoreUnreachableError(
+                "the store cannot be reached",
+                f"{self.location}/{key}",
+                "a package for this kind of URL" if missing else "an answer",
+                f"{type(error).__name__}: {error}",
+                "install it: for s3:// `pip install s3fs`, for https:// `pip install aiohttp`"
+                if missing
+                else "check the URL, the credentials in the environment, and the network",
+            ) from error

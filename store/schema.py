@@ -59,6 +59,10 @@ class ArraySpec:
         """The shape of one file: a unit of records."""
         return (self.unit_size, *self.record_shape)
 
+    def unit_rows(self, unit: int) -> np.ndarray:
+        """Positions of one unit's records inside it, int [n]; the last unit may be short."""
+        return np.arange(min(self.unit_size, self.shape[0] - unit * self.unit_size))
+
     @property
     def record_bytes(self) -> int:
         """Bytes of one record before compression (0 for strings, whose length varies)."""

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,29 +19,32 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from store.chunks import ZSTD_LEVEL, encode_file
 from store.errors import (
     StoreError,
     StoreIncompleteError,
     StoreMismatchError,
     StoreWriteError,
 )
-from store.files import PARTIAL, sync_path
+from store.files import PARTIAL, replace_file, sync_path
 from store.fit import fit_arrays
 from store.journal import UnitDigest, append_entry, create_journal, read_journal
 from store.layout import (
+    HDF5_SUFFIXES,
     JOURNAL,
     LOCK,
     METADATA,
     RESUME,
     LocalFiles,
     group_attributes,
+    is_url,
     metadata_keys,
     read_spec,
     unit_key,
 )
 from store.lock import Lock
 from store.manifest import Manifest
-from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs, diff_identity
+from store.schema import StoreSpec, array_specs, diff_identity
 
 StorePath = str | os.PathLike[str]
 
@@ -70,9 +74,7 @@ class Writer:
             StoreDamagedError: The store that lies there is broken.
             StoreWriteError: The file system refuses.
         """
-        root = Path(path)
-        if "://" in os.fspath(path):
-            raise StoreMismatchError("only a local folder can be written", os.fspath(path))
+        root = local_folder(path)
         with _writing(root):
             _refuse_strangers(root, spec)
             lock = Lock(root)
@@ -122,13 +124,7 @@ class Writer:
                 f"{len(missing)} missing, the first {missing[0]}",
                 RESUME,
             )
-        return Manifest(
-            path=self.path.as_posix(),
-            fingerprint=self.spec.fingerprint,
-            num_records=self.spec.num_records,
-            digest=read_journal(LocalFiles(self.path)).digest,
-            schema_version=SCHEMA_VERSION,
-        )
+        return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +136,20 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+
+def local_folder(path: StorePath) -> Path:
+    """Return the path of a store that can be written; StoreMismatchError for all others."""
+    location = os.fspath(path)
+    if is_url(location) or location.endswith(HDF5_SUFFIXES):
+        raise StoreMismatchError(
+            "only a local folder can be written",
+            location,
+            "a folder",
+            "a URL" if is_url(location) else "an HDF5 file",
+            "work on the folder that it was copied from, and copy it again",
+        )
+    return Path(location)
 
 
 def write_unit(
@@ -162,35 +172,16 @@ def write_unit(
     specs = array_specs(spec)
     fitted = fit_arrays(spec, unit, arrays, f"{root}, unit {unit}")
     _refuse_other(root, spec)
-    with _writing(root):
-        group = zarr.open_group(root, mode="r+", zarr_format=3, use_consolidated=False)
-        for name, array in specs.items():
-            _write_array(
-                group, root / unit_key(array, unit), array, spec.unit_records(unit), fitted[name]
-            )
-        return _digest(root, unit, specs)
-
-
-def _write_array(
-    group: zarr.Group, file: Path, array: ArraySpec, records: range, values: np.ndarray
-) -> None:
-    # What an earlier attempt left would be read and merged, damage and all.
-    file.unlink(missing_ok=True)
-    stored = group[array.name]
-    assert isinstance(stored, zarr.Array)
-    # A chunk of fill values is written like any other, so that a missing file always means damage.
-    stored = stored.with_config({"write_empty_chunks": True})
-    stored[records.start : records.stop] = values
-
-
-def _digest(root: Path, unit: int, specs: Mapping[str, ArraySpec]) -> UnitDigest:
     num_bytes, sha256 = {}, {}
-    for name, array in specs.items():
-        file = root / unit_key(array, unit)
-        content = file.read_bytes()
-        num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
-        sync_path(file)
-        sync_path(file.parent)
+    # Files that are forced to the disk at the same time share the journal commits of its system.
+    with _writing(root), ThreadPoolExecutor(len(specs)) as pool:
+        written = []
+        for name, array in specs.items():
+            content = encode_file(array, fitted[name])
+            written.append(pool.submit(replace_file, root / unit_key(array, unit), content))
+            num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
+        for file in written:
+            file.result()
     return UnitDigest(unit, num_bytes, sha256)
 
 
@@ -202,7 +193,9 @@ def _refuse_strangers(root: Path, spec: StoreSpec) -> None:
     strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
     strangers = [name for name in strangers if not name.endswith(PARTIAL)]
     if strangers:
-        raise StoreMismatchError("not a feature store", str(root), "an empty folder", strangers)
+        raise StoreMismatchError(
+            "not a feature store", str(root), "an empty folder", strangers, "name another folder"
+        )
 
 
 def _create(root: Path, spec: StoreSpec) -> None:
@@ -215,7 +208,7 @@ def _create(root: Path, spec: StoreSpec) -> None:
             dtype=str if array.dtype == "str" else array.dtype,
             chunks=(1, *array.record_shape) if array.sharded else array.file_shape,
             shards=array.file_shape if array.sharded else None,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
             chunk_key_encoding={"name": "default", "separator": "."},
             dimension_names=array.axes,
             overwrite=True,
@@ -223,9 +216,9 @@ def _create(root: Path, spec: StoreSpec) -> None:
     group.attrs.put(group_attributes(spec))
     keys = metadata_keys(spec)
     sync_path(root.parent)
-    for key in keys:
-        sync_path(root / key)
-        sync_path((root / key).parent)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        for paths in ([root / key for key in keys], [(root / key).parent for key in keys]):
+            list(pool.map(sync_path, paths))
     create_journal(
         root, {key: hashlib.sha256((root / key).read_bytes()).hexdigest() for key in keys}
     )
@@ -249,8 +242,9 @@ def _refuse_other(root: Path, spec: StoreSpec) -> None:
         raise StoreMismatchError(
             "another store lies here",
             str(root),
-            found="\n    ".join(["", *lines]),
-            remedy="choose another folder, or go back to the parameters that it was begun with",
+            "the identity asked for",
+            "\n    ".join(["", *lines]),
+            "choose another folder, or go back to the parameters that it was begun with",
         )
 
 
@@ -264,6 +258,7 @@ def _writing(root: Path) -> Iterator[None]:
         raise StoreWriteError(
             "the file system refused",
             str(root),
+            expected="room, and permission to write",
             found=error,
             remedy="make room or gain permission, then start again: finished units are kept",
         ) from error

@@ -108,8 +108,6 @@ def tiny_store(tiny_params: Params, build_store: Callable[[Store], Reader]) -> R
 @pytest.fixture
 def manifest(tiny_store: Reader, tmp_path: Path) -> Path:
     """A manifest of the tiny store, as extraction leaves it."""
-    spec = tiny_store.spec
     path = tmp_path / "manifest.json"
-    digest = tiny_store.journal.digest
-    Manifest(str(tiny_store.path), spec.fingerprint, spec.num_records, digest, 1).write(path)
+    Manifest.of(tiny_store.path, tiny_store.spec, tiny_store.journal).write(path)
     return path

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -77,6 +78,40 @@ def test_hdf5_there_and_back(manifest: Path, tmp_path: Path) -> None:
     again = run("to-hdf5", manifest, tmp_path / "store.h5")
     assert again.exit_code == 1
     assert "exists" in again.output
+
+
+def test_an_hdf5_copy_is_adopted_and_is_then_a_store_like_any_other(
+    manifest: Path, tmp_path: Path
+) -> None:
+    file, adopted = tmp_path / "store.h5", tmp_path / "adopted.json"
+    assert run("to-hdf5", manifest, file).exit_code == 0
+    done = run("adopt", file, adopted)
+    assert done.exit_code == 0, done.output
+    assert Manifest.read(adopted) == replace(Manifest.read(manifest), path=str(file))
+    assert run("verify", adopted).output == "whole\n"
+    assert json.loads(run("info", adopted, "--json").output)["stored_bytes"] > 0
+    with h5py.File(file, "r+") as hdf5:
+        hdf5["labels"][5] = 255 - hdf5["labels"][5]
+    damaged = run("verify", adopted)
+    assert damaged.exit_code == 1
+    assert "labels[4:6]: values are not those that were copied" in damaged.output
+    refused = run("repair", "index.json", "teacher.pt", adopted)
+    assert refused.exit_code == 1
+    assert "only a local folder can be written" in refused.output
+
+
+def test_what_is_no_store_is_not_adopted(tmp_path: Path) -> None:
+    refused = run("adopt", tmp_path / "nowhere", tmp_path / "adopted.json")
+    assert refused.exit_code == 1
+    assert "no store here" in refused.output
+    assert not (tmp_path / "adopted.json").exists()
+
+
+def test_another_store_in_the_place_of_the_manifests_is_found(copied: Path) -> None:
+    replace(Manifest.read(copied), digest="0" * 64).write(copied)
+    refused = run("verify", copied)
+    assert refused.exit_code == 1
+    assert "another store" in refused.output
 
 
 @pytest.mark.parametrize("what", ["info", "verify", "to-hdf5"])

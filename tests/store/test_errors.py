@@ -1,8 +1,25 @@
+import errno
+import json
+import os
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import h5py
 import pytest
+import zarr
 
 from store import errors
+from store.cache import CachedFiles
+from store.encodings import find_encoding
+from store.layout import LocalFiles
+from store.manifest import Manifest
+from store.reader import open_store
+from store.schema import StoreSpec
+from store.writer import Writer
+
+MakeSpec = Callable[..., StoreSpec]
 
 
 def test_a_message_has_its_four_parts() -> None:
@@ -26,6 +43,7 @@ def test_parts_that_do_not_apply_are_left_out() -> None:
         (errors.StoreMismatchError, ValueError),
         (errors.StoreLockedError, BlockingIOError),
         (errors.StoreWriteError, OSError),
+        (errors.StoreUnreachableError, OSError),
         (errors.StoreDamagedError, errors.StoreError),
         (errors.StoreIncompleteError, errors.StoreError),
     ],
@@ -39,3 +57,131 @@ def test_errors_are_the_builtin_a_caller_expects_and_travel_between_processes(
     assert (type(copy), copy.parts, str(copy)) == (kind, error.parts, str(error))
     # torch's DataLoader raises a worker's error anew from its message alone.
     assert "what: where" in str(kind(str(error)))
+
+
+def edit(store: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    metadata = json.loads((store / "zarr.json").read_text())
+    change(metadata["attributes"])
+    (store / "zarr.json").write_text(json.dumps(metadata))
+    return store
+
+
+def other_hdf5(store: Path) -> Path:
+    with h5py.File(store / "other.h5", "w"):
+        return store / "other.h5"
+
+
+def other_zarr(store: Path) -> Path:
+    zarr.create_group(store / "other")
+    return store / "other"
+
+
+def text(store: Path) -> Path:
+    (store / "text.json").write_text("a letter")
+    return store / "text.json"
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], type[errors.StoreError], str]] = {
+    "unknown encoding": (
+        lambda store: find_encoding("uint9"),
+        errors.StoreMismatchError,
+        "uint8_per_pixel",
+    ),
+    "a store of an unknown encoding": (
+        lambda store: open_store(
+            edit(store, lambda a: a["spec"]["features_encoding"].update(name="uint9"))
+        ),
+        errors.StoreMismatchError,
+        "use the release that wrote the store",
+    ),
+    "newer schema": (
+        lambda store: open_store(edit(store, lambda a: a.update(schema_version=99))),
+        errors.StoreMismatchError,
+        "found: 99",
+    ),
+    "foreign fingerprint": (
+        lambda store: open_store(store, "0123456789abcdef"),
+        errors.StoreMismatchError,
+        "expected: 0123456789abcdef",
+    ),
+    "foreign identity": (
+        lambda store: open_store(store, {"teacher": "other"}),
+        errors.StoreMismatchError,
+        'teacher: expected "other", found nothing',
+    ),
+    "a folder that is no store": (
+        lambda store: open_store(other_zarr(store)),
+        errors.StoreMismatchError,
+        "not a feature store",
+    ),
+    "a file that is no store": (
+        lambda store: open_store(other_hdf5(store)),
+        errors.StoreMismatchError,
+        "not a feature store",
+    ),
+    "wrong path": (
+        lambda store: open_store(store / "nowhere"),
+        errors.StoreNotFoundError,
+        "dvc repro",
+    ),
+    "wrong path of an HDF5 file": (
+        lambda store: open_store(store / "nowhere.h5"),
+        errors.StoreNotFoundError,
+        "to-hdf5",
+    ),
+    "wrong URL": (
+        lambda store: open_store("memory://nowhere"),
+        errors.StoreNotFoundError,
+        "correct the URL",
+    ),
+    "an HDF5 file at a URL": (
+        lambda store: open_store("memory://bucket/store.h5"),
+        errors.StoreMismatchError,
+        "copy the file here",
+    ),
+    "no manifest": (
+        lambda store: Manifest.read(store / "nowhere.json"),
+        errors.StoreNotFoundError,
+        "cirkd store adopt",
+    ),
+    "another file than a manifest": (
+        lambda store: Manifest.read(text(store)),
+        errors.StoreMismatchError,
+        "not a manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_told_in_four_parts(store: Path, name: str) -> None:
+    provoke, kind, words = FAULTS[name]
+    with pytest.raises(kind) as told:
+        provoke(store)
+    assert type(told.value) is kind
+    assert all(part not in (None, "") for part in told.value.parts), told.value.parts
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_told_in_four_parts(
+    make_spec: MakeSpec,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: int,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    key = "image/c.0.0.0.0"
+    hashes = json.loads((finished / "journal.jsonl").read_text().splitlines()[1])["sha256"]
+    cached = CachedFiles(LocalFiles(finished), tmp_path / "copies", {key: hashes["image"]})
+    for write in (
+        lambda: Writer.open(tmp_path / "store", make_spec()),
+        lambda: cached.read(key),
+    ):
+        with pytest.raises(errors.StoreWriteError) as told:
+            write()
+        assert all(part not in (None, "") for part in told.value.parts), told.value.parts
+        assert os.strerror(reason) in str(told.value)

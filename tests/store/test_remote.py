@@ -1,12 +1,16 @@
 import pickle
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 
-from store.errors import StoreDamagedError, StoreNotFoundError
+from store.errors import StoreDamagedError, StoreNotFoundError, StoreUnreachableError
 from store.reader import open_store
 from store.verify import verify
 
@@ -50,3 +54,87 @@ def test_damage_at_a_url_is_found(url: str) -> None:
 def test_no_store_at_a_url(url: str) -> None:
     with pytest.raises(StoreNotFoundError):
         open_store("memory://bucket/nowhere")
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Knows nothing of byte ranges, as the plainest servers do."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(finished: Path) -> Iterator[str]:
+    """The finished store behind a web server on this machine."""
+    handler = partial(QuietHandler, directory=str(finished.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/store"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_plain_web_server_will_do(web: str, finished: Path) -> None:
+    assert verify(web) == []
+    local, remote = open_store(finished), open_store(web)
+    for name in local.arrays:
+        np.testing.assert_array_equal(remote.read([9, 2], [name])[name], local.column(name)[[9, 2]])
+    with pytest.raises(StoreNotFoundError):
+        open_store(f"{web}/nowhere")
+
+
+def test_a_cache_keeps_what_was_read_and_spares_the_origin(url: str, tmp_path: Path) -> None:
+    reader = open_store(url, cache=tmp_path)
+    expected = reader.read([5], ["image", "key"])
+    (copies,) = tmp_path.iterdir()
+    assert copies.name == reader.journal.digest
+    assert sorted(str(file.relative_to(copies)) for file in copies.rglob("c.*")) == [
+        "image/c.1.0.0.0",
+        "key/c.1",
+    ]
+    memory = fsspec.filesystem("memory")
+    memory.rm("/bucket/store/image/c.1.0.0.0")
+    again = pickle.loads(pickle.dumps(open_store(url, cache=tmp_path)))
+    assert (again.read([5], ["image"])["image"] == expected["image"]).all()
+    # The origin is what is verified, whatever lies in a cache.
+    assert [finding.file for finding in verify(url)] == ["image/c.1.0.0.0"]
+
+
+def test_damage_at_the_origin_is_not_kept(url: str, tmp_path: Path) -> None:
+    memory, key = fsspec.filesystem("memory"), "/bucket/store/image/c.1.0.0.0"
+    whole = memory.cat_file(key)
+    memory.pipe_file(key, bytes(byte ^ 1 for byte in whole))
+    reader = open_store(url, cache=tmp_path)
+    with pytest.raises(StoreDamagedError, match="copy the whole store there again"):
+        reader.read([5], ["image"])
+    memory.pipe_file(key, whole)
+    reader.read([5], ["image"])
+
+
+def test_a_local_store_is_not_copied(finished: Path, tmp_path: Path) -> None:
+    open_store(finished, cache=tmp_path).column("image")
+    assert not list(tmp_path.iterdir())
+
+
+def _read_image(url: str, cache: Path) -> int:
+    return int(open_store(url, cache=cache).column("image").sum())
+
+
+def test_processes_share_a_cache(web: str, finished: Path, tmp_path: Path) -> None:
+    expected = int(open_store(finished).column("image").sum())
+    with get_context("spawn").Pool(3) as pool:
+        sums = pool.starmap(_read_image, [(web, tmp_path)] * 6, chunksize=1)
+    assert sums == [expected] * 6
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    fsspec.register_implementation(
+        "nowhere", "no_such_package.Files", True, "Install no_such_package"
+    )
+    with pytest.raises(StoreUnreachableError, match="Install no_such_package") as told:
+        open_store("nowhere://bucket/store")
+    assert "pip install s3fs" in str(told.value)
+    with pytest.raises(StoreUnreachableError, match="Protocol not known: gopher"):
+        open_store("gopher://bucket/store")

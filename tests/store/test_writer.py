@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from store.errors import (
     StoreDamagedError,
@@ -58,8 +59,8 @@ def kill_and_resume(store: Path, events: int, limit: int = 20) -> int:
     raise AssertionError("the store is never finished")
 
 
-# A unit costs 58 events (a file's rename and two fsyncs, and the journal's line), so a writer
-# killed before event 75 finishes one each time; one killed before event 50 would never be done.
+# A unit costs 61 events (a rename and two fsyncs of each file, and the journal's line), so a writer
+# killed before event 75 finishes one each time; one killed before event 60 would never be done.
 @pytest.mark.parametrize("events", [75, 140])
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(
     finished: Path, tmp_path: Path, events: int
@@ -229,6 +230,27 @@ def test_a_unit_of_nothing_but_zeros_is_written_all_the_same(
             writer.write(unit, {**zeros, "key": arrays["key"]})
     assert contents(tmp_path).keys() == contents(finished).keys()
     assert not open_store(tmp_path).column("image").any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"logits": "top_3", "num_classes": 5, "class_names": tuple("abcde"), "unit_size": 7}],
+)
+def test_a_unit_is_written_as_zarr_writes_it_byte_for_byte(
+    make_spec: MakeSpec, make_unit: MakeUnit, fill: Fill, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    spec = make_spec(**changes)
+    fill(tmp_path / "ours", spec)
+    with Writer.open(tmp_path / "zarrs", spec):
+        group = zarr.open_group(tmp_path / "zarrs", mode="r+")
+    for unit in range(spec.num_units):
+        records = spec.unit_records(unit)
+        for name, values in make_unit(spec, unit).items():
+            # A file of nothing but fill values is a file all the same.
+            array = group[name].with_config({"write_empty_chunks": True})
+            array[records.start : records.stop] = values
+    ours, zarrs = contents(tmp_path / "ours"), contents(tmp_path / "zarrs")
+    assert {name for name in ours if ours[name] != zarrs[name]} == {JOURNAL}
 
 
 def test_a_revoked_unit_is_missing_until_it_is_written_again(

@@ -1,0 +1,61 @@
+"""Local copies of the files of a store that lies far away."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from store.errors import StoreWriteError
+from store.files import replace_file
+from store.layout import Files, LocalFiles
+
+
+class CachedFiles:
+    """Files that are copied whole into a folder when they are first read, and then read there.
+
+    A copy appears whole or not at all, so any number of processes may share the folder. (The caches
+    of fsspec write in place: a second process reads what the first has not finished.) Only the file
+    that was written is kept, so damage at its origin does not outlive a repair there.
+
+    Args:
+        files: The store's files.
+        folder: Where the copies of this very store are kept, under the same keys.
+        sha256: Key -> SHA-256 of the files that may be kept.
+    """
+
+    def __init__(
+        self, files: Files, folder: str | os.PathLike[str], sha256: Mapping[str, str]
+    ) -> None:
+        self.location = files.location
+        self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
+
+    def read(self, key: str) -> bytes:
+        """Return a whole file; FileNotFoundError if there is none."""
+        return self._nearest(key).read(key)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes start..stop of a file, fewer if it ends before."""
+        return self._nearest(key).read_range(key, start, stop)
+
+    def read_tail(self, key: str, num_bytes: int) -> bytes:
+        """Return the last bytes of a file, fewer if it is shorter."""
+        return self._nearest(key).read_tail(key, num_bytes)
+
+    def _nearest(self, key: str) -> Files:
+        copy = Path(self._copies.location, key)
+        if copy.exists():
+            return self._copies
+        content = self._files.read(key)
+        if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
+            return self._files
+        try:
+            replace_file(copy, content)
+        except OSError as error:
+            raise StoreWriteError(
+                "a copy cannot be kept",
+                str(copy),
+                "room, and permission to write",
+                error,
+                "make room, name another folder with --cache, or go without",
+            ) from error
+        return self._copies
