@@ -14,7 +14,9 @@ from torch import Tensor
 
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.losses.embedding import embed
-from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+from pipeline.losses.pairs import batch_similarity_kl
+from pipeline.losses.products import BLOCK_BYTES
+from pipeline.losses.similarity import similarity_kl
 
 FLOAT_BYTES = 4
 
@@ -162,16 +164,11 @@ def _batch_naive(problem: Problem) -> Callable[[], None]:
 
 def _batch_fused(problem: Problem) -> Callable[[], None]:
     student, teacher = _batch_inputs(problem)
+    inside = torch.ones(student.shape[:2], dtype=torch.bool)
 
     def call() -> None:
         student.grad = None
-        mean = similarity_kl(
-            student.flatten(0, 1),
-            teacher.flatten(0, 1),
-            student,
-            teacher,
-            temperature=problem.temperature,
-        )
+        mean = batch_similarity_kl(student, teacher, inside, temperature=problem.temperature)
         mean.value.backward()
 
     return call
