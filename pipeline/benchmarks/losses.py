@@ -11,7 +11,9 @@ from pipeline.benchmarks.naive import naive_kl, naive_minibatch
 from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.losses.embedding import embed
-from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+from pipeline.losses.pairs import batch_similarity_kl
+from pipeline.losses.products import BLOCK_BYTES
+from pipeline.losses.similarity import similarity_kl
 
 FLOAT_BYTES = 4
 
@@ -145,16 +147,11 @@ def _batch_naive(problem: Problem) -> Callable[[], None]:
 
 def _batch_fused(problem: Problem) -> Callable[[], None]:
     student, teacher = _batch_inputs(problem)
+    inside = torch.ones(student.shape[:2], dtype=torch.bool)
 
     def call() -> None:
         student.grad = None
-        mean = similarity_kl(
-            student.flatten(0, 1),
-            teacher.flatten(0, 1),
-            student,
-            teacher,
-            temperature=problem.temperature,
-        )
+        mean = batch_similarity_kl(student, teacher, inside, temperature=problem.temperature)
         mean.value.backward()
 
     return call

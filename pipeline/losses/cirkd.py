@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from pipeline.losses.anchors import pick_anchors
 from pipeline.losses.embedding import pixel_embeddings
 from pipeline.losses.mean import Mean
-from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+from pipeline.losses.pairs import batch_similarity_kl
+from pipeline.losses.products import BLOCK_BYTES
+from pipeline.losses.similarity import similarity_kl
 from pipeline.queues import Contrast
 from pipeline.ranks import ALONE, Ranks
 
@@ -39,6 +41,11 @@ def minibatch_pixel(
     """
     student, teacher = pixel_embeddings(student_features), pixel_embeddings(teacher_features)
     rows = inside.flatten(1)
+    if num_anchors is None and ranks.size == 1:
+        # Rows and columns are the same pixels, so both directions of a pair share their products.
+        return batch_similarity_kl(
+            student, teacher, rows, temperature=temperature, block_bytes=block_bytes
+        )
     anchors = pick_anchors(student, teacher, rows, num_anchors, generator)
     return similarity_kl(
         anchors.student,

@@ -10,7 +10,9 @@ from pipeline.losses.attending import attend
 from pipeline.losses.embedding import embed
 from pipeline.losses.fitnet import fitnet
 from pipeline.losses.mean import Mean
-from pipeline.losses.similarity import BLOCK_BYTES, similarity_kl
+from pipeline.losses.pairs import batch_similarity_kl
+from pipeline.losses.products import BLOCK_BYTES
+from pipeline.losses.similarity import similarity_kl
 from pipeline.queues import Contrast
 
 CHANNEL_POOL = 4
@@ -43,15 +45,11 @@ def channel_minibatch(
         block_bytes: see `similarity_kl`.
     """
     student, teacher = channel_embeddings(student, cells), channel_embeddings(teacher, cells)
-    counted = _of_channels(cells, student)
-    return similarity_kl(
-        student.flatten(0, 1),
-        teacher.flatten(0, 1),
+    return batch_similarity_kl(
         student,
         teacher,
+        _of_channels(cells, student),
         temperature=temperature,
-        rows=counted.flatten(),
-        columns=counted,
         block_bytes=block_bytes,
     )
 

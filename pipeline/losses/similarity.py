@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.losses.embedding import work_dtype
 from pipeline.losses.mean import Mean
+from pipeline.losses.products import (
+    BLOCK_BYTES,
+    add_product,
+    exp_is_safe,
+    product_dtype,
+    scaled,
+    similarities,
+    slices,
+    tile_rows,
+)
 
-BLOCK_BYTES = 32 * 2**20
 _NUM_BUFFERS = 3
+_BLOCK_TILES = 8  # products gain nothing from longer blocks
 
 
 @torch.compiler.disable
@@ -53,7 +64,7 @@ def similarity_kl(
     if student_contrast.dim() == 2:
         student_contrast, teacher_contrast = student_contrast[None], teacher_contrast[None]
         columns = None if columns is None else columns[None]
-    _check(student, teacher, student_contrast, teacher_contrast, rows, columns, temperature)
+    check_match(student, teacher, student_contrast, teacher_contrast, rows, columns, temperature)
     num_rows = torch.tensor(len(student), device=student.device) if rows is None else rows.sum()
     num_sets = len(student_contrast) if columns is None else columns.any(1).sum()
     if rows is not None:
@@ -63,7 +74,14 @@ def similarity_kl(
         student_contrast, teacher_contrast, columns = _drop(
             student_contrast, teacher_contrast, columns, dim=1
         )
-    settings = _Settings(1 / temperature, _product_dtype(student), block_bytes)
+    scale = 1 / temperature
+    settings = _Settings(
+        scale,
+        exp_is_safe([student], [student_contrast], scale)
+        and exp_is_safe([teacher], [teacher_contrast], scale),
+        product_dtype(student),
+        block_bytes,
+    )
     teacher, teacher_contrast = teacher.detach(), teacher_contrast.detach()
     total = _SimilarityKL.apply(
         student, student_contrast, teacher, teacher_contrast, columns, settings
@@ -73,16 +91,17 @@ def similarity_kl(
 
 class _Settings(NamedTuple):
     scale: float
+    exp_is_safe: bool
     product_dtype: torch.dtype
     block_bytes: int
 
 
 class _Blocks(NamedTuple):
-    """Views of the working memory for one block of rows against one set: [r, m] each."""
+    """Views of the working memory for one block of rows against one set: [r, m], a tile of it."""
 
     student: Tensor
     teacher: Tensor
-    probabilities: Tensor
+    spare: Tensor
 
 
 class _SimilarityKL(torch.autograd.Function):
@@ -110,15 +129,15 @@ class _SimilarityKL(torch.autograd.Function):
             total = student.new_zeros((), dtype=torch.float64)
             for block, buffers in _walk(student, contrast, dtype, settings.block_bytes):
                 for j in range(len(contrast)):
-                    _similarities(student[block], contrast[j], scale, buffers.student)
-                    _similarities(teacher[block], teacher_contrast[j], scale, buffers.teacher)
-                    masked = None if columns is None else ~columns[j]
-                    kl, slope = _kl_and_slope(buffers, masked)
+                    similarities(student[block], contrast[j], scale, buffers.student)
+                    similarities(teacher[block], teacher_contrast[j], scale, buffers.teacher)
+                    kept = None if columns is None else columns[j]
+                    kl, slope = _kl_and_slope(buffers, kept, settings.exp_is_safe)
                     total += kl
                     if grads[0] is not None:
-                        _add_product(grads[0][block], slope, contrast[j], scale)
+                        add_product(grads[0][block], slope, contrast[j], scale)
                     if grads[1] is not None:
-                        _add_product(grads[1][j], slope.mT, student[block], scale)
+                        add_product(grads[1][j], slope.mT, student[block], scale)
         ctx.save_for_backward(*grads)
         return total.to(dtype)
 
@@ -126,11 +145,7 @@ class _SimilarityKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that the forward pass left."""
-        grads = (
-            None if grad is None else (grad * grad_total).to(dtype)
-            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        )
-        return (*grads, None, None, None, None)
+        return (*scaled(ctx.saved_tensors, ctx.dtypes, grad_total), None, None, None, None)
 
 
 def _walk(
@@ -139,52 +154,63 @@ def _walk(
     num_rows, num_columns = len(student), contrast.shape[1]
     if num_rows == 0 or num_columns == 0:
         return
-    row_bytes = _NUM_BUFFERS * num_columns * dtype.itemsize
-    num_blocks = math.ceil(num_rows / max(1, block_bytes // row_bytes))
+    num_tile_rows = tile_rows(num_columns, student.new_empty(0, dtype=dtype))
+    longest = max(1, block_bytes // (_NUM_BUFFERS * num_columns * dtype.itemsize))
+    num_blocks = math.ceil(num_rows / min(longest, _BLOCK_TILES * num_tile_rows))
     block_rows = math.ceil(num_rows / num_blocks)
-    memory = student.new_empty((_NUM_BUFFERS, block_rows, num_columns), dtype=dtype)
-    for start in range(0, num_rows, block_rows):
-        stop = min(start + block_rows, num_rows)
-        yield slice(start, stop), _Blocks(*memory[:, : stop - start])
+    buffers = _Blocks(
+        *(
+            student.new_empty((length, num_columns), dtype=dtype)
+            for length in (block_rows, block_rows, min(block_rows, num_tile_rows))
+        )
+    )
+    for block in slices(num_rows, block_rows):
+        yield block, _Blocks(*(x[: block.stop - block.start] for x in buffers))
 
 
-def _similarities(rows: Tensor, contrast: Tensor, scale: float, out: Tensor) -> None:
-    if rows.dtype == out.dtype:
-        torch.addmm(out, rows, contrast.mT, beta=0, alpha=scale, out=out)
-    else:
-        out.copy_(rows @ contrast.mT).mul_(scale)
-
-
-def _add_product(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    if right.dtype == out.dtype:
-        out.addmm_(left, right, alpha=scale)
-    else:
-        out.add_(left.to(right.dtype) @ right, alpha=scale)
-
-
-def _kl_and_slope(buffers: _Blocks, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+def _kl_and_slope(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Tensor, Tensor]:
     """Compute the sum of the rows' KL and its slope [r, m] in the logits, inside the buffers.
 
     KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its slope in x^s is s - t, where s and
     t are the softmaxes of the logits x and Z their denominators.
     """
-    student, teacher, probabilities = buffers
-    if masked is not None:
-        # Finite, so that a row without any column gives two equal uniform rows and no NaN.
-        lowest = torch.finfo(student.dtype).min / 4
-        student.masked_fill_(masked, lowest)
-        teacher.masked_fill_(masked, lowest)
-    # log Z = greatest logit - log(greatest probability). Logits are only ever subtracted from each
-    # other in the dtype of `difference`, so that a constant cancels exactly; logs are float64, one
-    # number a row costs nothing.
-    peak_difference = teacher.amax(1) - student.amax(1)
-    torch.softmax(teacher, 1, out=probabilities)
-    difference = teacher.sub_(student)
-    kl = difference.mul_(probabilities).sum(1).sub_(peak_difference).double()
-    slope = torch.softmax(student, 1, out=teacher)
-    kl += probabilities.amax(1).double().log() - slope.amax(1).double().log()
-    slope.sub_(probabilities)
-    return kl.sum(), slope
+    softmax = partial(_safe_softmax, kept=kept) if safe else _softmax
+    total = buffers.student.new_zeros((), dtype=torch.float64)
+    for tile in slices(len(buffers.student), len(buffers.spare)):
+        student, teacher = buffers.student[tile], buffers.teacher[tile]
+        probabilities = buffers.spare[: len(student)]
+        if kept is not None and not safe:
+            # Finite, so that a row without any column gives two equal uniform rows and no NaN.
+            lowest = torch.finfo(student.dtype).min / 4
+            student.masked_fill_(~kept, lowest)
+            teacher.masked_fill_(~kept, lowest)
+        teacher_peak, teacher_rest = softmax(teacher, probabilities)
+        difference = teacher.sub_(student)
+        kl = difference.mul_(probabilities).sum(1)
+        student_peak, student_rest = softmax(student, teacher)
+        # Logits are only ever subtracted from each other in the dtype of `difference`, so that a
+        # constant cancels exactly; logs are float64, one number a row costs nothing.
+        kl = kl.sub_(teacher_peak - student_peak).double() - teacher_rest + student_rest
+        total += kl.sum()
+        teacher.sub_(probabilities)
+    return total, buffers.teacher
+
+
+def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Write the rows' softmax to `out`; return log Z as the greatest logit and the float64 rest."""
+    torch.softmax(logits, 1, out=out)
+    return logits.amax(1), -out.amax(1).double().log()
+
+
+def _safe_softmax(logits: Tensor, out: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Like `_softmax`, half the time, of logits that need no greatest one subtracted."""
+    torch.exp(logits, out=out)
+    if kept is not None:
+        out.mul_(kept)
+    # Without any column, all is zero and stays so.
+    denominators = out.sum(1, keepdim=True).clamp_min_(torch.finfo(out.dtype).tiny)
+    out.mul_(denominators.reciprocal())
+    return logits.new_zeros(()), denominators.squeeze(1).double().log()
 
 
 def _drop(
@@ -207,14 +233,7 @@ def _can_leave_out(mask: Tensor) -> bool:
     return mask.device.type == "cpu" and (mask.dim() == 1 or len(mask) == 1)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return work_dtype(x)
-
-
-def _check(
+def check_match(
     student: Tensor,
     teacher: Tensor,
     contrast: Tensor,
@@ -223,6 +242,7 @@ def _check(
     columns: Tensor | None,
     temperature: float,
 ) -> None:
+    """Raise a ValueError unless the arguments of `similarity_kl` match each other."""
     if not temperature > 0:
         raise ValueError(f"similarity_kl: temperature must be > 0, found {temperature}")
     found = {
