@@ -12,13 +12,14 @@
     companions   what a term keeps beside the student: projectors, memory (queues, bank), a critic
     terms        every term by name: what it reads, what it keeps, how it is computed
     objective    the weighted terms of one run
-    training     one optimisation loop, a generator of reports
+    training     one training loop, a generator of reports
     evaluation   full-size predictions -> one confusion matrix
     report       everything measured -> one HTML page
 
-Beside the route: params (params.yaml, checked; made of frozen models), methods (bundles of terms),
-serving (which of them a store can teach), network (what teacher and students share), regions
-(embeddings by class), optimisation (what moves the weights), ranks (the processes of one training),
-loading, checkpoint, randomness, provenance; and to compare and to measure: live (a teacher in the
-loop), fidelity, planning, benchmarks.
+Beside the route: params and recipe (params.yaml, checked; made of frozen models), methods (bundles
+of terms), serving (which of them a store can teach), network (what teacher and students share),
+regions (embeddings by class), optimisation (what moves the weights), ranks (the processes of one
+training), loading, checkpoint, randomness, provenance; and to compare and to measure: live (a
+teacher in the loop), trial (a training outside the stages), fidelity, amortisation, planning,
+benchmarks.
 """

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.checkpoint import Stateful
-from pipeline.params import Training
+from pipeline.recipe import Training
 
 FLOAT16_SCALE = 2.0**12  # of the first step; the scaler finds its own from there
 

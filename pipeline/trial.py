@@ -8,9 +8,10 @@ import torch
 
 from pipeline.objective import Objective
 from pipeline.optimisation import Optimisation
-from pipeline.params import Params, Training
+from pipeline.params import Params
 from pipeline.params import Student as Run
 from pipeline.randomness import seed_torch
+from pipeline.recipe import Training
 from pipeline.stream import Batch
 from pipeline.students import build_student
 from pipeline.training import Report, train

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint import GlobalChance, Stateful, load_checkpoint, save_checkpoint
 from pipeline.optimisation import Optimisation
-from pipeline.params import Training
 from pipeline.ranks import ALONE, PerRank, Ranks
+from pipeline.recipe import Training
 from pipeline.training import Report, check_finite, train
 from stages.command import Interruption
 from stages.progress import Advance, progress

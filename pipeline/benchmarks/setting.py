@@ -9,6 +9,7 @@ import torch
 from pipeline import params
 from pipeline.datasets.index import ClassTable, Index, Sample
 from pipeline.extraction import Extraction, plan_store
+from pipeline.recipe import StudentTraining
 from pipeline.teacher import build_teacher
 from store.schema import VOID
 
@@ -79,9 +80,9 @@ def cirkd_run(setting: Setting, architecture: str, precision: str) -> params.Stu
     )
 
 
-def recipe(setting: Setting, precision: str) -> params.StudentTraining:
+def recipe(setting: Setting, precision: str) -> StudentTraining:
     """The paper's optimizer; as many steps as peak memory is taken over, unless replaced."""
-    return params.StudentTraining(
+    return StudentTraining(
         steps=NUM_PEAK_STEPS,
         batch_size=setting.batch_size,
         optimizer="sgd",

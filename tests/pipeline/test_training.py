@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.optimisation import Optimisation
-from pipeline.params import Training
 from pipeline.randomness import torch_generator
+from pipeline.recipe import Training
 from pipeline.training import BatchTooLargeError, Report, train
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.params import Training
 from pipeline.randomness import seed_torch, torch_generator
+from pipeline.recipe import Training
 from pipeline.training import NonFiniteTermError
 from stages.loop import Run, fit
 from store.errors import StoreDamagedError, StoreLockedError
