@@ -15,7 +15,6 @@ from torch import Tensor
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.losses.embedding import embed
 from pipeline.losses.pairs import batch_similarity_kl
-from pipeline.losses.products import BLOCK_BYTES
 from pipeline.losses.similarity import similarity_kl
 
 FLOAT_BYTES = 4
@@ -31,11 +30,6 @@ class Problem:
     num_pixels: int = 2048
     channels: int = 256
     temperature: float = 0.1
-
-    @property
-    def pair_bytes(self) -> int:
-        """One float32 similarity matrix of an image pair."""
-        return self.num_pixels**2 * FLOAT_BYTES
 
     @property
     def batch_bytes(self) -> int:
@@ -57,10 +51,9 @@ def benchmark(
     """Measure the fused losses, float32, on all cores of the CPU.
 
     Times are medians of interleaved runs; a peak is the highest RSS of a fresh process during the
-    call minus the RSS before it. The largest batches are computed from the measured peaks: plain
-    autograd keeps a number of similarity matrices per image pair, the fused form a number of
-    copies of the embeddings and its blocks. They are then run, as far as free memory and
-    `largest_run` (time grows with its square) allow.
+    call minus the RSS before it. The largest batches are computed from the peaks of one and of two
+    images: plain autograd's grows with the pairs of images, the fused form's with the images. They
+    are then run, as far as free memory and `largest_run` (time grows with its square) allow.
 
     Args:
         problem: sizes that are measured.
@@ -82,7 +75,7 @@ def benchmark(
         "batch_peak_ratio": peaks["batch_fused"] / peaks["batch_naive"],
         **{f"{name}_s": seconds for name, seconds in times.items()},
         **{f"{name}_peak_bytes": peak for name, peak in peaks.items()},
-        **_largest_batches(problem, crop, peaks, memory_bytes, largest_run),
+        **_largest_batches(crop, memory_bytes, largest_run),
         "num_threads": torch.get_num_threads(),
     }
 
@@ -206,35 +199,34 @@ def _status_bytes(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def _largest_batches(
-    problem: Problem, crop: Problem, peaks: dict[str, int], memory_bytes: int, largest_run: int
-) -> dict[str, float]:
-    num_pairs = problem.num_images**2
-    matrices = peaks["batch_naive"] / (num_pairs * problem.pair_bytes)
-    copies = max(0, peaks["batch_fused"] - BLOCK_BYTES) / problem.batch_bytes
-
-    def needed(name: str, num_images: int) -> float:
-        batch = replace(crop, num_images=num_images)
-        inputs = 2 * batch.batch_bytes
-        if name == "naive":
-            return inputs + matrices * num_images**2 * crop.pair_bytes
-        return inputs + copies * batch.batch_bytes + BLOCK_BYTES
-
+def _largest_batches(crop: Problem, memory_bytes: int, largest_run: int) -> dict[str, float]:
     report: dict[str, float] = {}
-    for name in ("naive", "fused"):
+    for name, power in (("naive", 2), ("fused", 1)):
+        computed = _peak_model(f"batch_{name}", crop, power)
         largest = 0
-        while needed(name, largest + 1) <= memory_bytes:
+        while _inputs_bytes(crop, largest + 1) + computed(largest + 1) <= memory_bytes:
             largest += 1
         report[f"largest_batch_{name}"] = largest
         run = min(largest, largest_run)
-        while run > 0 and needed(name, run) > 0.9 * _free_bytes():
+        while run > 0 and _inputs_bytes(crop, run) + computed(run) > 0.9 * _free_bytes():
             run -= 1
         report[f"run_batch_{name}"] = run
         if run:
             batch = replace(crop, num_images=run)
             report[f"run_batch_{name}_peak_bytes"] = _peak_bytes(f"batch_{name}", batch)
-            report[f"run_batch_{name}_computed_bytes"] = needed(name, run) - 2 * batch.batch_bytes
+            report[f"run_batch_{name}_computed_bytes"] = computed(run)
     return report
+
+
+def _peak_model(name: str, crop: Problem, power: int) -> Callable[[int], float]:
+    """Peak of any number of images: a constant and a slope, from the peaks of one and of two."""
+    one, two = (_peak_bytes(name, replace(crop, num_images=n)) for n in (1, 2))
+    slope = max(0, two - one) / (2**power - 1)
+    return lambda num_images: one + slope * (num_images**power - 1)
+
+
+def _inputs_bytes(crop: Problem, num_images: int) -> int:
+    return 2 * replace(crop, num_images=num_images).batch_bytes
 
 
 def _free_bytes() -> int:

@@ -1,5 +1,6 @@
 """What the similarity losses are made of: products, blocks of their rows, and when exp is safe."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -30,7 +31,8 @@ def tile_rows(num_columns: int, like: Tensor) -> int:
     """
     if like.device.type != "cpu":
         return torch.iinfo(torch.int64).max
-    return max(1, torch.get_num_threads() * TILE_BYTES // (num_columns * like.dtype.itemsize))
+    rows = torch.get_num_threads() * TILE_BYTES / (num_columns * like.dtype.itemsize)
+    return 16 * math.ceil(rows / 16)  # products like such numbers
 
 
 def similarities(rows: Tensor, contrast: Tensor, scale: float, out: Tensor) -> None:

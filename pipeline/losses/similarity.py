@@ -23,7 +23,7 @@ from pipeline.losses.products import (
 )
 
 _NUM_BUFFERS = 3
-_BLOCK_TILES = 8  # products gain nothing from longer blocks
+_BLOCK_TILES = 12  # products gain little from longer blocks, and caches are finite
 
 
 @torch.compiler.disable
@@ -175,42 +175,47 @@ def _kl_and_slope(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Te
     t are the softmaxes of the logits x and Z their denominators.
     """
     softmax = partial(_safe_softmax, kept=kept) if safe else _softmax
-    total = buffers.student.new_zeros((), dtype=torch.float64)
+    if kept is not None and not safe:
+        # Finite, so that a row without any column gives two equal uniform rows and no NaN.
+        lowest = torch.finfo(buffers.student.dtype).min / 4
+        buffers.student.masked_fill_(~kept, lowest)
+        buffers.teacher.masked_fill_(~kept, lowest)
+    sums = buffers.student.new_zeros((5, len(buffers.student)))
     for tile in slices(len(buffers.student), len(buffers.spare)):
         student, teacher = buffers.student[tile], buffers.teacher[tile]
         probabilities = buffers.spare[: len(student)]
-        if kept is not None and not safe:
-            # Finite, so that a row without any column gives two equal uniform rows and no NaN.
-            lowest = torch.finfo(student.dtype).min / 4
-            student.masked_fill_(~kept, lowest)
-            teacher.masked_fill_(~kept, lowest)
-        teacher_peak, teacher_rest = softmax(teacher, probabilities)
+        weighted, teacher_peak, teacher_rest, student_peak, student_rest = sums[:, tile]
+        softmax(teacher, probabilities, teacher_peak, teacher_rest)
         difference = teacher.sub_(student)
-        kl = difference.mul_(probabilities).sum(1)
-        student_peak, student_rest = softmax(student, teacher)
-        # Logits are only ever subtracted from each other in the dtype of `difference`, so that a
-        # constant cancels exactly; logs are float64, one number a row costs nothing.
-        kl = kl.sub_(teacher_peak - student_peak).double() - teacher_rest + student_rest
-        total += kl.sum()
+        torch.sum(difference.mul_(probabilities), 1, out=weighted)
+        softmax(student, teacher, student_peak, student_rest)
         teacher.sub_(probabilities)
-    return total, buffers.teacher
+    weighted, teacher_peak, teacher_rest, student_peak, student_rest = sums
+    # Logits are only ever subtracted from each other in the dtype of `difference`, so that a
+    # constant cancels exactly; logs are float64, one number a row costs nothing.
+    kl = weighted.sub_(teacher_peak - student_peak).double()
+    kl += student_rest.double().log() - teacher_rest.double().log()
+    return kl.sum(), buffers.teacher
 
 
-def _softmax(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Write the rows' softmax to `out`; return log Z as the greatest logit and the float64 rest."""
+def _softmax(logits: Tensor, out: Tensor, peak: Tensor, rest: Tensor) -> None:
+    """Write the rows' softmax, and log Z [r] as greatest logit and `rest` = Z / exp(peak)."""
     torch.softmax(logits, 1, out=out)
-    return logits.amax(1), -out.amax(1).double().log()
+    torch.amax(logits, 1, out=peak)
+    torch.amax(out, 1, out=rest).reciprocal_()
 
 
-def _safe_softmax(logits: Tensor, out: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Like `_softmax`, half the time, of logits that need no greatest one subtracted."""
+def _safe_softmax(
+    logits: Tensor, out: Tensor, peak: Tensor, rest: Tensor, kept: Tensor | None
+) -> None:
+    """Like `_softmax`, in half the time, of logits whose exp is safe: the peak stays zero."""
     torch.exp(logits, out=out)
     if kept is not None:
         out.mul_(kept)
-    # Without any column, all is zero and stays so.
-    denominators = out.sum(1, keepdim=True).clamp_min_(torch.finfo(out.dtype).tiny)
-    out.mul_(denominators.reciprocal())
-    return logits.new_zeros(()), denominators.squeeze(1).double().log()
+    torch.sum(out, 1, out=rest)
+    # Without any column all is zero, and stays so.
+    rest.clamp_min_(torch.finfo(out.dtype).tiny)
+    out.mul_(rest.reciprocal().unsqueeze(1))
 
 
 def _drop(

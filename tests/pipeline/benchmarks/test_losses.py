@@ -26,24 +26,26 @@ def test_both_ways_compute_the_same_gradient(term, monkeypatch):
 
 
 def test_largest_batches_by_hand(monkeypatch):
-    # An image: 4 pixels of 4 channels, 64 bytes a copy; a pair: a matrix of 64 bytes. Measured at
-    # 2 images: 3 matrices for each of 4 pairs, and 5 copies of 128 bytes beside the blocks.
-    problem = losses.Problem(num_images=2, num_pixels=4, channels=4)
-    blocks = losses.BLOCK_BYTES
-    peaks = {"batch_naive": 3 * 4 * 64, "batch_fused": 5 * 128 + blocks}
-    monkeypatch.setattr(losses, "_peak_bytes", lambda name, problem: problem.num_images)
+    # An image takes 2 * 64 bytes of inputs. Plain autograd keeps 192 bytes a pair beside 10, the
+    # fused form 320 an image beside 1000.
+    crop = losses.Problem(num_pixels=4, channels=4)
+    peaks = {
+        "batch_naive": lambda num_images: 10 + 192 * num_images**2,
+        "batch_fused": lambda num_images: 1000 + 320 * num_images,
+    }
+    monkeypatch.setattr(losses, "_peak_bytes", lambda name, crop: peaks[name](crop.num_images))
     monkeypatch.setattr(losses, "_free_bytes", lambda: 10**9)
-    memory = blocks + 64 * 7 * 20  # 20 images: 2 copies of inputs and 5 more
-    found = losses._largest_batches(problem, problem, peaks, memory, largest_run=8)
+    found = losses._largest_batches(crop, 1000 + 448 * 20, largest_run=8)
     assert found["largest_batch_fused"] == 20
-    assert found["run_batch_fused"] == found["run_batch_fused_peak_bytes"] == 8
-    assert found["run_batch_fused_computed_bytes"] == 8 * 5 * 64 + blocks
-    naive = found["largest_batch_naive"]
-    assert 64 * (3 * naive**2 + 2 * naive) <= memory < 64 * (3 * (naive + 1) ** 2 + 2 * naive + 2)
-    monkeypatch.setattr(losses, "_free_bytes", lambda: 2000)
-    found = losses._largest_batches(problem, problem, peaks, memory, largest_run=8)
-    assert found["run_batch_fused"] == 0  # no room for the blocks
-    assert found["run_batch_naive"] == 2  # 3 * 4 * 64 + 4 * 64 bytes; 3 images need 2112
+    assert found["largest_batch_naive"] == 6  # 10 + 192 * 36 + 128 * 6 = 7690; 7 need 10314
+    assert found["run_batch_fused"] == 8
+    for name in ("naive", "fused"):
+        peak = found[f"run_batch_{name}_peak_bytes"]
+        assert found[f"run_batch_{name}_computed_bytes"] == peak
+    monkeypatch.setattr(losses, "_free_bytes", lambda: 1200)
+    found = losses._largest_batches(crop, 1000 + 448 * 20, largest_run=8)
+    assert found["run_batch_fused"] == 0  # one image needs 1448, and a tenth stays free
+    assert found["run_batch_naive"] == 2  # 10 + 192 * 4 + 128 * 2 = 1034
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.losses import products, similarity
 from pipeline.losses.embedding import embed
 from pipeline.losses.similarity import similarity_kl
 
@@ -48,17 +49,28 @@ def value_and_grads(loss, student, contrast):
     return total.detach(), *grads
 
 
+@pytest.fixture
+def few_columns(monkeypatch):
+    """Take the way of many columns at few, in tiles of two rows."""
+    monkeypatch.setattr(products, "FEWEST_COLUMNS", 1)
+    monkeypatch.setattr(similarity, "tile_rows", lambda *_: 2)
+
+
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 9),
     m=st.integers(1, 9),
     sets=st.integers(1, 3),
     keep=st.sampled_from([0.0, 0.5, 1.0]),
-    scale=st.sampled_from([1e-8, 1.0, 1e3]),
+    scale=st.sampled_from([1e-8, 0.1, 1.0, 1e3]),
     block_bytes=st.sampled_from([1, TINY_BLOCKS, 2**20]),
 )
-@settings(max_examples=60, deadline=None)
-def test_equals_dense_float64(seed, n, m, sets, keep, scale, block_bytes):
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # a constant, the same for all
+)
+def test_equals_dense_float64(few_columns, seed, n, m, sets, keep, scale, block_bytes):
     (s, t, cs, ct), rows, columns = problem(seed, n, m, sets, keep=keep, scale=scale)
     mean = similarity_kl(
         s, t, cs, ct, temperature=0.1, rows=rows, columns=columns, block_bytes=block_bytes
@@ -101,6 +113,51 @@ def test_gradcheck_where_rows_are_also_the_contrast():
     torch.autograd.gradcheck(loss, (s.requires_grad_(),))
 
 
+def test_shares_of_ranks_add_up_to_the_whole_batch():
+    """Each rank's rows against the rows gathered from all: gradients reach both sides."""
+    (s, t, _, _), rows, _ = problem(13, 8, 1)
+
+    def share(s, rank):
+        mine = slice(4 * rank, 4 * rank + 4)
+        sets = s.view(2, 4, -1), t.view(2, 4, -1)
+        return similarity_kl(
+            s[mine], t[mine], *sets, temperature=0.3, rows=rows[mine], columns=rows.view(2, 4)
+        ).total
+
+    whole = s.clone().requires_grad_()
+    similarity_kl(
+        whole, t, whole.view(2, 4, -1), t.view(2, 4, -1),
+        temperature=0.3, rows=rows, columns=rows.view(2, 4),
+    ).total.backward()  # fmt: skip
+    grads = [torch.autograd.grad(share(x := s.clone().requires_grad_(), r), x)[0] for r in (0, 1)]
+    assert (grads[0][4:][rows[4:]] != 0).any()  # the other rank's embeddings, as contrast alone
+    torch.testing.assert_close(grads[0] + grads[1], whole.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_logits_are_told_apart_by_whether_their_exp_is_safe():
+    unit = torch.eye(2).repeat(products.FEWEST_COLUMNS, 1)
+    assert products.exp_is_safe([unit], [unit], products.LARGEST_LOGIT)
+    assert not products.exp_is_safe([unit], [unit], 1.01 * products.LARGEST_LOGIT)
+    assert not products.exp_is_safe([2 * unit], [unit], 0.51 * products.LARGEST_LOGIT)
+    assert not products.exp_is_safe([unit], [unit[: products.FEWEST_COLUMNS - 1]], 1.0)
+    assert products.exp_is_safe([unit, unit[:0]], [unit], 1.0)
+    assert not products.exp_is_safe([unit * math.nan], [unit], 1.0)
+
+
+@pytest.mark.parametrize("scale", [0.99, 1.01])
+def test_both_ways_agree_where_they_meet(scale):
+    (s, t, cs, ct), rows, columns = problem(14, 9, products.FEWEST_COLUMNS, 2)
+    s, t, cs, ct = (embed(x, dim=-1) for x in (s, t, cs, ct))
+    tau = 1 / (scale * products.LARGEST_LOGIT)
+
+    def fused(s, cs):
+        return similarity_kl(s, t, cs, ct, temperature=tau, rows=rows, columns=columns).total
+
+    expected = value_and_grads(lambda s, cs: dense(s, t, cs, ct, tau, rows, columns), s, cs)
+    for x, y in zip(value_and_grads(fused, s, cs), expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
 def test_hand_worked():
     # One row, two columns: similarities s = (ln 3, 0), t = (0, 0) at temperature 1, so
     # softmax(s) = (3/4, 1/4), softmax(t) = (1/2, 1/2), KL = 1/2 ln(2/3) + 1/2 ln 2 = ln(4/3) / 2.
@@ -115,8 +172,9 @@ def test_hand_worked():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_zero_at_equality_and_positive_elsewhere(dtype):
-    (s, _, cs, _), rows, columns = problem(3, 20, 17, 2, dtype=dtype)
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_zero_at_equality_and_positive_elsewhere(dtype, scale, few_columns):
+    (s, _, cs, _), rows, columns = problem(3, 20, 17, 2, scale=scale, dtype=dtype)
     kwargs = {"temperature": 0.1, "rows": rows, "columns": columns}
     equal = similarity_kl(s.requires_grad_(), s.detach(), cs, cs, **kwargs)
     equal.total.backward()
@@ -129,7 +187,7 @@ def test_zero_at_equality_and_positive_elsewhere(dtype):
 
 
 @pytest.mark.parametrize("name", ["rows", "columns"])
-def test_masked_rows_and_columns_are_inert(name):
+def test_masked_rows_and_columns_are_inert(name, few_columns):
     """Whatever masked embeddings hold, NaN included, and whether they are there at all."""
     (s, t, cs, ct), rows, columns = problem(4, 8, 7, 2)
     kwargs = {"temperature": 0.1, "rows": rows, "columns": columns}
@@ -163,7 +221,7 @@ def test_masks_act_the_same_where_embeddings_are_not_left_out(monkeypatch):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
 
-def test_a_set_without_columns_is_inert():
+def test_a_set_without_columns_is_inert(few_columns):
     (s, t, cs, ct), rows, columns = problem(6, 4, 3, 3, keep=1.0)
     columns[1] = False
     found = similarity_kl(s, t, cs, ct, temperature=0.1, rows=rows, columns=columns)
@@ -174,7 +232,7 @@ def test_a_set_without_columns_is_inert():
 
 @pytest.mark.parametrize("sets", [1, 2])
 @pytest.mark.parametrize("name", ["rows", "columns"])
-def test_everything_masked_is_zero(name, sets):
+def test_everything_masked_is_zero(name, sets, few_columns):
     (s, t, cs, ct), rows, columns = problem(6, 4, 3, sets, keep=1.0)
     masks = {"rows": rows, "columns": columns}
     masks[name] = torch.zeros_like(masks[name])
