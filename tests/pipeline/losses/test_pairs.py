@@ -65,6 +65,24 @@ def test_equals_rows_against_sets_float64(num_images, keep):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
+def test_shares_of_ranks_add_up_to_the_whole_batch():
+    """Each rank's rows against the rows gathered from all ranks: gradients reach both sides."""
+    student, teacher, inside = problem(9, 2, 7)
+
+    def share(x, rank):
+        return similarity_kl(
+            x[rank], teacher[rank], x, teacher,
+            temperature=0.1, rows=inside[rank], columns=inside,
+        ).total  # fmt: skip
+
+    grads = [value_and_grad(lambda x, r=rank: share(x, r), student)[1] for rank in (0, 1)]
+    assert (grads[0][1][inside[1]] != 0).all()  # the other rank's embeddings, as contrast alone
+    whole = value_and_grad(
+        lambda x: batch_similarity_kl(x, teacher, inside, temperature=0.1).total, student
+    )
+    torch.testing.assert_close(grads[0] + grads[1], whole[1], rtol=1e-10, atol=1e-10)
+
+
 def test_gradcheck():
     student, teacher, inside = problem(1, 2, 4)
     torch.autograd.gradcheck(
