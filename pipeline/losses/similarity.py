@@ -23,7 +23,7 @@ from pipeline.losses.products import (
 )
 
 _NUM_BUFFERS = 3
-_BLOCK_TILES = 12  # products gain little from longer blocks, and caches are finite
+_BLOCK_TILES = 6  # products gain little from longer blocks, and caches are finite
 
 
 @torch.compiler.disable

@@ -26,23 +26,26 @@ def test_both_ways_compute_the_same_gradient(term, monkeypatch):
 
 
 def test_largest_batches_by_hand(monkeypatch):
-    # Inputs: 2 x 64 bytes an image. Naive keeps 192 bytes for each pair of images; fused 1000 bytes
-    # of blocks, and 320 an image.
+    # An image takes 2 * 64 bytes of inputs. Plain autograd keeps 192 bytes a pair beside 10, the
+    # fused form 320 an image beside 1000.
     crop = losses.Problem(num_pixels=4, channels=4)
-    peaks = {"batch_naive": lambda n: 192 * n**2, "batch_fused": lambda n: 1000 + 320 * n}
-    monkeypatch.setattr(losses, "_peak_bytes", lambda name, case: peaks[name](case.num_images))
+    peaks = {
+        "batch_naive": lambda num_images: 10 + 192 * num_images**2,
+        "batch_fused": lambda num_images: 1000 + 320 * num_images,
+    }
+    monkeypatch.setattr(losses, "_peak_bytes", lambda name, crop: peaks[name](crop.num_images))
     monkeypatch.setattr(losses, "_free_bytes", lambda: 10**9)
-    memory = 1000 + 20 * (320 + 128)
-    found = losses._largest_batches(crop, memory, largest_run=8)
+    found = losses._largest_batches(crop, 1000 + 448 * 20, largest_run=8)
     assert found["largest_batch_fused"] == 20
+    assert found["largest_batch_naive"] == 6  # 10 + 192 * 36 + 128 * 6 = 7690; 7 need 10314
     assert found["run_batch_fused"] == 8
-    computed = found["run_batch_fused_computed_bytes"]
-    assert computed == found["run_batch_fused_peak_bytes"] == 1000 + 320 * 8
-    assert found["largest_batch_naive"] == 6  # 192 * 36 + 128 * 6 bytes; 7 images need 10 304
-    monkeypatch.setattr(losses, "_free_bytes", lambda: 1300)
-    found = losses._largest_batches(crop, memory, largest_run=8)
-    assert found["run_batch_fused"] == 0  # 1448 bytes for one
-    assert found["run_batch_naive"] == 2  # 192 * 4 + 128 * 2 of 1170
+    for name in ("naive", "fused"):
+        peak = found[f"run_batch_{name}_peak_bytes"]
+        assert found[f"run_batch_{name}_computed_bytes"] == peak
+    monkeypatch.setattr(losses, "_free_bytes", lambda: 1200)
+    found = losses._largest_batches(crop, 1000 + 448 * 20, largest_run=8)
+    assert found["run_batch_fused"] == 0  # one image needs 1448, and a tenth stays free
+    assert found["run_batch_naive"] == 2  # 10 + 192 * 4 + 128 * 2 = 1034
 
 
 @pytest.mark.slow
