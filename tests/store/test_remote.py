@@ -1,6 +1,7 @@
 import pickle
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
@@ -123,8 +124,8 @@ def _read_image(url: str, cache: Path) -> int:
 
 def test_processes_share_a_cache(web: str, finished: Path, tmp_path: Path) -> None:
     expected = int(open_store(finished).column("image").sum())
-    with get_context("spawn").Pool(3) as pool:
-        sums = pool.starmap(_read_image, [(web, tmp_path)] * 6, chunksize=1)
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        sums = list(pool.map(_read_image, [web] * 6, [tmp_path] * 6))
     assert sums == [expected] * 6
     assert not list(tmp_path.rglob("*.partial"))
 
