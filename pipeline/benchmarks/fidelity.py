@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.augmentation import WHOLE
 from pipeline.evaluation import evaluate, summarise
 from pipeline.extraction import Extraction, plan_store
 from pipeline.live import ask, fresh_batches
@@ -86,7 +87,10 @@ def benchmark(
     for case in cases(views):
         runs = []
         for seed in range(num_seeds):
-            seeded = run.model_copy(update={"method": case.method, "seed": seed})
+            # Whole batches of whole views in every case: fresh crops are cut no further.
+            whole = run.training.model_copy(update={"accumulate": 1, "augment": WHOLE})
+            update = {"method": case.method, "seed": seed, "training": whole}
+            seeded = run.model_copy(update=update)
             progress(f"{case.name}, seed {seed}")
             runs.append(_finished(job, reader, seeded, case, folder, num_workers))
         figures[case.name] = _summary(runs)

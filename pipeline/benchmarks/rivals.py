@@ -15,6 +15,7 @@ from pipeline.benchmarks.naive import naive_kl, naive_minibatch
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.extraction import Extraction
 from pipeline.live import ask
+from pipeline.loading import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.embedding import pixel_embeddings
 from pipeline.losses.kd import kd
@@ -32,8 +33,6 @@ from store.schema import StoreSpec
 
 # Steps of the offline run, in a row, over which its wait for batches is counted.
 NUM_WAIT_STEPS = 6
-PREFETCHED = 2
-"""Batches that each loader process holds ready (torch's default)."""
 
 
 class PublicCode(Objective):
@@ -127,6 +126,8 @@ class Rivals:
             device=self.device,
             num_workers=self.num_workers,
             needs=needs,
+            augment=self.run.training.augment,
+            accumulate=self.run.training.accumulate,
         )
 
     def _ce(self) -> Iterator[Report]:
@@ -171,7 +172,7 @@ def step_medians(rivals: Rivals, num_rounds: int) -> tuple[dict[str, float], flo
     The wait is counted over steps in a row, after those whose batches lay ready because other
     ways had their turn.
     """
-    warm_up = PREFETCHED * rivals.num_workers
+    warm_up = PREFETCH_FACTOR * rivals.num_workers
     training = rivals.run.training.model_copy(
         update={"steps": 1 + num_rounds + warm_up + NUM_WAIT_STEPS}
     )
