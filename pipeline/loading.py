@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -53,7 +54,7 @@ def open_loader(
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor if num_workers else None,
         generator=torch_generator(seed, "loader"),
-        worker_init_fn=_leave_signals_to_the_stage,
+        worker_init_fn=_leave_the_stage_its_signals,
     )
     try:
         for item in loader:
@@ -107,7 +108,12 @@ def move_ahead(
         yield moved
 
 
-def _leave_signals_to_the_stage(worker: int) -> None:
-    """A terminal's Ctrl-C reaches every process of the group; the stage alone answers it."""
+def _leave_the_stage_its_signals(worker: int) -> None:
+    """Take a session of one's own: Ctrl-C, or a signal to the group, reaches the stage alone.
+
+    The stage's handlers, inherited by a fork, go: SIGTERM is how multiprocessing ends a worker that
+    hangs or was left behind, and it then waits for it.
+    """
+    os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)

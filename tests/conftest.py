@@ -1,5 +1,6 @@
 """A tiny dataset, a tiny teacher, and stores made of them."""
 
+import faulthandler
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=50,
         help="how often the slow writer test kills its writer (default 50; try 1000)",
     )
+
+
+def pytest_unconfigure() -> None:
+    """A process that does not end after its summary says where it waits, and fails."""
+    faulthandler.dump_traceback_later(120, exit=True)
 
 
 @pytest.fixture(autouse=True)

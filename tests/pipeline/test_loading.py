@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +48,29 @@ def test_an_error_crosses_from_a_worker_as_it_was_raised(num_workers: int) -> No
 def test_a_killed_worker_is_named() -> None:
     with pytest.raises(LoaderError, match=r"DataLoader worker.*--workers 1"):
         load(Numbers(deadly=1), 1)
+
+
+ABANDONED = """
+import time
+from torch.utils.data import Dataset
+from pipeline.loading import open_loader
+
+class Stuck(Dataset):
+    def __getitem__(self, item):
+        time.sleep(3600 * item)
+        return item
+
+if __name__ == "__main__":
+    abandoned = open_loader(Stuck(), range(4), 0, 2, pin_memory=False)
+    print(next(abandoned))
+"""
+
+
+def test_a_process_ends_though_its_workers_hang(tmp_path: Path) -> None:
+    script = tmp_path / "abandoned.py"
+    script.write_text(ABANDONED)
+    command, path = [sys.executable, str(script)], str(Path(__file__).parents[2])
+    ended = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, timeout=60, check=True, capture_output=True
+    )
+    assert ended.stdout == b"0\n"
