@@ -152,7 +152,7 @@ def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) ->
 def test_a_signal_to_every_process_of_the_group_keeps_the_work(
     manifest: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C in a terminal, or a cluster's scheduler: loader processes are signalled, too."""
+    """Ctrl-C in a terminal, say: loader processes leave the group, and the stage alone answers."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
     params.write_text(text.replace("method: ce,", "method: ce, training: {steps: 5000},"))
