@@ -108,7 +108,7 @@ def benchmark_step(
         raise ValueError(f"--student: expected some of {', '.join(STUDENTS)}; found {unknown}")
     place = pick_device(device)
     with tempfile.TemporaryDirectory() as folder:
-        figures = benchmark(
+        for figures in benchmark(
             default_setting(place),
             place,
             Path(folder),
@@ -116,8 +116,9 @@ def benchmark_step(
             num_workers=num_workers,
             num_rounds=num_rounds,
             progress=show_progress,
-        )
-    report(figures, out)
+        ):
+            write_json(figures, out)
+    show(figures)
 
 
 @command.command("amortise", cls=StageCommand)

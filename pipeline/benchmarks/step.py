@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -55,7 +55,7 @@ def benchmark(
     num_workers: int = 1,
     num_rounds: int = 5,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Step every student in every way over a store of random images, labels and targets.
 
     Args:
@@ -67,27 +67,27 @@ def benchmark(
         num_rounds: timed rounds, every way in turn.
         progress: told what is measured next.
 
-    Returns:
-        The setting, the device, and for each student and precision: offline_over_ce,
+    Yields:
+        After each student and precision, the figures until then, so that a killed benchmark keeps
+        them: the setting, the device, and for each student and precision offline_over_ce,
         online_over_offline, live_over_offline (the teacher in the loop, all else as offline) and
         data_wait_fraction; the seconds of each step; the peak bytes of a fresh process' first
         steps, with all that it builds for them and without loader processes; and the floor.
     """
     torch.set_num_threads(setting.threads)
     write_random_store(random_job(setting, setting.precisions[0], device), folder / "store")
-    results = {}
-    for precision, architecture in product(setting.precisions, students):
-        name = f"{architecture} {precision}"
-        progress(name)
-        results[name] = _measure(
-            Case(setting, device, folder, architecture, precision), num_workers, num_rounds
-        )
-    return {
+    figures: dict[str, Any] = {
         "setting": asdict(setting),
         "device": device_name(device),
         "num_workers": num_workers,
-        "results": results,
+        "results": {},
     }
+    for precision, architecture in product(setting.precisions, students):
+        name = f"{architecture} {precision}"
+        progress(name)
+        case = Case(setting, device, folder, architecture, precision)
+        figures["results"][name] = _measure(case, num_workers, num_rounds)
+        yield figures
 
 
 def _measure(case: Case, num_workers: int, num_rounds: int) -> dict[str, float]:
