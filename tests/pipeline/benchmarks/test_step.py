@@ -120,20 +120,23 @@ def test_relational_flops_by_hand() -> None:
     assert relational_flops(CPU_SETTING, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
 
 
-def test_network_flops_by_hand() -> None:
+@pytest.mark.parametrize("groups", [1, 3])
+def test_network_flops_by_hand(groups: int) -> None:
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = torch.nn.Conv2d(3, 5, 1)
+            self.layer = torch.nn.Conv2d(3, 6, 1, groups=groups)
 
         def forward(self, image: torch.Tensor) -> Output:
             features = self.layer(image)
             return Output(features, features, None)
 
-    modules = torch.nn.ModuleDict({"student": Network(), "projector": torch.nn.Conv2d(5, 7, 1)})
+    modules = torch.nn.ModuleDict({"student": Network(), "projector": torch.nn.Conv2d(6, 7, 1)})
     image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    product = 2 * 2 * 64 * 3 * 5  # the image gets no gradient: one product forward, one backward
-    assert network_flops(modules, image) == (2 * product, 3 * 2 * 2 * 64 * 5 * 7)
+    product = (
+        2 * 2 * 64 * 3 * 6 // groups
+    )  # the image gets no gradient: one product forward, one backward
+    assert network_flops(modules, image) == (2 * product, 3 * 2 * 2 * 64 * 6 * 7)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
