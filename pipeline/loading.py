@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,11 +56,18 @@ def open_loader(
         generator=torch_generator(seed, "loader"),
         worker_init_fn=_leave_the_stage_its_signals,
     )
-    try:
+    with naming_dead_workers():
         for item in loader:
             if isinstance(item, Exception):
                 raise item
             yield item
+
+
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """Turn torch's report of a dead process, which may come amid any line, into a LoaderError."""
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):  # torch has no class of its own for it
             raise
@@ -109,11 +116,5 @@ def move_ahead(
 
 
 def _leave_the_stage_its_signals(worker: int) -> None:
-    """Take a session of one's own: Ctrl-C, or a signal to the group, reaches the stage alone.
-
-    The stage's handlers, inherited by a fork, go: SIGTERM is how multiprocessing ends a worker that
-    hangs or was left behind, and it then waits for it.
-    """
+    """Take a session of one's own: Ctrl-C, or a signal to the group, reaches the stage alone."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)

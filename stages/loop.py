@@ -14,6 +14,7 @@ import click
 from torch import Tensor, nn
 
 from pipeline.checkpoint import GlobalChance, Stateful, load_checkpoint, save_checkpoint
+from pipeline.loading import LoaderError, naming_dead_workers
 from pipeline.optimisation import Optimisation
 from pipeline.ranks import ALONE, PerRank, Ranks
 from pipeline.recipe import Training
@@ -160,7 +161,7 @@ def _fit(run: Run) -> float:
         accumulate=recipe.accumulate,
     )
     note, unchecked = "", []
-    with Interruption() as stop, _shown(run, start) as advance, _saying_what_is_kept(run):
+    with Interruption() as stop, _shown(run, start) as advance, _saying_what_is_kept(run, stop):
         for report in reports:
             unchecked.append(report)
             last = report.step == recipe.steps
@@ -189,11 +190,15 @@ def _shown(run: Run, start: int) -> contextlib.AbstractContextManager[Advance]:
 
 
 @contextlib.contextmanager
-def _saying_what_is_kept(run: Run) -> Iterator[None]:
+def _saying_what_is_kept(run: Run, stop: Interruption) -> Iterator[None]:
     """Whatever ends a training, its last checkpoint is whole: say so beside the error."""
     try:
-        yield
-    except Exception:
+        with naming_dead_workers():
+            yield
+    except Exception as error:
+        if stop.requested and isinstance(error, LoaderError):
+            # Some managers (Slurm's scancel, say) signal every process: this step has no batch.
+            stop.exit(f"{run.title} is kept at its last checkpoint")
         kept = run.work / "last.pt"
         if run.ranks.leads and kept.exists():
             click.echo(f"{run.title}: the same command goes on from {kept}", err=True)

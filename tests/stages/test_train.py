@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -149,15 +150,15 @@ def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) ->
     assert "extract" in done.stderr
 
 
-def test_a_signal_to_every_process_of_the_group_keeps_the_work(
-    manifest: Path, tmp_path: Path
-) -> None:
-    """Ctrl-C in a terminal, say: loader processes leave the group, and the stage alone answers."""
+@pytest.fixture
+def running(manifest: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training of many steps, each of them saved, with a loader process; some are done."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
-    params.write_text(text.replace("method: ce,", "method: ce, training: {steps: 5000},"))
+    many = "method: ce, training: {steps: 5000, checkpoint_every: 1},"
+    params.write_text(text.replace("method: ce,", many))
     arguments = ["r18_ce", str(manifest), "run", "--params", str(params), "--workers", "1"]
-    running = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "stages.train", *arguments],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -165,15 +166,52 @@ def test_a_signal_to_every_process_of_the_group_keeps_the_work(
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    deadline = time.monotonic() + 120
-    while not any("step" in log.read_text() for log in tmp_path.glob("artifacts/work/*/log.jsonl")):
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.killpg(running.pid, signal.SIGTERM)
+    with process:
+        deadline = time.monotonic() + 120
+        while not any(tmp_path.glob("artifacts/work/*/last.pt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process
+        process.kill()
+
+
+def signal_group(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C in a terminal, say: loader processes leave the group, and the stage alone answers."""
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+def signal_everyone(process: subprocess.Popen[str]) -> None:
+    """Slurm's scancel, say: loader processes end, and the stage has no batch for its next step."""
+    (worker,) = psutil.Process(process.pid).children()
+    process.terminate()
+    worker.terminate()
+
+
+@pytest.mark.parametrize("send", [signal_group, signal_everyone])
+def test_a_signal_to_every_process_keeps_the_work(
+    send: Callable[[subprocess.Popen[str]], None],
+    running: subprocess.Popen[str],
+    tmp_path: Path,
+) -> None:
+    send(running)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 3, error
     assert "run the same command to go on" in error
+    (work,) = tmp_path.glob("artifacts/work/*")
+    assert torch.load(work / "last.pt")["step"] > 0
+
+
+def test_a_killed_worker_ends_in_a_message_and_a_checkpoint(
+    running: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    (worker,) = psutil.Process(running.pid).children()
+    worker.kill()
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 1, error
+    assert "Traceback" not in error
+    assert "the same command goes on from" in error
+    assert "--workers 1" in error
     (work,) = tmp_path.glob("artifacts/work/*")
     assert torch.load(work / "last.pt")["step"] > 0
 
