@@ -27,7 +27,7 @@ class Done:
 
     Attributes:
         run: its name.
-        code: its exit code; None if it was never started.
+        code: its exit code; None if an interruption came before its end.
         log: all it printed.
     """
 
@@ -37,7 +37,7 @@ class Done:
 
     def __str__(self) -> str:
         if self.code is None:
-            return f"{self.run}: not started"
+            return f"{self.run}: not done"
         if self.code == 0:
             return f"{self.run}: done"
         tail = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
@@ -72,7 +72,7 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
             code = _run([*command, "repro", "-s", f"train@{run}"], environment | own, log, stop)
         finally:
             slots.put(device)
-        done = Done(run, code, log)
+        done = Done(run, None if code and stop.requested else code, log)
         click.echo(done)
         return done
 

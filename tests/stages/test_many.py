@@ -1,0 +1,48 @@
+"""Many trainings at once: how they end together."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from stages import many
+from stages.command import EXIT_INTERRUPTED
+
+
+@pytest.mark.parametrize(("interrupted", "expected"), [(False, 1), (True, EXIT_INTERRUPTED)])
+def test_an_interrupted_training_waits_to_go_on_and_a_failed_one_does_not(
+    interrupted: bool, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run has begun when the signal comes; dvc ends with a code of its own."""
+
+    def run(command: list[str], *rest: object) -> int:
+        if interrupted:
+            os.kill(os.getpid(), signal.SIGTERM)
+        log = rest[1]
+        assert isinstance(log, Path)
+        log.write_text("ended")
+        return 255
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(many, "prepare_dvc", lambda: (["dvc"], {}))
+    monkeypatch.setattr(many, "_run", run)
+    done = many.train_all(["one", "two"], 2, ["cpu"])
+    assert many.exit_code(done) == expected
+
+
+def test_devices_are_dealt_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(command: list[str], environment: dict[str, str], *rest: object) -> int:
+        seen.append((command[-1], environment["CIRKD_DEVICE"]))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(many, "prepare_dvc", lambda: (["dvc"], {}))
+    monkeypatch.setattr(many, "_run", run)
+    many.train_all(["one", "two", "three"], 1, ["cuda:0", "cuda:1"])
+    assert seen == [(f"train@{name}", "cuda:0") for name in ("one", "two", "three")]
+    seen.clear()
+    many.train_all(["one", "two", "three", "four"], 4, ["cuda:0", "cuda:1"])
+    assert sorted(device for _, device in seen) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
