@@ -20,6 +20,9 @@ from store.bank import NO_RECORD, open_bank
 from store.reader import Reader
 from store.schema import StoreSpec
 
+BANKS = Path("artifacts/banks")
+"""Where banks are built, and found by every run over the same store."""
+
 
 class _Opened(NamedTuple):
     """A mapped bank, and at which row each class begins (int64 [K + 1], the last is its end)."""

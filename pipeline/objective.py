@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.bank import Bank
+from pipeline.bank import BANKS, Bank
 from pipeline.checkpoint import SavedGenerator, Stateful
 from pipeline.companions import COMPANIONS
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.network import normalise, precision_scope, upsample
+from pipeline.params import Distillation
 from pipeline.params import Student as Run
 from pipeline.randomness import torch_generator
 from pipeline.ranks import ALONE, PerRank, Ranks
@@ -56,6 +57,7 @@ class Objective:
             name: COMPANIONS[name](channels, spec, run, device, ranks) for name in sorted(names)
         }
         self._generator = torch_generator(run.seed, "anchors", *ranks.path, device=device)
+        self.settings = _share_anchors(run.distillation, ranks.size * run.training.accumulate)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -81,7 +83,7 @@ class Objective:
         others = {n: c for n, c in self._companions.items() if not isinstance(c, nn.Module)}
         return {"anchors": PerRank(SavedGenerator(self._generator), self._ranks), **others}
 
-    def open(self, reader: Reader, banks: Path) -> None:
+    def open(self, reader: Reader, banks: Path = BANKS) -> None:
         """Map what a run draws from beside batches, at every start (`banks`: where it is built)."""
         memory = self._companions.get("memory")
         if isinstance(memory, Bank):
@@ -105,8 +107,8 @@ class Objective:
             if output.auxiliary is not None:
                 auxiliary = upsample(output.auxiliary.float(), size)
                 means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
-            settings = self._run.distillation
-            step = Step(batch, output, settings, self._companions, self._generator, self._ranks)
+            companions, chance = self._companions, self._generator
+            step = Step(batch, output, self.settings, companions, chance, self._ranks)
             means |= {name: TERMS[name].compute(step) for name in self._run.weights}
         for name in QUEUES:
             if name in self._companions:
@@ -116,6 +118,13 @@ class Objective:
     def replicated(self) -> nn.Module:
         """`compute_terms` as a module whose backward pass averages gradients over the ranks."""
         return self._ranks.replicate(_Terms(self), self._device)
+
+
+def _share_anchors(settings: Distillation, num_passes: int) -> Distillation:
+    """Share out a step's random rows among its passes: micro-batches on ranks."""
+    wanted = {name: getattr(settings, name) for name in ("minibatch_anchors", "memory_anchors")}
+    shares = {name: -(-number // num_passes) for name, number in wanted.items() if number}
+    return settings.model_copy(update=shares)
 
 
 class _Terms(nn.Module):

@@ -153,7 +153,7 @@ class Distillation(Frozen):
     memory: Literal["queue", "bank"] = "queue"
     # Of pixels and regions; CIRKDV2's queue of channels is small and stays float32.
     queue_storage: Literal["float32", "bfloat16", "uint8"] = "float32"
-    minibatch_anchors: Count | None = None
+    minibatch_anchors: Count | None = None  # random rows of a step, all ranks together; else all
     memory_anchors: Count | None = None
     channel_queue: Count = 10_000  # CIRKDV2's three
     channel_contrast: Count = 2048

@@ -9,6 +9,7 @@ import torch
 from pipeline.amortisation import Amortisation
 from pipeline.benchmarks.rivals import Rivals, step_medians
 from pipeline.extraction import Extraction
+from pipeline.objective import Objective
 from pipeline.report.results import Results
 from pipeline.trial import pick_cirkd
 from store.reader import Reader
@@ -47,7 +48,7 @@ def benchmark(
         reader=reader,
         run=run.settings,
         teach=teach,
-        fill=lambda objective, store: objective.fill(store),
+        fill=_begin,
         device=device,
         num_workers=num_workers,
     )
@@ -60,3 +61,8 @@ def benchmark(
         offline_s=run.seconds,
         step_s=seconds,
     )
+
+
+def _begin(objective: Objective, reader: Reader) -> None:
+    objective.open(reader)
+    objective.fill(reader)

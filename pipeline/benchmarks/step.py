@@ -91,9 +91,10 @@ def benchmark(
 
 
 def _measure(case: Case, num_workers: int, num_rounds: int) -> dict[str, float]:
+    # Peaks first: afterwards this process holds memory of the device that theirs may need.
+    peaks = {way: in_fresh_process(_peak_here, case, way) for way in WAYS}
     rivals = case.rivals(num_workers)
     seconds, wait = step_medians(rivals, num_rounds)
-    peaks = {way: in_fresh_process(_peak_here, case, way) for way in WAYS}
     objective = build_objective(rivals.run, rivals.reader.spec, case.device)
     # Some processors multiply bfloat16 more slowly than float32; a floor knows no such detour.
     side, precisions = case.setting.matrix_side, {"float32", case.precision}

@@ -9,6 +9,7 @@ from pipeline.companions import COMPANIONS
 from pipeline.objective import Objective
 from pipeline.params import Params, Student
 from pipeline.randomness import seed_torch
+from pipeline.ranks import Ranks
 from pipeline.stream import TARGETS, Batch, stream
 from pipeline.students import build_student
 from store import schema
@@ -40,6 +41,19 @@ def test_params_and_terms_know_the_same_names() -> None:
     assert {name for term in terms.TERMS.values() for name in term.companions} == set(COMPANIONS)
     assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
     assert tuple(TARGETS) == schema.TARGETS
+
+
+def test_the_passes_of_a_step_share_its_random_rows(
+    tiny_store: Reader, tiny_params: Params
+) -> None:
+    run = tiny_params.students["r18_cirkd"]
+    training = run.training.model_copy(update={"batch_size": 8, "accumulate": 2})
+    settings = run.distillation.model_copy(update={"minibatch_anchors": 10})
+    run = run.model_copy(update={"training": training, "distillation": settings})
+    student = build_student(run.architecture, tiny_store.spec.num_classes)
+    shared = Objective(student, tiny_store.spec, run, CPU, Ranks(0, 2))
+    assert shared.settings.minibatch_anchors == 3
+    assert shared.settings.memory_anchors is None
 
 
 @pytest.mark.parametrize("name", terms.TERMS)
