@@ -96,17 +96,15 @@ def move_ahead(
     """Move batches to the device; to a GPU while the step before still runs there.
 
     The host comes back for the next batch as soon as it has queued a step. Then the copy goes, from
-    pinned memory, through a stream of its own, beside that step; the step before it is waited for,
-    so that never more than two batches, the one in use and the next, lie on the device.
+    pinned memory, through a stream of its own, beside that step. The loop that takes the steps
+    (`pipeline.training`) keeps the host from running further ahead, so that never more than two
+    batches, the one in use and the next, lie on the device.
     """
     if device.type != "cuda":
         yield from ({name: x.to(device) for name, x in batch.items()} for batch in batches)
         return
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    last_step = computing.record_event()
     for batch in batches:
-        last_step.synchronize()
-        last_step = computing.record_event()
         with torch.cuda.stream(copying):
             moved = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
         computing.wait_stream(copying)

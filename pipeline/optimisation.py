@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.checkpoint import Stateful
 from pipeline.recipe import Training
@@ -43,6 +44,7 @@ class Optimisation:
     """
 
     def __init__(self, modules: nn.Module, recipe: Training, device: torch.device) -> None:
+        self.device = device
         self._modules, self._recipe = modules, recipe
         scaled = recipe.precision == "float16"
         # Fused: the scaler tells the optimizer of an overflow without the host in between.
@@ -50,7 +52,7 @@ class Optimisation:
         self._optimizer = build_optimizer(modules, recipe, fused)
         self._schedule = build_schedule(self._optimizer, recipe)
         self._scaler = torch.amp.GradScaler(device.type, FLOAT16_SCALE, enabled=scaled)
-        self._average = _moving_average(modules, recipe.ema_decay)
+        self._average = None if recipe.ema_decay is None else deepcopy(modules)
 
     @property
     def learning_rate(self) -> float:
@@ -85,16 +87,24 @@ class Optimisation:
         self._scaler.update()
         self.discard()
         self._schedule.step()
-        if self._average is not None:
-            self._average.update_parameters(self._modules)
+        if self._average is not None and self._recipe.ema_decay is not None:
+            _follow(self._average, self._modules, self._recipe.ema_decay)
 
     def finish(self) -> None:
         """Leave the moving average, where there is one, in the modules."""
         if self._average is not None:
-            self._modules.load_state_dict(self._average.module.state_dict())
+            self._modules.load_state_dict(self._average.state_dict())
 
 
-def _moving_average(modules: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+@torch.no_grad()
+def _follow(average: nn.Module, modules: nn.Module, decay: float) -> None:
+    """Take average <- decay * average + (1 - decay) * modules; counters are copied.
+
+    torch's AveragedModel counts on the host and makes it wait for the device in every step.
+    """
+    pairs = list(zip(average.state_dict().values(), modules.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mine for mine, _ in floats], [other for _, other in floats], 1 - decay)
+    for mine, other in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(other)

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from pipeline.optimisation import Optimisation
 
@@ -42,7 +42,7 @@ class Report:
 
 
 class NonFiniteTermError(ValueError):
-    """A term became NaN or infinite; the message names it, the step and the records."""
+    """A term, or a weight by its gradient, became NaN or infinite; the message names it."""
 
 
 class BatchTooLargeError(ValueError):
@@ -68,17 +68,41 @@ def train(
         start_step: steps taken before (resume).
         accumulate: micro-batches whose gradients are averaged into one step.
     """
-    micro_batches = iter(batches)
+    micro_batches, pace = iter(batches), _Pace(optimisation.device)
     for step in count(start_step + 1):
         rate = optimisation.learning_rate
-        taken = _gather_gradients(compute_terms, weights, micro_batches, optimisation, accumulate)
-        if taken is None:
-            return
-        optimisation.step()
+        try:
+            taken = _gather_gradients(
+                compute_terms, weights, micro_batches, optimisation, accumulate, pace
+            )
+            if taken is None:
+                return
+            optimisation.step()
+        except torch.OutOfMemoryError as error:
+            raise BatchTooLargeError(
+                f"memory ran out beside a batch's passes, in step {step} ({error}); raise "
+                "training.accumulate, or take a smaller crop"
+            ) from error
         values = taken.terms
         total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         finite = torch.isfinite(torch.stack(list(values.values()))).all()
         yield Report(step, total, values, finite, taken.source, rate, taken.wait_s)
+
+
+class _Pace:
+    """Keeps the host at most one micro-batch ahead of a GPU, so that no more than two lie there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._queued: torch.cuda.Event | None = None
+
+    def keep(self) -> None:
+        """Wait for all but the last micro-batch that was queued; before the next is asked for."""
+        if self._device.type != "cuda":
+            return
+        before, self._queued = self._queued, torch.cuda.current_stream(self._device).record_event()
+        if before is not None:
+            before.synchronize()
 
 
 class _Taken(NamedTuple):
@@ -93,11 +117,13 @@ def _gather_gradients(
     micro_batches: Iterator[Any],
     optimisation: Optimisation,
     accumulate: int,
+    pace: _Pace,
 ) -> _Taken | None:
     """Go backward through one step's micro-batches; None if there are no more."""
     means: dict[str, Tensor] = {}
     wait_s, batch = 0.0, None
     for place in range(accumulate):
+        pace.keep()
         before = time.perf_counter()
         batch = next(micro_batches, None)
         wait_s += time.perf_counter() - before
@@ -157,6 +183,21 @@ def _exchange_at_the_end(compute_terms: Any, last: bool) -> AbstractContextManag
     """Ranks need not exchange gradients between the micro-batches of a step."""
     no_sync = getattr(compute_terms, "no_sync", nullcontext)
     return nullcontext() if last else no_sync()
+
+
+def check_weights(modules: nn.Module, title: str, step: int) -> None:
+    """Refuse to keep weights that nothing can go on from: a gradient overflows though terms do not.
+
+    Raises:
+        NonFiniteTermError: naming the first of them.
+    """
+    for name, value in modules.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise NonFiniteTermError(
+                f"{title}: {name} is not finite after step {step}, though every term was. Lower "
+                "training.learning_rate, set training.clip_norm, or train in float32, and start "
+                "it again."
+            )
 
 
 def check_finite(reports: Iterable[Report], title: str, name_source: Callable[[Any], str]) -> None:

@@ -18,13 +18,14 @@ from pipeline.loading import LoaderError, naming_dead_workers
 from pipeline.optimisation import Optimisation
 from pipeline.ranks import ALONE, PerRank, Ranks
 from pipeline.recipe import Training
-from pipeline.training import Report, check_finite, train
+from pipeline.training import NonFiniteTermError, Report, check_finite, check_weights, train
 from stages.command import Interruption
 from stages.progress import Advance, progress
 from store.files import replace_file
 from store.lock import Lock
 
 LOG_EVERY = 10
+SIGNALS_APART_S = 0.5
 
 
 class Stopwatch:
@@ -128,8 +129,9 @@ def fit(run: Run) -> float:
 
     Raises:
         StoreLockedError: another process trains this run.
-        NonFiniteTermError: the run diverges.
-        OutOfMemoryError: a batch does not fit; the message says what would.
+        NonFiniteTermError: the run diverges; nothing that is not finite is kept.
+        BatchTooLargeError: a batch does not fit; the message says what would.
+        ValueError: the ranks do not see one checkpoint.
     """
     with Lock(run.work) if run.ranks.leads else contextlib.nullcontext():
         return _fit(run)
@@ -148,6 +150,11 @@ def _fit(run: Run) -> float:
         **run.parts,
     }
     start = load_checkpoint(checkpoint, parts)
+    if len(found := set(ranks.collect(start))) > 1:
+        raise ValueError(
+            f"{checkpoint}: ranks go on from different steps, {sorted(found)}; expected one. Put "
+            "the working folder on a disk that all machines share, or delete the file everywhere"
+        )
     if start == 0:
         run.begin()
     log = RunLog(run.work / "log.jsonl", run.header, start) if ranks.leads else None
@@ -176,6 +183,7 @@ def _fit(run: Run) -> float:
                 note = log.append(report)
             advance(1, note)
             if saves:
+                check_weights(run.modules, run.title, report.step)
                 save_checkpoint(checkpoint, report.step, parts, writes=ranks.leads)
             if stops and not last:
                 stop.exit(f"{run.title} is kept at step {report.step}")
@@ -196,10 +204,14 @@ def _saying_what_is_kept(run: Run, stop: Interruption) -> Iterator[None]:
         with naming_dead_workers():
             yield
     except Exception as error:
-        if stop.requested and isinstance(error, LoaderError):
-            # Some managers (Slurm's scancel, say) signal every process: this step has no batch.
-            stop.exit(f"{run.title} is kept at its last checkpoint")
         kept = run.work / "last.pt"
+        if isinstance(error, LoaderError):
+            # Some managers (Slurm's scancel, say) signal every process, and not in one moment.
+            time.sleep(SIGNALS_APART_S)
+            if stop.requested:
+                stop.exit(f"{run.title} is kept at its last checkpoint, if it has one")
         if run.ranks.leads and kept.exists():
-            click.echo(f"{run.title}: the same command goes on from {kept}", err=True)
+            same = isinstance(error, NonFiniteTermError)  # the same steps would end the same
+            goes_on = "the last checkpoint before is" if same else "the same command goes on from"
+            click.echo(f"{run.title}: {goes_on} {kept}", err=True)
         raise

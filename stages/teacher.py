@@ -12,6 +12,7 @@ from pipeline.datasets.index import Index
 from pipeline.evaluation import evaluate, summarise
 from pipeline.network import compile_network
 from pipeline.params import load_params
+from pipeline.provenance import device_name, versions
 from pipeline.randomness import seed_torch
 from pipeline.ranks import Ranks, joined
 from pipeline.teacher import (
@@ -99,7 +100,12 @@ def _train(
             open_batches=lambda steps: crops(index, settings, steps, device, num_workers, ranks),
             begin=partial(seed_torch, settings.seed, "teacher", "dropout", *ranks.path),
             work=work,
-            header=settings.model_dump(mode="json"),
+            header={
+                "device": str(device),
+                "hardware": device_name(device),
+                "versions": versions(),
+                "params": settings.model_dump(mode="json"),
+            },
             ranks=ranks,
         )
     )

@@ -12,7 +12,7 @@ from pipeline.flight import fit_prefetch
 from pipeline.network import compile_network
 from pipeline.objective import Objective
 from pipeline.params import load_params
-from pipeline.provenance import peak_memory_bytes, versions
+from pipeline.provenance import device_name, peak_memory_bytes, versions
 from pipeline.randomness import seed_torch
 from pipeline.ranks import Ranks, joined
 from pipeline.serving import refuse_unserved
@@ -135,6 +135,7 @@ def train_one(
         "run": run,
         "store": manifest.fingerprint,
         "device": str(place),
+        "hardware": device_name(place),
         "versions": versions(),
         "label": settings.label,
         "params": settings.model_dump(mode="json"),
@@ -177,7 +178,7 @@ def _train(
     device = next(student.parameters()).device
     recipe = settings.training
     objective = Objective(student, reader.spec, settings, device, ranks)
-    objective.open(reader, Path("artifacts/banks"))
+    objective.open(reader)
     compile_network(student, recipe.compile)
     student.train()
     prefetch_factor, in_flight = fit_prefetch(

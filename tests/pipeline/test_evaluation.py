@@ -1,6 +1,7 @@
 """Evaluation: every image once, at full size, with figures that match a count by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from pipeline.datasets.index import Index, read_labels
 from pipeline.evaluation import evaluate, summarise
 from pipeline.network import Output
+from pipeline.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -42,6 +44,22 @@ def test_a_constant_answer_counted_by_hand(tiny_index: Index) -> None:
     present = np.flatnonzero(counted)
     assert figures["miou"] == pytest.approx(counted[1] / counted.sum() / len(present))
     assert json.loads(json.dumps(figures)) == figures
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_ranks_count_every_image_once(size: int, tiny_index: Index) -> None:
+    class Apart(Ranks):
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+    network = Constant(tiny_index.num_classes, answer=1)
+    three = replace(tiny_index, splits={"val": tiny_index.splits["train"][:3]})
+    whole = evaluate(network, three, "val", CPU, "float32")
+    shares = [
+        evaluate(network, three, "val", CPU, "float32", ranks=Apart(rank, size))
+        for rank in range(size)
+    ]
+    assert np.array_equal(sum(shares), whole)
 
 
 def test_an_absent_class_is_none_and_not_zero() -> None:

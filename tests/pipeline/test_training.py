@@ -109,8 +109,8 @@ def test_the_moving_average_is_the_average_of_the_weights() -> None:
     batches = (Rows(rows(step)) for step in range(4))
     list(train(lambda b: {"t": module(b.values).mean()}, {"t": 1.0}, batches, optimisation))
     optimisation.finish()
-    expected = seen[0]
-    for weight in seen[1:]:
+    expected = line().weight.detach()
+    for weight in seen:
         expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(module.weight.detach(), expected)
     assert not torch.allclose(module.weight, seen[-1])
@@ -151,6 +151,19 @@ def test_a_batch_that_does_not_fit_says_what_does() -> None:
     with pytest.raises(BatchTooLargeError, match=r"12 samples .*, 3 do .*accumulate by 4"):
         list(steps)
     assert tried == [12, 6, 3]
+
+
+def test_memory_that_runs_out_beside_the_passes_says_so() -> None:
+    class Full(Optimisation):
+        def step(self) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    module = line()
+    batches = [Rows(torch.randn(4, 3))]
+    optimisation = Full(module, RECIPE, CPU)
+    steps = train(lambda b: {"t": module(b.values).mean()}, {"t": 1.0}, batches, optimisation)
+    with pytest.raises(BatchTooLargeError, match=r"step 1 .*training\.accumulate"):
+        list(steps)
 
 
 def test_memory_that_holds_no_batch_at_all_says_so() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.randomness import seed_torch, torch_generator
+from pipeline.ranks import Ranks
 from pipeline.recipe import Training
 from pipeline.training import NonFiniteTermError
 from stages.loop import Run, fit
@@ -173,6 +174,46 @@ def test_a_term_that_is_not_finite_stops_with_its_name(tmp_path: Path) -> None:
 
     with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 1"):
         fit(make_run(module, tmp_path, RECIPE, spoil))
+
+
+def test_a_diverging_run_keeps_the_checkpoint_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two looks at the terms: the next checkpoint finds it and is not written."""
+    module = net()
+
+    def spoil(call: int) -> None:
+        if call == 6:
+            with torch.no_grad():
+                module[0].weight.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 6"):
+        fit(make_run(module, tmp_path, RECIPE, spoil))
+    assert torch.load(tmp_path / "last.pt")["step"] == RECIPE.checkpoint_every
+    assert f"the last checkpoint before is {tmp_path / 'last.pt'}" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
+    """The root of nothing is a finite term with an infinite slope."""
+    module = net()
+    run = replace(
+        make_run(module, tmp_path, RECIPE.model_copy(update={"steps": 1})),
+        compute_terms=lambda batch: {"task": (0 * module(batch).square().sum()).sqrt()},
+    )
+    with pytest.raises(NonFiniteTermError, match=r"weight is not finite after step 1"):
+        fit(run)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_ranks_that_find_different_checkpoints_are_refused(tmp_path: Path) -> None:
+    """Machines without a common disk: only the leader's has the file."""
+
+    class Apart(Ranks):
+        def collect(self, value: object) -> list[object]:
+            return [value, 4]
+
+    with pytest.raises(ValueError, match=r"from different steps, \[0, 4\]; .*all machines share"):
+        fit(replace(make_run(net(), tmp_path, RECIPE), ranks=Apart()))
 
 
 def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:

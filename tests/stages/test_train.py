@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,8 @@ def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) ->
 @pytest.fixture
 def running(manifest: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A training of many steps, each of them saved, with a loader process; some are done."""
+    store = shutil.copytree(json.loads(manifest.read_text())["path"], tmp_path / "store")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "path": str(store)}))
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
     many = "method: ce, training: {steps: 5000, checkpoint_every: 1},"
@@ -166,14 +169,16 @@ def running(manifest: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    with process:
+    try:
         deadline = time.monotonic() + 120
         while not any(tmp_path.glob("artifacts/work/*/last.pt")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
         yield process
+    finally:
         process.kill()
+        process.communicate()
 
 
 def signal_group(process: subprocess.Popen[str]) -> None:
@@ -184,8 +189,9 @@ def signal_group(process: subprocess.Popen[str]) -> None:
 def signal_everyone(process: subprocess.Popen[str]) -> None:
     """Slurm's scancel, say: loader processes end, and the stage has no batch for its next step."""
     (worker,) = psutil.Process(process.pid).children()
-    process.terminate()
     worker.terminate()
+    time.sleep(0.05)
+    process.terminate()
 
 
 @pytest.mark.parametrize("send", [signal_group, signal_everyone])
@@ -198,6 +204,19 @@ def test_a_signal_to_every_process_keeps_the_work(
     _, error = running.communicate(timeout=60)
     assert running.returncode == 3, error
     assert "run the same command to go on" in error
+    (work,) = tmp_path.glob("artifacts/work/*")
+    assert torch.load(work / "last.pt")["step"] > 0
+
+
+def test_a_store_that_vanishes_ends_in_a_message_and_a_checkpoint(
+    running: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "store")
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 1, error
+    assert "Traceback" not in error
+    assert "the same command goes on from" in error
+    assert str(tmp_path / "store") in error
     (work,) = tmp_path.glob("artifacts/work/*")
     assert torch.load(work / "last.pt")["step"] > 0
 
@@ -223,7 +242,8 @@ def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
     """With its memory, projector, anchors and stream, through the stage's own command."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
-    changed = f"method: cirkd, training: {{steps: 5}}, distillation: {{{memory}}},"
+    drawn = "minibatch_anchors: 24, memory_anchors: 24"
+    changed = f"method: cirkd, training: {{steps: 5}}, distillation: {{{memory}, {drawn}}},"
     params.write_text(text.replace("method: cirkd,", changed))
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(params), "--workers", "0", "--device", "cpu"]
