@@ -207,7 +207,7 @@ def crops(
     dataset = _Crops(index, settings.crop, settings.seed)
     loader = open_loader(dataset, batches, settings.seed, num_workers, device.type == "cuda")
     for image, labels in loader:
-        yield Labelled(image.to(device), labels.to(device))
+        yield Labelled(*(x.to(device, non_blocking=True) for x in (image, labels)))
 
 
 class SupervisedTerms(nn.Module):

@@ -26,6 +26,7 @@ from store.manifest import Manifest
 from store.reader import Reader, open_store
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 CODE = """
 import sys
 import time
@@ -100,7 +101,6 @@ def test_torchrun_trains_and_evaluates_as_one_process_does(
     manifest: Path, tiny_index: Index, tmp_path: Path
 ) -> None:
     """The commands as a user gives them; batch statistics differ, so figures are not compared."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
     params.write_text(text.replace("method: cirkd,", "method: cirkd, training: {batch_size: 4},"))
@@ -115,13 +115,50 @@ def test_torchrun_trains_and_evaluates_as_one_process_does(
         )
         assert done.returncode == 0, done.stderr
 
-    run(*launcher, "stages.train", "r18_cirkd", str(manifest), "run", "--params", str(params))
+    run(*TORCHRUN, "stages.train", "r18_cirkd", str(manifest), "run", "--params", str(params))
     assert json.loads((tmp_path / "run/run.json").read_text())["ranks"] == 2
-    run(*launcher, "stages.evaluate", str(index), "run/model.pt", "two.json")
+    run(*TORCHRUN, "stages.evaluate", str(index), "run/model.pt", "two.json")
     run("-m", "stages.evaluate", str(index), "run/model.pt", "one.json")
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one["confusion"] == two["confusion"]
     assert sum(map(sum, one["confusion"])) > 0
+
+
+@pytest.mark.slow
+def test_ranks_that_were_stopped_equal_ranks_that_never_were(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """torchrun hands SIGTERM on; each rank's drawn rows and dropout go on where they stood."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    changed = "training: {batch_size: 4, steps: 60}, distillation: {minibatch_anchors: 48}"
+    params.write_text(text.replace("method: cirkd,", f"method: cirkd, {changed},"))
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        options = ["r18_cirkd", str(manifest), folder, "--params", str(params)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CIRKD_DEVICE": "cpu"}
+        command = [sys.executable, *TORCHRUN, "stages.train", *options]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment)
+
+    assert start("whole").wait(300) == 0
+    stopped = start("parts")
+    deadline = time.monotonic() + 120
+    while not any(log.read_text().count("\n") > 2 for log in logs_of(tmp_path)):
+        assert stopped.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stopped.terminate()
+    assert stopped.wait(60) != 0
+    (work,) = tmp_path.glob("artifacts/work/*")
+    assert 0 < torch.load(work / "last.pt")["step"] < 60
+    assert start("parts").wait(300) == 0
+    whole, parts = (torch.load(tmp_path / f"{name}/model.pt") for name in ("whole", "parts"))
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+
+
+def logs_of(folder: Path) -> list[Path]:
+    return list(folder.glob("artifacts/work/*/log.jsonl"))
 
 
 def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
