@@ -208,6 +208,11 @@ def benchmark_fidelity(
 
     params = load_params(params_path)
     run = params.students[pick_cirkd(params)]
+    if run.distillation.memory == "bank":
+        raise ValueError(
+            "distillation.memory: expected queue, found bank, which holds all of a store at once, "
+            "and an online run has no store; measure a student with queues"
+        )
     if steps is not None:
         run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps})})
     job = with_views(JobFiles(index_path, teacher_path, params_path, device)(), max(views))

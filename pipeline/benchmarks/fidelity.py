@@ -83,11 +83,6 @@ def benchmark(
         For each case: mean and sample deviation of the val mIoU, mean seconds of a training
         (evaluation left out), and both for every seed.
     """
-    if run.distillation.memory == "bank":
-        raise ValueError(
-            "distillation.memory: expected queue, found bank, which holds all of a store at once, "
-            "and an online run has no store; measure a student with queues"
-        )
     figures = {}
     for case in cases(views):
         runs = []
