@@ -150,6 +150,14 @@ def die_at(call: int) -> Callable[[int], None]:
     return watch
 
 
+def spoil_at(call: int, module: nn.Module) -> Callable[[int], None]:
+    def watch(number: int) -> None:
+        if number == call:
+            nn.init.constant_(module[0].weight, float("nan"))
+
+    return watch
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """An exception stands for kill -9: nothing is saved but what was saved before."""
     whole = net()
@@ -166,14 +174,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_a_term_that_is_not_finite_stops_with_its_name(tmp_path: Path) -> None:
     module = net()
-
-    def spoil(call: int) -> None:
-        if call == 1:
-            with torch.no_grad():
-                module[0].weight.fill_(float("nan"))
-
     with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 1"):
-        fit(make_run(module, tmp_path, RECIPE, spoil))
+        fit(make_run(module, tmp_path, RECIPE, spoil_at(1, module)))
 
 
 def test_a_diverging_run_keeps_the_checkpoint_before(
@@ -181,14 +183,8 @@ def test_a_diverging_run_keeps_the_checkpoint_before(
 ) -> None:
     """Between two looks at the terms: the next checkpoint finds it and is not written."""
     module = net()
-
-    def spoil(call: int) -> None:
-        if call == 6:
-            with torch.no_grad():
-                module[0].weight.fill_(float("nan"))
-
     with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 6"):
-        fit(make_run(module, tmp_path, RECIPE, spoil))
+        fit(make_run(module, tmp_path, RECIPE, spoil_at(6, module)))
     assert torch.load(tmp_path / "last.pt")["step"] == RECIPE.checkpoint_every
     assert f"the last checkpoint before is {tmp_path / 'last.pt'}" in capsys.readouterr().err
 
