@@ -1,0 +1,201 @@
+"""Files that earlier code wrote still open: a student, a teacher, an unfinished training.
+
+Those in tests/fixtures were written at commit c0cff31. Of the two networks every tensor is filled
+with one constant, by its position, so that files of 60 and 240 MB compress to a few kB.
+"""
+
+import lzma
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.network import Output
+from pipeline.objective import Objective
+from pipeline.params import Params, Student
+from pipeline.randomness import seed_torch, torch_generator
+from pipeline.stream import Batch, Targets
+from pipeline.students import load_student
+from pipeline.teacher import TeacherCard, load_teacher
+from stages.loop import Run, fit
+from store.encodings import find_encoding
+from store.schema import StoreSpec
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CPU = torch.device("cpu")
+NUM_CLASSES, CHANNELS = 3, 8
+PARTS = {"modules", "optimizer", "schedule", "average", "chance", "stopwatch", "anchors", "memory"}
+TEACHER_SHA256 = "1ee054879e466ef7ab5f7d67c258b85d310e61ff2d8140e02c416ebe95130ae9"
+
+
+def unpack(name: str, folder: Path) -> Path:
+    path = folder / name
+    folder.mkdir(exist_ok=True)
+    path.write_bytes(lzma.decompress((FIXTURES / f"{name}.xz").read_bytes()))
+    return path
+
+
+def constant(place: int, tensor: Tensor) -> float:
+    return (1 + place % 7) / 1000 if tensor.is_floating_point() else place
+
+
+def check_constants(saved: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+    assert set(saved) == set(loaded)
+    for place, (name, tensor) in enumerate(saved.items()):
+        assert torch.equal(loaded[name], torch.full_like(tensor, constant(place, tensor))), name
+
+
+def check_output(network: nn.Module, logits: float, features: float) -> None:
+    """Compare the means over an image of what a network says."""
+    image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    with torch.no_grad():
+        output = network(image)
+    assert output.logits.mean().item() == pytest.approx(logits, rel=1e-4)
+    assert output.features.mean().item() == pytest.approx(features, rel=1e-4)
+
+
+def test_a_student_of_before_loads_and_predicts(tmp_path: Path) -> None:
+    path = unpack("student.pt", tmp_path)
+    saved = torch.load(path, weights_only=True)
+    assert set(saved) == {"architecture", "precision", "class_names", "state_dict"}
+    assert saved["architecture"] == "deeplabv3_resnet18"
+    assert saved["class_names"] == list("abcde")
+    student, precision = load_student(path)
+    assert precision == "float32"
+    check_constants(saved["state_dict"], student.state_dict())
+    check_output(student, logits=0.0065717918, features=0.0069761686)
+
+
+def test_a_teacher_of_before_and_its_card_load(tmp_path: Path) -> None:
+    path = unpack("teacher.pt", tmp_path)
+    saved = torch.load(path, weights_only=True)
+    teacher = load_teacher(path, 5)
+    check_constants(saved["state_dict"], teacher.network.state_dict())
+    check_output(teacher, logits=0.0084634088, features=0.0106707067)
+    card = TeacherCard.read(FIXTURES / "teacher.json")
+    assert card.architecture == "deeplabv3_resnet101"
+    assert card.class_names == list("abcde")
+    assert card.sha256 == TEACHER_SHA256
+    assert (card.source, card.seconds) == ("train", 1.5)
+    assert (card.val["miou"], card.val["iou"][-1]) == (0.5, None)
+    assert card.num_parameters == sum(p.numel() for p in teacher.parameters())
+
+
+class TinyStudent(nn.Module):
+    """A student's outputs and heads from three convolutions, with dropout."""
+
+    feature_channels = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 9, stride=8, padding=4), nn.BatchNorm2d(6))
+        self.dropout = nn.Dropout(0.5)
+        self.classifier = nn.Conv2d(6, NUM_CLASSES, 1)
+        self.auxiliary = nn.Conv2d(6, NUM_CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Output:
+        features = self.dropout(self.stem(image).relu())
+        return Output(self.classifier(features), features, self.auxiliary(features))
+
+
+def make_spec() -> StoreSpec:
+    return StoreSpec(
+        identity={},
+        num_images=4,
+        num_views=1,
+        height=16,
+        width=32,
+        num_classes=NUM_CLASSES,
+        feature_channels=CHANNELS,
+        feature_height=2,
+        feature_width=4,
+        sample_slots=4,
+        logits_encoding=find_encoding("float32"),
+        features_encoding=find_encoding("float32"),
+        class_names=("sky", "road", "car"),
+    )
+
+
+def make_batches(steps: range) -> Iterator[Batch]:
+    for step in steps:
+        generator = torch_generator(0, "batch", step)
+
+        def draw(*shape: int, high: int | None = None, of: torch.Generator = generator) -> Tensor:
+            if high is None:
+                return torch.rand(shape, generator=of)
+            return torch.randint(high, shape, generator=of, dtype=torch.uint8)
+
+        targets = {
+            "logits": draw(2, NUM_CLASSES, 2, 4),
+            "features": draw(2, CHANNELS, 2, 4),
+            "region_center": nn.functional.normalize(draw(2, NUM_CLASSES, CHANNELS), dim=2),
+            "region_pixels": torch.ones(2, NUM_CLASSES, dtype=torch.int32),
+        }
+        yield Batch(
+            torch.tensor([2 * step % 4, 2 * step % 4 + 1]),
+            draw(2, 3, 16, 32, high=256),
+            draw(2, 16, 32, high=NUM_CLASSES),
+            draw(2, 2, 4, high=NUM_CLASSES),
+            torch.ones(2, 2, 4, dtype=torch.bool),
+            Targets(targets),
+        )
+
+
+def train_tiny(run: Student, work: Path, stop_at: int | None = None) -> tuple[Objective, list[int]]:
+    """Take a CIRKD student's five steps, or go on to their end; which ones were taken here."""
+    training = run.training.model_copy(update={"steps": 5, "ema_decay": 0.9})
+    run = run.model_copy(update={"training": training})
+    seed_torch(0, "tiny student")
+    objective = Objective(TinyStudent().train(), make_spec(), run, CPU)
+    taken: list[int] = []
+
+    def open_batches(steps: range) -> Iterator[Batch]:
+        for step, batch in zip(steps, make_batches(steps), strict=True):
+            taken.append(step)
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    fit(
+        Run(
+            title="tiny student",
+            recipe=training,
+            modules=objective.modules,
+            parts=objective.parts,
+            compute_terms=objective.compute_terms,
+            weights=objective.weights,
+            open_batches=open_batches,
+            begin=lambda: seed_torch(1, "dropout"),
+            work=work,
+            header={"run": "tiny"},
+        )
+    )
+    return objective, taken
+
+
+def test_an_unfinished_training_of_before_goes_on_to_the_same_end(
+    tiny_params: Params, tmp_path: Path
+) -> None:
+    run = tiny_params.students["r18_cirkd"]
+    saved = torch.load(unpack("last.pt", tmp_path / "old"), weights_only=True)
+    assert saved["step"] == 3
+    assert set(saved["parts"]) == PARTS
+    resumed, taken = train_tiny(run, tmp_path / "old")
+    assert taken == [3, 4]
+    whole, _ = train_tiny(run, tmp_path / "whole")
+    ends = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("old", "whole")]
+    for end in ends:
+        del end["parts"]["stopwatch"], end["parts"]["schedule"]  # seconds; words
+    # Another machine may round otherwise; what chance drew is the same to the last bit.
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)
+    memory = saved["parts"]["memory"]
+    assert (memory["pixels"]["records"] >= 0).any()
+    moved = resumed.parts["memory"].state_dict()["pixels"]["num_pushed"]
+    assert (moved > memory["pixels"]["num_pushed"]).any()
+    pairs = zip(resumed.modules.parameters(), whole.modules.parameters(), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
