@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pipeline.fidelity import spot_check
-from pipeline.randomness import seed_sequence, torch_generator
+from pipeline.extraction.load import JobFiles
+from pipeline.extraction.spot_check import spot_check
+from pipeline.runtime.rng import seed_sequence, torch_generator
 from stages.command import StageCommand, device_option, params_option
-from stages.extract import JobFiles
 from store.audit import audit
 from store.errors import StoreMismatchError
 from store.files import write_json

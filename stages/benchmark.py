@@ -7,13 +7,8 @@ from typing import Any
 
 import click
 
-from stages.command import (
-    StageCommand,
-    device_option,
-    params_option,
-    pick_device,
-    workers_option,
-)
+from pipeline.runtime.device import pick_device
+from stages.command import StageCommand, device_option, params_option, workers_option
 from store.files import write_json
 
 out_option = click.option(
@@ -138,9 +133,9 @@ def benchmark_amortise(
     they lie at their default place: `dvc repro -f -s report` draws it again.
     """
     from pipeline.benchmarks.amortise import benchmark
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
+    from pipeline.extraction.load import JobFiles
     from pipeline.report.results import gather
-    from stages.extract import JobFiles
     from store.manifest import Manifest
     from store.reader import open_store
 
@@ -200,10 +195,11 @@ def benchmark_fidelity(
     """
     import torch
 
-    from pipeline.benchmarks.fidelity import benchmark, with_views
-    from pipeline.params import load_params
-    from pipeline.trial import pick_cirkd
-    from stages.extract import JobFiles, fill
+    from pipeline.benchmarks.num_views import benchmark, with_views
+    from pipeline.benchmarks.trainer import pick_cirkd
+    from pipeline.config.params import load_params
+    from pipeline.extraction.load import JobFiles
+    from stages.extract import fill
     from store.reader import open_store
 
     params = load_params(params_path)
@@ -245,7 +241,7 @@ def _with_teacher(
     params_path: Path,
     device: str,
 ) -> None:
-    from stages.extract import JobFiles
+    from pipeline.extraction.load import JobFiles
 
     job = JobFiles(index_path, teacher_path, params_path, device)()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from pipeline.datasets.index import Index
-from pipeline.evaluation import evaluate, summarise
-from pipeline.ranks import joined
-from pipeline.students import load_student
-from stages.command import StageCommand, device_option, pick_device
+from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.models.students import load_student
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.distributed import joined
+from stages.command import StageCommand, device_option
 from stages.progress import progress
 from store.files import write_json
 

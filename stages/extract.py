@@ -3,23 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.datasets.index import Index
-from pipeline.extraction import Extraction, extract, plan_store
-from pipeline.params import load_params
-from pipeline.teacher import TeacherCard, load_teacher
-from stages.command import (
-    Interruption,
-    StageCommand,
-    device_option,
-    params_option,
-    pick_device,
-)
+from pipeline.extraction.extract import extract
+from pipeline.extraction.job import Extraction
+from pipeline.extraction.load import JobFiles
+from stages.command import Interruption, StageCommand, device_option, params_option
 from stages.progress import Advance, progress
 from store.files import write_json
 from store.manifest import Manifest
@@ -82,26 +74,6 @@ def command(
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-@dataclass(frozen=True)
-class JobFiles:
-    """Where an extraction comes from; called, it loads it, here or in a worker."""
-
-    index: Path
-    teacher: Path
-    params: Path
-    device: str
-
-    def __call__(self) -> Extraction:
-        """Load index, teacher and settings, and plan the store."""
-        settings = load_params(self.params).store
-        index = Index.read(self.index)
-        place = pick_device(self.device)
-        teacher = load_teacher(self.teacher, index.num_classes).to(place)
-        sha256 = TeacherCard.read(self.teacher.with_suffix(".json")).sha256
-        spec = plan_store(index, settings, sha256, place)
-        return Extraction(index, teacher, settings, spec, place)
-
-
 Extract = Callable[[Extraction, Writer, Advance, Callable[[], bool]], bool]
 
 
@@ -121,7 +93,7 @@ def fill(
 
 
 def _many(client: "Client", files: JobFiles) -> Extract:
-    from pipeline.parallel import extract_parallel
+    from pipeline.extraction.cluster import extract_parallel
 
     def extract_here(
         job: Extraction, writer: Writer, advance: Advance, keep_going: Callable[[], bool]

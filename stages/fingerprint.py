@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.datasets import fingerprint_dataset
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.datasets.registry import fingerprint_dataset
 from stages.command import StageCommand, params_option
 from store.files import write_json
 

@@ -3,122 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import click
-from torch import Tensor, nn
 
-from pipeline.checkpoint import GlobalChance, Stateful, load_checkpoint, save_checkpoint
-from pipeline.loading import LoaderError, naming_dead_workers
-from pipeline.optimisation import Optimisation
-from pipeline.ranks import ALONE, PerRank, Ranks
-from pipeline.recipe import Training
-from pipeline.training import NonFiniteTermError, Report, check_finite, check_weights, train
+from pipeline.loading.workers import LoaderError, naming_dead_workers
+from pipeline.runtime.checkpoint import GlobalChance, Stateful, load_checkpoint, save_checkpoint
+from pipeline.runtime.distributed import PerRank
+from pipeline.training.log import RunLog
+from pipeline.training.optimizer import Optimisation
+from pipeline.training.run import Run, Stopwatch
+from pipeline.training.steps import NonFiniteTermError, check_finite, check_weights, train
 from stages.command import Interruption
 from stages.progress import Advance, progress
-from store.files import replace_file
 from store.lock import Lock
 
 LOG_EVERY = 10
 SIGNALS_APART_S = 0.5
-
-
-class Stopwatch:
-    """Seconds a run has taken so far, across interruptions."""
-
-    def __init__(self) -> None:
-        self._before, self._start = 0.0, time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Before the last interruption, and since."""
-        return self._before + time.perf_counter() - self._start
-
-    def state_dict(self) -> dict[str, float]:
-        """The seconds."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on counting from there."""
-        self._before, self._start = state["seconds"], time.perf_counter()
-
-
-class RunLog:
-    """A JSONL file: a header with all that repeats the run, then a line per logged step."""
-
-    def __init__(self, path: Path, header: Mapping[str, Any], start_step: int) -> None:
-        """Keep what was logged up to `start_step`, drop what a killed run logged after it."""
-        kept = [line for line in _read_lines(path) if line["step"] <= start_step]
-        text = "".join(json.dumps(line) + "\n" for line in (dict(header), *kept))
-        replace_file(path, text.encode())
-        self._path, self._step, self._time = path, start_step, time.perf_counter()
-
-    def append(self, report: Report) -> str:
-        """Log one step and return its terms in words.
-
-        step_s is the mean of the steps since the last line, the wait for data included.
-        """
-        terms = {name: float(value) for name, value in report.terms.items()}
-        now = time.perf_counter()
-        line = {
-            "step": report.step,
-            "total": float(report.total),
-            "learning_rate": report.learning_rate,
-            "wait_s": round(report.wait_s, 5),
-            "step_s": round((now - self._time) / (report.step - self._step), 5),
-            "terms": terms,
-        }
-        self._step, self._time = report.step, now
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        return "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The steps of a log; a last line that a kill cut off is left out."""
-    lines = []
-    for text in path.read_text().splitlines()[1:] if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training to take from its checkpoint, or from the start, to its end.
-
-    Attributes:
-        title: shown and named in errors.
-        recipe: steps, optimizer, schedule.
-        modules: everything with parameters to optimise.
-        parts: what else a checkpoint must hold.
-        compute_terms: maps a batch to its terms.
-        weights: of the terms.
-        open_batches: the batches of the given steps.
-        begin: called before step 1, and only then.
-        work: folder of the checkpoint and the log, until the stage is done.
-        header: first line of the log; everything needed to repeat the run.
-        name_source: what a batch was made of, in words, for the error of a diverging run.
-        ranks: that train together; the first of them logs, shows and saves.
-    """
-
-    title: str
-    recipe: Training
-    modules: nn.Module
-    parts: Mapping[str, Stateful]
-    compute_terms: Callable[[Any], Mapping[str, Tensor]]
-    weights: Mapping[str, float]
-    open_batches: Callable[[range], Iterable[Any]]
-    begin: Callable[[], None]
-    work: Path
-    header: Mapping[str, Any]
-    name_source: Callable[[Any], str] = lambda source: ""
-    ranks: Ranks = ALONE
 
 
 def fit(run: Run) -> float:

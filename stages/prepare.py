@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.datasets import prepare_dataset
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.datasets.registry import prepare_dataset
 from stages.command import StageCommand, params_option
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.params import load_params, read_yaml
+from pipeline.config.params import load_params, read_yaml
 from stages.command import StageCommand, params_option
 from store.files import replacing
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.models.students import Student, load_student
+from pipeline.models.teacher import load_teacher
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Network, pick_samples, show
-from pipeline.students import Student, load_student
-from pipeline.teacher import load_teacher
-from stages.command import StageCommand, device_option, params_option, pick_device
+from pipeline.runtime.device import pick_device
+from stages.command import StageCommand, device_option, params_option
 from store.files import replacing, write_json
 
 

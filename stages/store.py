@@ -6,14 +6,8 @@ from pathlib import Path
 
 import click
 
-from stages.command import (
-    StageCommand,
-    ahead_option,
-    device_option,
-    params_option,
-    pick_device,
-    workers_option,
-)
+from pipeline.runtime.device import pick_device
+from stages.command import StageCommand, ahead_option, device_option, params_option, workers_option
 
 manifest_argument = click.argument(
     "manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path)
@@ -46,10 +40,11 @@ def plan_store(
     run: str, params_path: Path, device: str, num_workers: int, ahead_mb: int, as_json: bool
 ) -> None:
     """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
-    from pipeline import extraction, planning
+    from pipeline.benchmarks.store_plan import plan
+    from pipeline.config.params import load_params
     from pipeline.datasets.index import Index
-    from pipeline.params import load_params
-    from pipeline.teacher import Teacher
+    from pipeline.extraction import job
+    from pipeline.models.teacher import Teacher
 
     params = load_params(params_path)
     if run not in params.students:
@@ -58,10 +53,10 @@ def plan_store(
     place = pick_device(device)
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
     teacher = Teacher(index.num_classes, params.teacher.dropout).to(place).eval()
-    spec = extraction.plan_store(index, params.store, "planned", place)
-    job = extraction.Extraction(index, teacher, params.store, spec, place)
+    spec = job.plan_store(index, params.store, "planned", place)
+    extraction = job.Extraction(index, teacher, params.store, spec, place)
     stores, student = Path("artifacts/stores"), params.students[run]
-    found = planning.plan(job, student, stores, num_workers, ahead_mb * 10**6)
+    found = plan(extraction, student, stores, num_workers, ahead_mb * 10**6)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -158,8 +153,8 @@ def verify_store(
     findings = verify(manifest.path, digest=manifest.digest)
     fidelity = None
     if num_spots is not None and not findings:
+        from pipeline.extraction.load import JobFiles
         from stages.audit import spot
-        from stages.extract import JobFiles
 
         if index_path is None or teacher_path is None:
             raise ValueError("--spot runs the teacher: give --index and --teacher")
@@ -187,7 +182,8 @@ def repair_store(
     index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device: str
 ) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
-    from stages.extract import JobFiles, fill
+    from pipeline.extraction.load import JobFiles
+    from stages.extract import fill
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
     from store.writer import local_folder

@@ -7,32 +7,20 @@ from pathlib import Path
 
 import click
 
-from pipeline import params
+from pipeline.config import params
+from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
-from pipeline.evaluation import evaluate, summarise
-from pipeline.network import compile_network
-from pipeline.params import load_params
-from pipeline.provenance import device_name, versions
-from pipeline.randomness import seed_torch
-from pipeline.ranks import Ranks, joined
-from pipeline.teacher import (
-    ARCHITECTURE,
-    SupervisedTerms,
-    Teacher,
-    TeacherCard,
-    build_teacher,
-    crops,
-    save_teacher,
-)
-from stages.command import (
-    StageCommand,
-    device_option,
-    params_option,
-    pick_device,
-    work_folder,
-    workers_option,
-)
-from stages.loop import Run, fit
+from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.models.network import compile_network
+from pipeline.models.teacher import ARCHITECTURE, Teacher, TeacherCard, build_teacher, save_teacher
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.distributed import Ranks, joined
+from pipeline.runtime.environment import device_name, versions
+from pipeline.runtime.rng import seed_torch
+from pipeline.training.run import Run
+from pipeline.training.supervised import SupervisedTerms, crops
+from stages.command import StageCommand, device_option, params_option, work_folder, workers_option
+from stages.loop import fit
 from stages.progress import progress
 from store.files import write_json
 

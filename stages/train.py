@@ -7,28 +7,28 @@ from typing import Any
 
 import click
 
-from pipeline import params
-from pipeline.flight import fit_prefetch
-from pipeline.network import compile_network
-from pipeline.objective import Objective
-from pipeline.params import load_params
-from pipeline.provenance import device_name, peak_memory_bytes, versions
-from pipeline.randomness import seed_torch
-from pipeline.ranks import Ranks, joined
-from pipeline.serving import refuse_unserved
-from pipeline.stream import stream
-from pipeline.students import Student, build_student, save_student
+from pipeline.config import params
+from pipeline.config.params import load_params
+from pipeline.distillation.objective import Objective
+from pipeline.distillation.requirements import refuse_unserved
+from pipeline.loading.memory_budget import fit_prefetch
+from pipeline.loading.stream import stream
+from pipeline.models.network import compile_network
+from pipeline.models.students import Student, build_student, save_student
+from pipeline.runtime.device import pick_device, pick_slots
+from pipeline.runtime.distributed import Ranks, joined
+from pipeline.runtime.environment import device_name, peak_memory_bytes, versions
+from pipeline.runtime.rng import seed_torch
+from pipeline.training.run import Run
 from stages.command import (
     StageCommand,
     ahead_option,
     device_option,
     params_option,
-    pick_device,
-    pick_slots,
     work_folder,
     workers_option,
 )
-from stages.loop import Run, fit
+from stages.loop import fit
 from store.files import write_json
 from store.manifest import Manifest
 from store.reader import Reader, open_store

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.datasets import fingerprint_dataset, prepare_dataset
+from pipeline.config.params import Params, Store, load_params
 from pipeline.datasets.index import Index
-from pipeline.extraction import Extraction, extract, plan_store
-from pipeline.network import Output
-from pipeline.params import Params, Store, load_params
-from pipeline.randomness import seed_torch
+from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
+from pipeline.extraction.extract import extract
+from pipeline.extraction.job import Extraction, plan_store
+from pipeline.models.network import Output
+from pipeline.runtime.rng import seed_torch
 from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.writer import Writer

@@ -14,6 +14,30 @@ MAY_IMPORT = {
     "pipeline": {"pipeline", "store"},
     "stages": {"stages", "pipeline", "store"},
 }
+# The rooms of pipeline/, from the ground up, and which others each may import; what only the type
+# checker imports counts, too.
+ROOMS: dict[str, set[str]] = {
+    "config": set(),
+    "runtime": set(),
+    "datasets": {"config"},
+    "ops": {"runtime"},
+    "losses": {"runtime", "ops"},
+    "models": {"config", "runtime", "datasets"},
+    "extraction": {"config", "runtime", "datasets", "ops", "losses", "models"},
+    "loading": {"config", "runtime", "datasets", "ops"},
+    "memory": {"config", "runtime", "datasets", "ops", "losses", "loading"},
+    "distillation": {"config", "runtime", "ops", "losses", "models", "loading", "memory"},
+    "training": {"config", "runtime", "datasets", "losses", "models", "loading"},
+    "evaluation": {"runtime", "datasets", "models"},
+    "report": {"config", "datasets", "models"},
+    "benchmarks": {
+        *("config", "runtime", "datasets", "ops", "losses", "models", "extraction", "loading"),
+        *("memory", "distillation", "training", "evaluation", "report"),
+    },
+}
+# What losses take from runtime beside ops: the means that they return.
+LOSSES_MAY_IMPORT = ("pipeline.losses.", "pipeline.ops.", "pipeline.runtime.mean.")
+TEACHER = ("pipeline.models.teacher", "pipeline.extraction")
 BANNED = ("utils", "helpers", "manager", "handler", "processor")
 
 
@@ -44,6 +68,50 @@ def test_arrows_point_one_way(package: str) -> None:
         tops = {name.split(".")[0] for name in imported(path)} & ours
         assert tops <= MAY_IMPORT[package], f"{path} imports {tops - MAY_IMPORT[package]}"
     assert modules(package)
+
+
+def rooms_of(names: set[str]) -> set[str]:
+    """The rooms that imported names lie in: `config` of pipeline.config.params.Params."""
+    return {name.split(".")[1] for name in names if name.startswith("pipeline.")}
+
+
+def test_pipeline_is_its_rooms() -> None:
+    found = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
+    assert found - {"__pycache__"} == set(ROOMS)
+    assert [path.name for path in (ROOT / "pipeline").glob("*.py")] == ["__init__.py"]
+
+
+def test_rooms_stand_on_those_below() -> None:
+    rooms = list(ROOMS)
+    for place, (room, below) in enumerate(ROOMS.items()):
+        assert below <= set(rooms[:place]), f"{room}: {below - set(rooms[:place])} is not below it"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_it_may_and_nothing_else(room: str) -> None:
+    found: set[str] = set()
+    for path in modules(f"pipeline/{room}"):
+        beside = rooms_of(imported(path)) - {room}
+        assert beside <= ROOMS[room], f"{path} imports {beside - ROOMS[room]}"
+        found |= beside
+    assert found == ROOMS[room], f"{room} may import {ROOMS[room] - found}, and does not"
+
+
+def test_losses_import_ops_alone_and_return_means() -> None:
+    for path in modules("pipeline/losses"):
+        for name in imported(path):
+            ours = name.startswith("pipeline.") and name.count(".") > 2
+            assert not ours or name.startswith(LOSSES_MAY_IMPORT), f"{path} imports {name}"
+
+
+def test_packages_hold_a_docstring_and_no_names() -> None:
+    for package in MAY_IMPORT:
+        for path in (ROOT / package).rglob("__init__.py"):
+            assert len(ast.parse(path.read_text()).body) == 1, f"{path} holds more than a docstring"
+
+
+def test_no_package_under_tests_hides_ours() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
 def test_store_never_names_torch() -> None:
@@ -93,6 +161,12 @@ def run_fresh(code: str) -> str:
 def test_store_leaves_torch_unloaded() -> None:
     every = ", ".join(module_name(path) for path in modules("store"))
     assert run_fresh(f"import sys, {every}; print('torch' in sys.modules)") == "False"
+
+
+def test_the_train_stage_leaves_the_teacher_unloaded() -> None:
+    """After a whole training, too: tests/stages/test_train.py."""
+    code = f"import sys, stages.train; print(any(name in sys.modules for name in {TEACHER}))"
+    assert run_fresh(code) == "False"
 
 
 def test_help_leaves_torch_unloaded() -> None:

@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.network import Output
-from pipeline.objective import Objective
-from pipeline.params import Params, Student
-from pipeline.randomness import seed_torch, torch_generator
-from pipeline.stream import Batch, Targets
-from pipeline.students import load_student
-from pipeline.teacher import TeacherCard, load_teacher
-from stages.loop import Run, fit
+from pipeline.config.params import Params, Student
+from pipeline.distillation.objective import Objective
+from pipeline.loading.batch import Batch, Targets
+from pipeline.models.network import Output
+from pipeline.models.students import load_student
+from pipeline.models.teacher import TeacherCard, load_teacher
+from pipeline.runtime.rng import seed_torch, torch_generator
+from pipeline.training.run import Run
+from stages.loop import fit
 from store.encodings import find_encoding
 from store.schema import StoreSpec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from stages.cli import main
 
 ROOT = Path(__file__).parents[1]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.amortisation import Amortisation
 from pipeline.benchmarks.rivals import Rivals, step_medians
-from pipeline.extraction import Extraction
-from pipeline.objective import Objective
+from pipeline.benchmarks.trainer import pick_cirkd
+from pipeline.distillation.objective import Objective
+from pipeline.extraction.job import Extraction
+from pipeline.report.amortisation import Amortisation
 from pipeline.report.results import Results
-from pipeline.trial import pick_cirkd
 from store.reader import Reader
 
 

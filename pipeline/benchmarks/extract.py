@@ -8,7 +8,10 @@ import torch
 
 from pipeline.benchmarks.store import NUM_RECORDS, fixed_views
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.extraction import Extraction, draw_records, extract, forward_teacher
+from pipeline.extraction.extract import extract
+from pipeline.extraction.job import Extraction
+from pipeline.extraction.records import draw_records
+from pipeline.extraction.targets import forward_teacher
 from store.writer import Writer
 
 HEIGHT, WIDTH = 256, 512

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.benchmarks.setting import Setting
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.network import STRIDE, normalise
-from pipeline.objective import Objective
-from pipeline.students import Student
-from pipeline.teacher import FEATURE_CHANNELS
+from pipeline.distillation.objective import Objective
+from pipeline.models.network import STRIDE, normalise
+from pipeline.models.students import Student
+from pipeline.models.teacher import FEATURE_CHANNELS
 
 
 def floor(

@@ -10,9 +10,9 @@ from torch import Tensor
 from pipeline.benchmarks.naive import naive_kl, naive_minibatch
 from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.losses.embedding import embed
-from pipeline.losses.pairs import batch_similarity_kl
-from pipeline.losses.similarity import similarity_kl
+from pipeline.ops.embedding import embed
+from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
+from pipeline.ops.similarity_kl import similarity_kl
 
 FLOAT_BYTES = 4
 

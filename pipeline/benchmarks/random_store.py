@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.extraction import Extraction, encode_unit, forward_teacher
-from pipeline.losses.embedding import embed
-from pipeline.memory import Memory
-from pipeline.objective import Objective
-from pipeline.params import Student as Run
-from pipeline.randomness import seed_sequence, torch_generator
-from pipeline.stream import Batch, Targets
-from pipeline.views import View
+from pipeline.config.params import Student as Run
+from pipeline.datasets.views import View
+from pipeline.distillation.objective import Objective
+from pipeline.extraction.job import Extraction
+from pipeline.extraction.targets import encode_unit, forward_teacher
+from pipeline.loading.batch import Batch, Targets
+from pipeline.memory.queue_memory import Memory
+from pipeline.ops.embedding import embed
+from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader
 from store.schema import StoreSpec
 from store.writer import Writer

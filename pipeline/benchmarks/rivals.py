@@ -12,22 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.benchmarks.naive import naive_kl, naive_minibatch
+from pipeline.benchmarks.online import ask
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.extraction import Extraction
-from pipeline.live import ask
-from pipeline.loading import PREFETCH_FACTOR
+from pipeline.benchmarks.trainer import build_objective, take_steps
+from pipeline.config.params import Student as Run
+from pipeline.distillation.objective import Objective
+from pipeline.extraction.job import Extraction
+from pipeline.loading.batch import Batch
+from pipeline.loading.stream import stream
+from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.losses.embedding import pixel_embeddings
 from pipeline.losses.kd import kd
-from pipeline.memory import Memory
-from pipeline.network import normalise, precision_scope, upsample
-from pipeline.objective import Objective
-from pipeline.params import Student as Run
-from pipeline.randomness import torch_generator
-from pipeline.stream import Batch, stream
-from pipeline.students import Student
-from pipeline.training import Report
-from pipeline.trial import build_objective, take_steps
+from pipeline.memory.queue_memory import Memory
+from pipeline.models.network import normalise, precision_scope, upsample
+from pipeline.models.students import Student
+from pipeline.ops.embedding import pixel_embeddings
+from pipeline.runtime.rng import torch_generator
+from pipeline.training.steps import Report
 from store.reader import Reader
 from store.schema import StoreSpec
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline import params
+from pipeline.config import params
+from pipeline.config.training import StudentTraining
 from pipeline.datasets.index import ClassTable, Index, Sample
-from pipeline.extraction import Extraction, plan_store
-from pipeline.recipe import StudentTraining
-from pipeline.teacher import build_teacher
+from pipeline.extraction.job import Extraction, plan_store
+from pipeline.models.teacher import build_teacher
 from store.schema import VOID
 
 NUM_PEAK_STEPS = 2  # that peak memory is taken over: the second has the optimizer's state

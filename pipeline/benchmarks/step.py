@@ -16,8 +16,8 @@ from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.random_store import fill_queues, write_random_store
 from pipeline.benchmarks.rivals import WAYS, Rivals, finish_step, step_medians
 from pipeline.benchmarks.setting import NUM_PEAK_STEPS, Setting, cirkd_run, random_job
-from pipeline.provenance import device_name, peak_memory_bytes
-from pipeline.trial import build_objective
+from pipeline.benchmarks.trainer import build_objective
+from pipeline.runtime.environment import device_name, peak_memory_bytes
 from store.reader import open_store
 
 STUDENTS = ("deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18")

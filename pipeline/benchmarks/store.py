@@ -13,18 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.extraction import (
-    Extraction,
-    Said,
-    draw_records,
-    encode_unit,
-    forward_teacher,
-    plan_store,
-)
-from pipeline.fidelity import compare
-from pipeline.loading import open_loader
-from pipeline.params import Crop
-from pipeline.randomness import torch_generator
+from pipeline.config.params import Crop
+from pipeline.extraction.job import Extraction, plan_store
+from pipeline.extraction.records import draw_records
+from pipeline.extraction.spot_check import compare
+from pipeline.extraction.targets import Said, encode_unit, forward_teacher
+from pipeline.loading.workers import open_loader
+from pipeline.runtime.rng import torch_generator
 from store.files import sync_path
 from store.hdf5 import to_hdf5
 from store.reader import Reader, open_store
@@ -66,7 +61,7 @@ def benchmark(
         read_ms_per_view, memmap_ms_per_view, hdf5_ms_per_view: whole records (image, labels and
             targets) through a loader with 2 processes, batch 8; read_ratio_memmap of the first two.
         write_ratio: encode, write and sync a unit / write and sync raw float16 .npy files.
-        logits_kl, similarity_kl: nats; see `pipeline.fidelity.compare`.
+        logits_kl, similarity_kl: nats; see `pipeline.extraction.spot_check.compare`.
     """
     job = fixed_views(job, height, width, NUM_RECORDS)
     settings, spec = job.settings, job.spec

@@ -10,7 +10,7 @@ from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
 
 if TYPE_CHECKING:
-    from pipeline.params import CamVid
+    from pipeline.config.params import CamVid
 
 FOLDERS = {split: (split, f"{split}annot") for split in ("train", "val", "test")}
 

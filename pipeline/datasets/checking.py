@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.errors import Finding
-from pipeline.datasets.index import (
-    ClassTable,
-    Sample,
-    decode_image,
-    decode_labels,
-    unknown_ids,
-)
+from pipeline.datasets.index import ClassTable, Sample, decode_image, decode_labels, unknown_ids
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
 from store.schema import VOID
 

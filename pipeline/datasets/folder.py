@@ -15,7 +15,7 @@ from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
 
 if TYPE_CHECKING:
-    from pipeline.params import Folder
+    from pipeline.config.params import Folder
 
 FOLDERS = {split: (f"images/{split}", f"labels/{split}") for split in ("train", "val", "test")}
 CLASSES_FILE = "classes.yaml"

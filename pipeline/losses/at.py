@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from pipeline.losses.embedding import embed, work_dtype
-from pipeline.losses.mean import Mean
+from pipeline.ops.attention_map import attention, power
+from pipeline.runtime.mean import Mean
 
 
 def at(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:
@@ -17,13 +17,3 @@ def at(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Me
     student = attention(power(student_features), inside)
     teacher = attention(power(teacher_features.detach()), inside)
     return Mean((student - teacher).square().sum(), inside.sum())
-
-
-def power(x: Tensor) -> Tensor:
-    """Mean square over channels: [B, C, h, w] to [B, h, w]."""
-    return x.to(work_dtype(x)).square().mean(1)
-
-
-def attention(power: Tensor, inside: Tensor) -> Tensor:
-    """L2-normalise each image's map over the pixels inside: [B, h, w] to [B, h*w], 0 in padding."""
-    return embed(power.where(inside, 0).flatten(1))

@@ -1,16 +1,17 @@
 """CIRKD: relations between the pixels of different images (Yang et al., CVPR 2022)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from pipeline.losses.anchors import pick_anchors
-from pipeline.losses.embedding import pixel_embeddings
-from pipeline.losses.mean import Mean
-from pipeline.losses.pairs import batch_similarity_kl
-from pipeline.losses.products import BLOCK_BYTES
-from pipeline.losses.similarity import similarity_kl
-from pipeline.queues import Contrast
-from pipeline.ranks import ALONE, Ranks
+from pipeline.losses.contrast import Contrast
+from pipeline.ops.anchors import pick_anchors
+from pipeline.ops.embedding import pixel_embeddings
+from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
+from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.ops.tiling import BLOCK_BYTES
+from pipeline.runtime.mean import Mean
 
 
 def minibatch_pixel(
@@ -22,7 +23,7 @@ def minibatch_pixel(
     num_anchors: int | None = None,
     generator: torch.Generator | None = None,
     block_bytes: int = BLOCK_BYTES,
-    ranks: Ranks = ALONE,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Mean:
     """Match the similarities between all pixels of every ordered pair of images.
 
@@ -37,24 +38,27 @@ def minibatch_pixel(
         num_anchors: draw that many rows of the batch instead of all; unbiased.
         generator: the source of chance, needed with `num_anchors`.
         block_bytes: see `similarity_kl`.
-        ranks: whose images j are compared with this rank's images i; gradients reach them all.
+        gather: joins the images [B, ...] of all ranks, with gradients; the images j are these, the
+            images i this rank's. Default: both are this rank's.
     """
     student, teacher = pixel_embeddings(student_features), pixel_embeddings(teacher_features)
     rows = inside.flatten(1)
-    if num_anchors is None and ranks.size == 1:
+    if num_anchors is None and gather is None:
         # Rows and columns are the same pixels, so both directions of a pair share their products.
         return batch_similarity_kl(
             student, teacher, rows, temperature=temperature, block_bytes=block_bytes
         )
     anchors = pick_anchors(student, teacher, rows, num_anchors, generator)
+    if gather is not None:
+        student, teacher, rows = gather(student), gather(teacher), gather(rows)
     return similarity_kl(
         anchors.student,
         anchors.teacher,
-        ranks.gather(student),
-        ranks.gather(teacher),
+        student,
+        teacher,
         temperature=temperature,
         rows=anchors.rows,
-        columns=ranks.gather(rows),
+        columns=rows,
         block_bytes=block_bytes,
     )
 

@@ -6,14 +6,14 @@ pass a projector to the teacher's channels after the pooling.
 
 from torch import Tensor, nn
 
-from pipeline.losses.attending import attend
-from pipeline.losses.embedding import embed
+from pipeline.losses.contrast import Contrast
 from pipeline.losses.fitnet import fitnet
-from pipeline.losses.mean import Mean
-from pipeline.losses.pairs import batch_similarity_kl
-from pipeline.losses.products import BLOCK_BYTES
-from pipeline.losses.similarity import similarity_kl
-from pipeline.queues import Contrast
+from pipeline.ops.attention import attend
+from pipeline.ops.embedding import embed
+from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
+from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.ops.tiling import BLOCK_BYTES
+from pipeline.runtime.mean import Mean
 
 CHANNEL_POOL = 4
 """Edge of the cells that maps are pooled to before their channels are compared."""

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.losses.mean import Mean
+from pipeline.runtime.mean import Mean
 from store.schema import VOID
 
 

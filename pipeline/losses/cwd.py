@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.losses.embedding import work_dtype
-from pipeline.losses.mean import Mean
+from pipeline.ops.embedding import work_dtype
+from pipeline.runtime.mean import Mean
 
 
 def cwd(student: Tensor, teacher: Tensor, inside: Tensor, temperature: float = 4.0) -> Mean:

@@ -6,11 +6,11 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pipeline.losses.at import attention
 from pipeline.losses.cwd import spatial_log_softmax
-from pipeline.losses.embedding import embed
-from pipeline.losses.mean import Mean
-from pipeline.losses.pooling import mean_pool
+from pipeline.ops.attention_map import attention
+from pipeline.ops.embedding import embed
+from pipeline.ops.pooling import mean_pool
+from pipeline.runtime.mean import Mean
 
 
 def csd(

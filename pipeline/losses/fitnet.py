@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pipeline.losses.embedding import work_dtype
-from pipeline.losses.mean import Mean
+from pipeline.ops.embedding import work_dtype
+from pipeline.runtime.mean import Mean
 
 
 def fitnet(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.losses.embedding import embed, work_dtype
-from pipeline.losses.mean import Mean
+from pipeline.ops.embedding import embed, work_dtype
+from pipeline.runtime.mean import Mean
 
 
 def ifvd(

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.losses.mean import Mean
+from pipeline.runtime.mean import Mean
 
 
 def kd(

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pipeline.losses.attending import attend
-from pipeline.losses.embedding import pixel_embeddings, work_dtype
-from pipeline.losses.mean import Mean
-from pipeline.losses.pooling import max_pool
+from pipeline.ops.attention import attend
+from pipeline.ops.embedding import pixel_embeddings, work_dtype
+from pipeline.ops.pooling import max_pool
+from pipeline.runtime.mean import Mean
 
 
 def pairwise(

@@ -9,14 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.methods import METHODS
-from pipeline.report.comparison import (
-    Row,
-    Spread,
-    describe_settings,
-    difference,
-    find_best,
-)
+from pipeline.config.methods import METHODS
+from pipeline.report.comparison import Row, Spread, describe_settings, difference, find_best
 from pipeline.report.wording import spread, term_title
 
 QUEUES = ("pixel_queue", "region_queue")

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.amortisation import Amortisation
+from pipeline.config.params import Params, Student
 from pipeline.datasets.index import Index
-from pipeline.params import Params, Student
-from pipeline.teacher import TeacherCard
+from pipeline.models.teacher import TeacherCard
+from pipeline.report.amortisation import Amortisation
 from store.manifest import Manifest
 
 
@@ -106,8 +106,8 @@ class StoredArray:
 class StoreFacts:
     """What manifest and audit say of the store.
 
-    `extract_seconds` is None where nobody timed it; `fidelity` (`pipeline.fidelity.spot_check`) is
-    empty where nobody measured it.
+    `extract_seconds` is None where nobody timed it; `fidelity` (of `spot_check`) is empty where
+    nobody measured it.
     """
 
     fingerprint: str

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
-from pipeline.network import predict
+from pipeline.models.network import predict
 from store.schema import VOID
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.amortisation import OFFLINE
 from pipeline.report import wording
+from pipeline.report.amortisation import OFFLINE
 from pipeline.report.comparison import Row, find_best, find_headline
 from pipeline.report.figures import (
     ClassBar,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.amortisation import OFFLINE, Amortisation
-from pipeline.methods import METHODS
+from pipeline.config.methods import METHODS
+from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
 ABSENT = "–"

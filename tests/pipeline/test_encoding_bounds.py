@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.losses import cirkd, kd
-from pipeline.losses.embedding import pixel_embeddings
-from pipeline.losses.mean import Mean
-from pipeline.queues import Contrast
-from pipeline.randomness import torch_generator
+from pipeline.losses.contrast import Contrast
+from pipeline.ops.embedding import pixel_embeddings
+from pipeline.runtime.mean import Mean
+from pipeline.runtime.rng import torch_generator
 from store.encoding import Encoding
 from store.encodings import ENCODINGS
 

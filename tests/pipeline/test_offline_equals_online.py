@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.extraction import Extraction
-from pipeline.live import live_batch
-from pipeline.methods import METHODS
-from pipeline.objective import Objective
-from pipeline.params import Encodings, Params, Store, Student
-from pipeline.randomness import seed_torch
-from pipeline.stream import Batch, Targets, stream
-from pipeline.students import build_student
-from pipeline.terms import TERMS
+from pipeline.benchmarks.online import live_batch
+from pipeline.config.methods import METHODS
+from pipeline.config.params import Encodings, Params, Store, Student
+from pipeline.distillation.objective import Objective
+from pipeline.distillation.terms import TERMS
+from pipeline.extraction.job import Extraction
+from pipeline.loading.batch import Batch, Targets
+from pipeline.loading.stream import stream
+from pipeline.models.students import build_student
+from pipeline.runtime.rng import seed_torch
 from store.reader import Reader
 
 CPU = torch.device("cpu")

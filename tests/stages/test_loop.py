@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.randomness import seed_torch, torch_generator
-from pipeline.ranks import Ranks
-from pipeline.recipe import Training
-from pipeline.training import NonFiniteTermError
-from stages.loop import Run, fit
+from pipeline.config.training import Training
+from pipeline.runtime.distributed import Ranks
+from pipeline.runtime.rng import seed_torch, torch_generator
+from pipeline.training.run import Run
+from pipeline.training.steps import NonFiniteTermError
+from stages.loop import fit
 from store.errors import StoreDamagedError, StoreLockedError
 from store.lock import Lock
 

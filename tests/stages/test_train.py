@@ -15,12 +15,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from pipeline.config.params import Params, Store
 from pipeline.datasets.index import Index
-from pipeline.flight import in_flight_bytes
-from pipeline.objective import Objective
-from pipeline.params import Params, Store
-from pipeline.stream import Batch
-from pipeline.students import load_student
+from pipeline.distillation.objective import Objective
+from pipeline.loading.batch import Batch
+from pipeline.loading.memory_budget import in_flight_bytes
+from pipeline.models.students import load_student
 from stages.cli import main
 from store.manifest import Manifest
 from store.reader import Reader, open_store
@@ -32,7 +32,7 @@ import sys
 import time
 from stages.train import command
 command(sys.argv[1:], standalone_mode=False)
-print("pipeline.teacher" in sys.modules)
+print(bool({"pipeline.models.teacher", "pipeline.extraction"} & set(sys.modules)))
 """
 
 

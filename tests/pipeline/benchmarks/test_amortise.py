@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.benchmarks import amortise
-from pipeline.params import Params
+from pipeline.config.params import Params
 from store.reader import Reader
 
 CPU = torch.device("cpu")

@@ -8,15 +8,15 @@ import torch
 
 from pipeline.benchmarks import random_store, rivals, step
 from pipeline.benchmarks.floor import network_flops, relational_flops
+from pipeline.benchmarks.online import ask
 from pipeline.benchmarks.setting import CPU as CPU_SETTING
 from pipeline.benchmarks.setting import Setting, cirkd_run, random_job
-from pipeline.extraction import Extraction
-from pipeline.live import ask
-from pipeline.memory import Memory
-from pipeline.network import Output
-from pipeline.objective import Objective
-from pipeline.stream import stream
-from pipeline.trial import build_objective
+from pipeline.benchmarks.trainer import build_objective
+from pipeline.distillation.objective import Objective
+from pipeline.extraction.job import Extraction
+from pipeline.loading.stream import stream
+from pipeline.memory.queue_memory import Memory
+from pipeline.models.network import Output
 from store.reader import Reader, open_store
 
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.benchmarks import extract, store
-from pipeline.datasets import fingerprint_dataset, prepare_dataset
-from pipeline.extraction import Extraction, plan_store
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
+from pipeline.extraction.job import Extraction, plan_store
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.params import CamVid, Folder, Scenes
+from pipeline.config.params import CamVid, Folder, Scenes
 
 CLASSES_YAML = """\
 classes:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets import prepare_dataset, read_image, read_labels
-from pipeline.params import CamVid
+from pipeline.config.params import CamVid
+from pipeline.datasets.index import read_image, read_labels
+from pipeline.datasets.registry import prepare_dataset
 
 
 def test_the_twin_is_read_as_it_was_written(

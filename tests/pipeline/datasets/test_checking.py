@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets import DatasetError, prepare_dataset
-from pipeline.params import CamVid, Folder
+from pipeline.config.params import CamVid, Folder
+from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.registry import prepare_dataset
 
 Break = Callable[[Path], None]
 

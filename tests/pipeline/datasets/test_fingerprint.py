@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets import DatasetError, fingerprint_dataset
+from pipeline.config.params import CamVid, Folder
+from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files
-from pipeline.params import CamVid, Folder
+from pipeline.datasets.registry import fingerprint_dataset
 
 Change = Callable[[Path], object]
 LABELS = "trainannot/0001TP_000000.png"

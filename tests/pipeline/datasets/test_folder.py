@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets import DatasetError, prepare_dataset, read_labels
+from pipeline.config.params import Folder
+from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.folder import read_classes
-from pipeline.params import Folder
+from pipeline.datasets.index import read_labels
+from pipeline.datasets.registry import prepare_dataset
 
 
 def test_label_ids_become_classes_in_the_order_of_the_file(

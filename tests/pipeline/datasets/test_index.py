@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets import DatasetError, Index, prepare_dataset, read_image, read_labels
-from pipeline.datasets.index import decode_image, decode_labels
-from pipeline.params import CamVid, Folder
+from pipeline.config.params import CamVid, Folder
+from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.index import Index, decode_image, decode_labels, read_image, read_labels
+from pipeline.datasets.registry import prepare_dataset
 
 
 def test_round_trip_and_stable_bytes(make_folder: Callable[..., Folder], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pipeline.losses.at import at, attention, power
+from pipeline.losses.at import at
+from pipeline.ops.attention_map import attention, power
 
 
 def test_hand_worked():

@@ -12,8 +12,8 @@ from pipeline.losses.cirkdv2 import (
     channel_mse,
     contextual_fitnet,
 )
+from pipeline.losses.contrast import Contrast
 from pipeline.losses.fitnet import fitnet
-from pipeline.queues import Contrast
 
 
 def draw(seed, *shape):

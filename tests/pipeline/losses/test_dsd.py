@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.losses.at import attention, power
 from pipeline.losses.dsd import csd, psd
+from pipeline.ops.attention_map import attention, power
 
 
 def test_csd_hand_worked():

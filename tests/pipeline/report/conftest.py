@@ -12,9 +12,9 @@ from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
+from pipeline.config.params import Params, load_params, write_params
 from pipeline.datasets.index import ClassTable, Index, Sample
-from pipeline.network import Output
-from pipeline.params import Params, load_params, write_params
+from pipeline.models.network import Output
 from store.files import write_json
 from store.manifest import Manifest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import Params
+from pipeline.config.params import Params
 from pipeline.report.ablation import VERDICTS, find_orderings, sentences
 from pipeline.report.comparison import Row, group_runs
 from pipeline.report.results import gather

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import Distillation, Student, StudentTraining
+from pipeline.config.params import Distillation, Student, StudentTraining
 from pipeline.report.comparison import Row, Spread, find_best, find_headline, group_runs
 from pipeline.report.results import Run, Scores
 from pipeline.report.wording import (

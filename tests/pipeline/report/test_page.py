@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from torch import nn
 
 import stages.report
-from pipeline.amortisation import Amortisation
+from pipeline.config.params import Params
 from pipeline.datasets.index import read_image, read_labels
-from pipeline.params import Params
+from pipeline.models.students import build_student, save_student
+from pipeline.report.amortisation import Amortisation
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather
 from pipeline.report.samples import Prediction, Shown, pick_samples
-from pipeline.students import build_student, save_student
 from store.files import write_json
 
 Fabricate = Callable[..., tuple[Path, Params]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import Params
+from pipeline.config.params import Params
 from pipeline.report.results import ReportError, gather, metrics
 from store.files import write_json
 

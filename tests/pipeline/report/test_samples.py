@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.params import Params
+from pipeline.config.params import Params
 from pipeline.report.results import gather
 from pipeline.report.samples import Network, pick_samples, show
 

@@ -1,0 +1,173 @@
+"""What storing a few views costs in accuracy: students of v stored views against fresh crops."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.benchmarks.online import ask, fresh_batches
+from pipeline.benchmarks.trainer import build_objective, take_steps
+from pipeline.config.augment import WHOLE
+from pipeline.config.params import Student as Run
+from pipeline.distillation.objective import Objective
+from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.extraction.job import Extraction, plan_store
+from pipeline.loading.batch import Batch
+from pipeline.loading.stream import stream
+from pipeline.training.steps import check_finite
+from store.files import write_json
+from store.reader import Reader
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train: a method, and how many stored views it sees; None = fresh crops."""
+
+    method: str
+    num_views: int | None
+
+    @property
+    def name(self) -> str:
+        """In tables and file names."""
+        return f"{self.method}-{'online' if self.num_views is None else f'views-{self.num_views}'}"
+
+
+def cases(views: tuple[int, ...]) -> tuple[Case, ...]:
+    """Labels alone on fresh crops and on the fewest views; CIRKD online and on every number."""
+    stored = [Case("cirkd", num_views) for num_views in views]
+    alone = [Case("ce", None), Case("ce", min(views))]
+    return (*alone, Case("cirkd", None), *stored)
+
+
+def with_views(job: Extraction, num_views: int) -> Extraction:
+    """The same extraction with another number of views."""
+    settings = job.settings.model_copy(update={"num_views": num_views})
+    sha256 = job.spec.identity["teacher"]["sha256"]
+    return replace(job, settings=settings, spec=plan_store(job.index, settings, sha256, job.device))
+
+
+def benchmark(
+    job: Extraction,
+    reader: Reader,
+    run: Run,
+    folder: Path,
+    *,
+    views: tuple[int, ...],
+    num_seeds: int = 3,
+    num_workers: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, Any]]:
+    """Train and evaluate every case with every seed, or take what `folder` holds of them already.
+
+    Every case takes the same steps with the same recipe, and every CIRKD run starts with queues
+    filled from the first view of each image, as an online run must begin with some, too; a v-view
+    case sees a store's first v views. Online, image order is that of the one-view store, the
+    view's number is the epoch, and the teacher is asked in the loop.
+
+    Args:
+        job: of the store; its teacher says online what the store says offline.
+        reader: of a store with the most views.
+        run: a student of method cirkd, with the steps to take.
+        folder: of finished runs, one file each.
+        views: numbers of views.
+        num_seeds: seeds 0, 1, ...
+        num_workers: loader processes; never changes a result.
+        progress: told of each run.
+
+    Returns:
+        For each case: mean and sample deviation of the val mIoU, mean seconds of a training
+        (evaluation left out), and both for every seed.
+    """
+    figures = {}
+    for case in cases(views):
+        runs = []
+        for seed in range(num_seeds):
+            # Whole batches of whole views in every case: fresh crops are cut no further.
+            whole = run.training.model_copy(update={"accumulate": 1, "augment": WHOLE})
+            update = {"method": case.method, "seed": seed, "training": whole}
+            seeded = run.model_copy(update=update)
+            progress(f"{case.name}, seed {seed}")
+            runs.append(_finished(job, reader, seeded, case, folder, num_workers))
+        figures[case.name] = _summary(runs)
+    return figures
+
+
+def _finished(
+    job: Extraction, reader: Reader, run: Run, case: Case, folder: Path, num_workers: int
+) -> dict[str, Any]:
+    """A run's figures, from its file if that is of the same run."""
+    # A store of v views holds what the first v views of a larger one hold.
+    shared = job.spec.identity
+    views = {**shared["views"], "num_views": case.num_views or 1}
+    asked = {
+        "run": run.model_dump(mode="json"),
+        "case": case.name,
+        "store": {**shared, "views": views},
+        "device": job.device.type,
+    }
+    path = folder / f"{case.name}-seed-{run.seed}.json"
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found.pop("asked") == json.loads(json.dumps(asked)):
+            return found
+    figures = train_and_evaluate(job, reader, run, case, num_workers)
+    write_json({"asked": asked, **figures}, path)
+    return figures
+
+
+def train_and_evaluate(
+    job: Extraction, reader: Reader, run: Run, case: Case, num_workers: int
+) -> dict[str, Any]:
+    """Train one student, and measure it on val at full size."""
+    objective = build_objective(run, reader.spec, job.device)
+    start = time.perf_counter()
+    objective.fill(reader.first_views(1))
+    batches = _batches(job, reader, run, case, objective, num_workers)
+    reports = list(take_steps(objective, run.training, batches))
+    check_finite(reports, case.name, lambda record: f" (records {record.tolist()})")
+    seconds = time.perf_counter() - start
+    student, precision = objective.modules["student"], run.training.precision
+    confusion = evaluate(student, job.index, "val", job.device, precision)
+    return {"miou": summarise(confusion)["miou"], "seconds": round(seconds, 2)}
+
+
+def _batches(
+    job: Extraction,
+    reader: Reader,
+    run: Run,
+    case: Case,
+    objective: Objective,
+    num_workers: int,
+) -> Iterator[Batch]:
+    training = run.training
+    order: dict[str, Any] = {
+        "seed": run.seed,
+        "batch_size": training.batch_size,
+        "steps": range(training.steps),
+        "num_workers": num_workers,
+    }
+    if case.num_views is None:
+        fresh = fresh_batches(job, **order)
+        return map(partial(ask, job), fresh) if objective.needs else fresh
+    return stream(
+        reader.first_views(case.num_views),
+        **order,
+        device=job.device,
+        needs=objective.needs,
+    )
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    mious = [run["miou"] for run in runs]
+    return {
+        "miou": statistics.mean(mious),
+        "miou_deviation": statistics.stdev(mious) if len(mious) > 1 else None,
+        "seconds": statistics.mean(run["seconds"] for run in runs),
+        "runs": runs,
+    }

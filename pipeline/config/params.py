@@ -1,0 +1,290 @@
+"""params.yaml as frozen models: every number, checked once, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.config.base import (
+    Count,
+    Fraction,
+    Frozen,
+    Name,
+    Positive,
+    Precision,
+    Seed,
+    Side,
+    Weight,
+)
+from pipeline.config.methods import METHODS, TERMS
+from pipeline.config.training import StudentTraining, Training
+from store.encodings import find_encoding
+from store.files import replacing
+from store.schema import TARGETS
+
+
+class ParamsError(ValueError):
+    """A params file that cannot be read or breaks the rules; the message lists every finding."""
+
+
+class Scenes(Frozen):
+    """The built-in procedural street scenes."""
+
+    kind: Literal["scenes"]
+    name: Name
+    seed: Seed
+    num_train: Count
+    num_val: Count
+    height: Side
+    width: Side
+
+
+class External(Frozen):
+    """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
+
+    name: Name
+    root: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_root(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "name" in raw:
+            return {"root": f"artifacts/datasets/{raw['name']}", **raw}
+        return raw
+
+
+class CamVid(External):
+    """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
+
+    kind: Literal["camvid"]
+
+
+class Folder(External):
+    """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
+
+    kind: Literal["folder"]
+
+
+Dataset = Annotated[Scenes | CamVid | Folder, Field(discriminator="kind")]
+
+
+class Crop(Frozen):
+    """How a random view of an image is drawn: scale on a 0.1 grid, window in pixels, flip."""
+
+    height: Side
+    width: Side
+    scale_min: Positive
+    scale_max: Positive
+    flip_probability: Fraction
+
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> Crop:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
+        return self
+
+
+class Teacher(Frozen):
+    """DeepLabV3-ResNet101 and where its weights come from."""
+
+    name: Name
+    source: Literal["train", "torchvision", "checkpoint"]
+    weights: str | None = None
+    checkpoint: str | None = None
+    seed: Seed
+    dropout: Fraction
+    crop: Crop
+    training: Training
+
+    @model_validator(mode="after")
+    def _source_has_its_field(self) -> Teacher:
+        given = {"torchvision": self.weights, "checkpoint": self.checkpoint}
+        for source, value in given.items():
+            if (self.source == source) != (value is not None):
+                field = "weights" if source == "torchvision" else "checkpoint"
+                raise ValueError(f"{field} goes with source: {source}, and only with it")
+        return self
+
+
+class Encodings(Frozen):
+    """Which lossy encoding holds each of the two large arrays."""
+
+    logits: str
+    features: str
+
+    @field_validator("logits", "features")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        find_encoding(name)
+        return name
+
+
+class Store(Frozen):
+    """What the teacher's single pass writes down."""
+
+    name: Name
+    num_views: Count
+    seed: Seed
+    crop: Crop
+    encodings: Encodings
+    samples_per_class: Count
+    unit_size: Count
+    forward_batch: Count
+    threads: Count
+    precision: Precision
+    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = TARGETS
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(f"expected some of {', '.join(TARGETS)}; found {unknown}")
+        # The same targets are the same store, however they were listed.
+        return tuple(name for name in TARGETS if name in targets)
+
+
+class Distillation(Frozen):
+    """Temperatures and queue sizes of the relational terms (T, tau, N_p, N_r, K_p, K_r, V)."""
+
+    temperature: Positive
+    similarity_temperature: Positive
+    pixel_queue: Count
+    region_queue: Count
+    pixel_contrast: Count
+    region_contrast: Count
+    pixels_per_class: Count
+    cross_rank_contrast: bool = False  # the mini-batch term's columns: of all ranks, or the own
+    # Queues of the newest embeddings, or every embedding of the store (then no queue_* applies).
+    memory: Literal["queue", "bank"] = "queue"
+    # Of pixels and regions; CIRKDV2's queue of channels is small and stays float32.
+    queue_storage: Literal["float32", "bfloat16", "uint8"] = "float32"
+    minibatch_anchors: Count | None = None  # random rows of a step, all ranks together; else all
+    memory_anchors: Count | None = None
+    channel_queue: Count = 10_000  # CIRKDV2's three
+    channel_contrast: Count = 2048
+    channels_per_step: Count = 256
+
+
+class Student(Frozen):
+    """One run: an architecture, a method (or its own terms), a seed."""
+
+    architecture: Literal["deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18"]
+    encoder_weights: str = "none"
+    method: str | None = None
+    terms: dict[str, Weight] | None = None
+    seed: Seed
+    training: StudentTraining
+    distillation: Distillation
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Student:
+        if (self.method is None) == (self.terms is None):
+            raise ValueError("give either method or terms")
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}; found {self.method}")
+        unknown = sorted(set(self.terms or {}) - TERMS)
+        if unknown:
+            raise ValueError(f"terms: expected some of {', '.join(sorted(TERMS))}; found {unknown}")
+        if "channel_memory" in self.weights and self.training.augment.crops:
+            raise ValueError(
+                "channel_memory compares maps of whole records; leave out crop_* or it"
+            )
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every term beside cross-entropy."""
+        return METHODS[self.method] if self.method is not None else dict(self.terms or {})
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables; free combinations are named by their terms."""
+        return self.method or "+".join(sorted(self.weights)) or "ce"
+
+
+class Params(Frozen):
+    """All of params.yaml."""
+
+    profile: Name
+    dataset: Dataset
+    teacher: Teacher
+    store: Store
+    training: StudentTraining
+    distillation: Distillation
+    students: Annotated[dict[Name, Student], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_students(cls, raw: Any) -> Any:
+        """Give each student the shared recipe, its own keys winning."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
+            return raw
+        students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
+        return {**raw, "students": students}
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Params:
+        record = self.store.crop
+        for run, student in self.students.items():
+            try:
+                student.training.augment.cut_size(record.height, record.width)
+            except ValueError as error:
+                raise ValueError(f"students.{run}.training.{error}") from None
+        return self
+
+
+def _with_shared(student: Any, raw: dict[str, Any]) -> Any:
+    if not isinstance(student, dict):
+        return student
+    shared = {
+        section: {**raw[section], **student.get(section, {})}
+        for section in ("training", "distillation")
+        if isinstance(raw.get(section), dict) and isinstance(student.get(section, {}), dict)
+    }
+    return {**student, **shared}
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML 1.2 document (`1e-4` is a number, as it is for DVC)."""
+    try:
+        return YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: no such file; run in the project's root, or `cirkd profile use scenes`"
+        ) from None
+    except YAMLError as error:
+        raise ParamsError(f"{path}: not readable as YAML: {error}") from error
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ParamsError: with one line for every unknown key, wrong type or value out of range.
+    """
+    path = Path(path)
+    raw = read_yaml(path)
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise ParamsError(_explain(path, error)) from None
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for finding in error.errors():
+        where = ".".join(str(part) for part in finding["loc"]) or "(top level)"
+        found = "" if finding["type"] == "missing" else f"; found {finding['input']!r:.80}"
+        lines.append(f"  {where}: {finding['msg']}{found}")
+    return f"{path}: {len(lines)} finding(s):\n" + "\n".join(lines)
+
+
+def write_params(params: Params, path: Path) -> None:
+    """Write the full form of `params` (shared recipes spelled out in each student)."""
+    with replacing(path) as partial, partial.open("w") as file:
+        YAML().dump(params.model_dump(mode="json"), file)

@@ -1,0 +1,1 @@
+"""The built-in street scenes, drawn from a seed."""

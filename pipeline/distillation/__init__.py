@@ -1,0 +1,1 @@
+"""The weighted terms of one run, and what they keep beside the student."""

@@ -1,0 +1,50 @@
+"""Which methods a store can serve: a term declares the targets it needs, a store those it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pipeline.config.methods import METHODS
+from pipeline.config.params import Student as Run
+from pipeline.distillation.terms import TERMS
+from store.errors import StoreMismatchError
+from store.schema import TARGETS, StoreSpec, target_arrays
+
+
+def missing_targets(terms: Collection[str], spec: StoreSpec) -> dict[str, list[str]]:
+    """Name the terms that need what the store lacks, each with the targets it misses."""
+    missing = {
+        term: [need for need in TERMS[term].needs if need not in spec.targets] for term in terms
+    }
+    return {term: lacking for term, lacking in missing.items() if lacking}
+
+
+def served_methods(spec: StoreSpec) -> list[str]:
+    """Name the methods all of whose terms find their targets in the store."""
+    return [method for method, terms in METHODS.items() if not missing_targets(terms, spec)]
+
+
+def refuse_unserved(run: Run, spec: StoreSpec, where: str) -> None:
+    """Refuse a run, before anything is built, whose terms miss arrays of the store.
+
+    Raises:
+        StoreMismatchError: naming the terms, the arrays, and what the store can serve.
+    """
+    missing = missing_targets(run.weights, spec)
+    if not missing:
+        return
+    arrays = target_arrays(spec)
+    lines = [
+        f"{term} needs {', '.join(name for target in lacking for name in arrays[target])}"
+        for term, lacking in missing.items()
+    ]
+    wanted = {*spec.targets, *(target for lacking in missing.values() for target in lacking)}
+    targets = ", ".join(target for target in TARGETS if target in wanted)
+    raise StoreMismatchError(
+        f"the store lacks arrays that {run.label} learns from",
+        where,
+        expected="\n    ".join(["", *lines]),
+        found=f"targets {', '.join(spec.targets)}, which serve {', '.join(served_methods(spec))}",
+        remedy=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
+        "run `dvc repro`, which extracts a store that holds them",
+    )

@@ -1,0 +1,1 @@
+"""Full-size predictions, counted into a confusion matrix."""

@@ -1,0 +1,63 @@
+"""Full-size predictions on a split, counted once each in one confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.models.network import predict
+from pipeline.runtime.distributed import ALONE, Ranks
+from store.metrics import (
+    confusion_matrix,
+    iou_per_class,
+    json_number,
+    mean_iou,
+    pixel_accuracy,
+)
+from store.order import rank_share
+
+
+def evaluate(
+    network: nn.Module,
+    index: Index,
+    split: str,
+    device: torch.device,
+    precision: str,
+    progress: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
+) -> np.ndarray:
+    """Confusion matrix int64 [K, K] (rows: labels) of a network over a split at full size.
+
+    Args:
+        network: maps normalised images to an `Output`; put into eval mode.
+        index: of the dataset.
+        split: its name; every sample counts exactly once, whatever the number of ranks.
+        device: where the network is.
+        precision: float32, bfloat16 or float16.
+        progress: called after each image of this rank.
+        ranks: among which the samples are shared out.
+    """
+    network.eval()
+    num_classes, samples = index.num_classes, index.splits[split]
+    total = np.zeros((num_classes, num_classes), dtype=np.int64)
+    for place in rank_share(np.arange(len(samples)), ranks.rank, ranks.size):
+        sample = samples[place]
+        image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)
+        predictions = predict(network, image.to(device), precision)[0].cpu().numpy()
+        total += confusion_matrix(read_labels(index, sample), predictions, num_classes)
+        progress()
+    return ranks.sum(torch.from_numpy(total).to(device)).cpu().numpy()
+
+
+def summarise(confusion: np.ndarray) -> dict[str, object]:
+    """The figures of one confusion matrix, JSON-able; a class that never occurs has IoU None."""
+    return {
+        "miou": json_number(mean_iou(confusion)),
+        "iou": [json_number(value) for value in iou_per_class(confusion)],
+        "pixel_accuracy": json_number(pixel_accuracy(confusion)),
+        "confusion": confusion.tolist(),
+    }

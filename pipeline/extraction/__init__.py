@@ -1,0 +1,1 @@
+"""The teacher's single pass over every view, into the store."""

@@ -1,0 +1,92 @@
+"""What an extraction is made of, and the store that it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.config import params
+from pipeline.datasets.index import Index
+from pipeline.models.network import STRIDE
+from pipeline.models.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
+from pipeline.runtime.environment import device_name, versions
+from store.encodings import find_encoding
+from store.schema import SCHEMA_VERSION, TARGETS, StoreSpec
+
+
+def plan_store(
+    index: Index, settings: params.Store, teacher_sha256: str, device: torch.device
+) -> StoreSpec:
+    """Sizes and identity of the store that these settings lead to."""
+    crop, encodings = settings.crop, settings.encodings
+    identity: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": index.fingerprint,
+        "teacher": {
+            "architecture": ARCHITECTURE,
+            "sha256": teacher_sha256,
+            "preprocessing": PREPROCESSING,
+        },
+        "views": {
+            "num_views": settings.num_views,
+            "seed": settings.seed,
+            "samples_per_class": settings.samples_per_class,
+            **crop.model_dump(),
+        },
+        "encodings": encodings.model_dump(),
+        "precision": settings.precision,
+        "unit_size": settings.unit_size,
+    }
+    if settings.targets != TARGETS:
+        # Only then, so that stores from before there was a choice keep their names.
+        identity["targets"] = list(settings.targets)
+    return StoreSpec(
+        identity=identity,
+        num_images=len(index.splits["train"]),
+        num_views=settings.num_views,
+        height=crop.height,
+        width=crop.width,
+        num_classes=index.num_classes,
+        feature_channels=FEATURE_CHANNELS,
+        feature_height=crop.height // STRIDE,
+        feature_width=crop.width // STRIDE,
+        sample_slots=settings.samples_per_class * index.most_classes,
+        unit_size=settings.unit_size,
+        targets=settings.targets,
+        logits_encoding=find_encoding(encodings.logits),
+        features_encoding=find_encoding(encodings.features),
+        class_names=tuple(index.class_names),
+        provenance=_provenance(settings, device),
+    )
+
+
+def _provenance(settings: params.Store, device: torch.device) -> dict[str, Any]:
+    """Recorded, never part of the fingerprint: an upgrade must not orphan a store."""
+    return {
+        "device": device_name(device),
+        "threads": settings.threads,
+        "forward_batch": settings.forward_batch,
+        "versions": versions(),
+    }
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Everything that decides what a store will hold.
+
+    Attributes:
+        index: of the dataset; its training split is extracted.
+        teacher: in eval mode, on `device`.
+        settings: of the store.
+        spec: what `plan_store` made of them.
+        device: of the teacher.
+    """
+
+    index: Index
+    teacher: nn.Module
+    settings: params.Store
+    spec: StoreSpec
+    device: torch.device

@@ -1,0 +1,117 @@
+"""How far what the store gives back lies from what the teacher says, in nats and in cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.extraction.job import Extraction
+from pipeline.extraction.records import draw_records
+from pipeline.extraction.targets import forward_teacher
+from pipeline.losses.kd import kd
+from pipeline.models.network import STRIDE
+from pipeline.ops.embedding import embed
+from pipeline.ops.similarity_kl import similarity_kl
+from store.reader import Reader
+
+NUM_CONTRAST = 4096
+TEMPERATURE = 0.1
+
+
+def compare(
+    live: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor], generator: torch.Generator
+) -> dict[str, float]:
+    """Figures of stored against live logits [n, K, h, w] and features [n, D, h, w].
+
+    Returns:
+        logits_kl: mean KL(softmax(live) || softmax(stored)) over pixels, nats.
+        argmax_kept: fraction of pixels whose class stays.
+        similarity_kl: mean KL over pixels of their similarities, at temperature 0.1, to up to 4096
+            pixels drawn from these records; both sides stored, as in the mini-batch term.
+        features_cosine: mean cosine of stored and live embeddings, empty pixels left out.
+    """
+    return {
+        **compare_logits(live[0], stored[0]),
+        **compare_features(live[1], stored[1], generator),
+    }
+
+
+def compare_logits(live: Tensor, stored: Tensor) -> dict[str, float]:
+    """The figures of `compare` that are of logits [n, K, h, w]."""
+    everywhere = torch.ones_like(live[:, 0], dtype=torch.bool)
+    return {
+        "logits_kl": kd(stored, live, everywhere).value.item(),
+        "argmax_kept": (stored.argmax(1) == live.argmax(1)).float().mean().item(),
+    }
+
+
+def compare_features(live: Tensor, stored: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """The figures of `compare` that are of features [n, D, h, w]."""
+    flat = [embed(features).transpose(0, 1).flatten(1).T for features in (live, stored)]
+    number = min(NUM_CONTRAST, len(flat[0]))
+    drawn = torch.randperm(len(flat[0]), generator=generator)[:number]
+    rows = torch.randperm(len(flat[0]), generator=generator)[:number]
+    divergence = similarity_kl(
+        flat[1][rows], flat[0][rows], flat[1][drawn], flat[0][drawn], temperature=TEMPERATURE
+    )
+    return {
+        "similarity_kl": divergence.value.item(),
+        "features_cosine": _cosine(stored, live),
+    }
+
+
+@torch.no_grad()
+def spot_check(
+    job: Extraction, reader: Reader, records: Sequence[int], generator: torch.Generator
+) -> dict[str, float]:
+    """Run the teacher again on some records and compare; see `compare` for the figures.
+
+    Beside them: images_equal, the fraction of records whose stored view is drawn again pixel by
+    pixel; flip_cosine and crop_cosine, of flipped and of stride-aligned cropped stored features
+    against the teacher on the flipped and on the cropped image, which is what augmenting stored
+    records would cost. Figures of targets that the store lacks are left out.
+    """
+    maps = [name for name in ("logits", "features") if name in reader.spec.targets]
+    names = [array for name in maps for array in reader.map_arrays(name).values()]
+    arrays = reader.read(records, ["image", *names])
+    stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
+    images = arrays["image"]
+    live = forward_teacher(job, images).cpu()
+    drawn = draw_records(job.index, job.settings, records)["image"]
+    figures = {
+        "records": len(records),
+        "images_equal": float((drawn == images).all(axis=(1, 2, 3)).mean()),
+    }
+    if "logits" in stored:
+        figures |= compare_logits(live.logits, stored["logits"])
+    if "features" in stored:
+        figures |= compare_features(live.features, stored["features"], generator)
+        figures |= _compare_augmented(job, images, stored["features"])
+    return figures
+
+
+def _compare_augmented(job: Extraction, images: np.ndarray, stored: Tensor) -> dict[str, float]:
+    """Stored features flipped and cropped against the teacher on flipped and cropped images."""
+    top, left = (side // (2 * STRIDE) // 2 for side in images.shape[-2:])
+    height, width = (side // (2 * STRIDE) for side in images.shape[-2:])
+    window = images[
+        ...,
+        top * STRIDE : (top + height) * STRIDE,
+        left * STRIDE : (left + width) * STRIDE,
+    ].copy()
+    flipped = forward_teacher(job, images[..., ::-1].copy()).features.cpu()
+    cropped = forward_teacher(job, window).features.cpu()
+    return {
+        "flip_cosine": _cosine(stored.flip(-1), flipped),
+        "crop_cosine": _cosine(stored[..., top : top + height, left : left + width], cropped),
+    }
+
+
+def _cosine(stored: Tensor, live: Tensor) -> float:
+    """Mean cosine over pixels where the teacher has any feature at all."""
+    cosine = functional.cosine_similarity(stored, live, dim=1)
+    return cosine[live.abs().amax(dim=1) > 0].mean().item()

@@ -1,0 +1,1 @@
+"""Records of the store as batches on the training device."""

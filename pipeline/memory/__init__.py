@@ -1,0 +1,1 @@
+"""The teacher embeddings that a step contrasts its pixels with: queues, or the whole store."""

@@ -1,0 +1,1 @@
+"""The networks: what teacher and students share, the teacher, the students."""

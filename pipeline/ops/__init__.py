@@ -1,0 +1,1 @@
+"""What losses are made of: similarities, embeddings, regions, anchors, pooling, attention."""

@@ -1,0 +1,79 @@
+"""Embeddings by class: region centers, and random pixels of each class's own area."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.runtime.distributed import ALONE, Ranks
+from store.schema import VOID
+
+
+class Draw(NamedTuple):
+    """Random pixel embeddings, V places per class and image, class by class.
+
+    Attributes:
+        embeddings: [B, K * V, D], zero in empty places.
+        classes: [B, K * V] int64; 255 = empty place.
+    """
+
+    embeddings: Tensor
+    classes: Tensor
+
+
+def region_centers(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Mean embedding of each class's pixels, normalised again (CIRKD: region embedding).
+
+    Args:
+        embeddings: [B, D, h, w], L2-normalised.
+        labels: uint8 [B, h, w], 255 = void or padding.
+        num_classes: K.
+
+    Returns:
+        Centers [B, K, D], zero where a class is absent, and pixel counts int32 [B, K].
+    """
+    members = _one_hot(labels, num_classes, embeddings.dtype)
+    sums = torch.bmm(members, embeddings.flatten(2).transpose(1, 2))
+    return functional.normalize(sums, dim=2), members.sum(dim=2).to(torch.int32)
+
+
+def draw_pixels(
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    per_class: int,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
+) -> Draw:
+    """Draw up to V pixels of every class in every image, without replacement.
+
+    Args:
+        embeddings: [B, D, h, w].
+        labels: uint8 [B, h, w], 255 = void or padding.
+        num_classes: K.
+        per_class: V.
+        generator: the source of chance, in the same state on all ranks.
+        ranks: whose images together are the batch; each draws for its own what one would for all.
+    """
+    members = _one_hot(labels, num_classes, torch.bool)
+    images, _, area = members.shape
+    whole = (ranks.size * images, 1, area)
+    chance = ranks.share(torch.rand(whole, generator=generator, device=generator.device))
+    # Each pixel belongs to one class, so one random key a pixel orders every class at once.
+    keys = chance.to(labels.device).expand(members.shape).masked_fill(~members, -1.0)
+    top = keys.topk(min(per_class, area), dim=2)
+    found = top.values.flatten(1) >= 0
+    pixels = top.indices.flatten(1)
+    flat = embeddings.flatten(2).transpose(1, 2)
+    chosen = flat.gather(1, pixels.unsqueeze(2).expand(-1, -1, flat.shape[2]))
+    classes = torch.arange(num_classes, device=labels.device).repeat_interleave(top.values.shape[2])
+    return Draw(chosen * found.unsqueeze(2), torch.where(found, classes, VOID))
+
+
+def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Membership [B, K, A] of every pixel in every class."""
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1)
+    return (labels.flatten(1).long().unsqueeze(1) == classes).to(dtype)

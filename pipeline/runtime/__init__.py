@@ -1,0 +1,1 @@
+"""What every room stands on: ranks, random streams, devices, checkpoints, versions, means."""

@@ -1,0 +1,1 @@
+"""The training loop, its optimizer, its log, and the teacher's terms."""

@@ -1,0 +1,110 @@
+"""What moves the weights: optimizer, schedule, loss scaler, clipping, moving average."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
+
+from pipeline.config.training import Training
+from pipeline.runtime.checkpoint import Stateful
+
+FLOAT16_SCALE = 2.0**12  # of the first step; the scaler finds its own from there
+
+
+def build_optimizer(module: nn.Module, recipe: Training, fused: bool = False) -> Optimizer:
+    """SGD with momentum or AdamW over all of a module's parameters."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    parameters = module.parameters()
+    if recipe.optimizer == "sgd":
+        return SGD(parameters, rate, recipe.momentum, weight_decay=decay, fused=fused)
+    return AdamW(parameters, rate, weight_decay=decay, fused=fused)
+
+
+def build_schedule(optimizer: Optimizer, recipe: Training) -> LRScheduler:
+    """Poly, rate * (1 - step/steps)^0.9, or one cycle up to the rate and down to nearly nothing."""
+    if recipe.schedule == "poly":
+        return PolynomialLR(optimizer, total_iters=recipe.steps, power=0.9)
+    rate = recipe.learning_rate
+    # One step more than is taken: the scheduler is advanced once after the last one, too.
+    steps = recipe.steps + 1
+    return OneCycleLR(optimizer, max_lr=rate, total_steps=steps, cycle_momentum=False)
+
+
+class Optimisation:
+    """Gradients of one step, gathered over its micro-batches, and what they do to the weights.
+
+    Args:
+        modules: everything with parameters to optimise.
+        recipe: optimizer, schedule, precision, clipping, moving average.
+        device: where the modules are.
+    """
+
+    def __init__(self, modules: nn.Module, recipe: Training, device: torch.device) -> None:
+        self.device = device
+        self._modules, self._recipe = modules, recipe
+        scaled = recipe.precision == "float16"
+        # Fused: the scaler tells the optimizer of an overflow without the host in between.
+        fused = device.type == "cuda" or scaled
+        self._optimizer = build_optimizer(modules, recipe, fused)
+        self._schedule = build_schedule(self._optimizer, recipe)
+        self._scaler = torch.amp.GradScaler(device.type, FLOAT16_SCALE, enabled=scaled)
+        self._average = None if recipe.ema_decay is None else deepcopy(modules)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the next step uses."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold beside the modules."""
+        parts: dict[str, Stateful] = {"optimizer": self._optimizer, "schedule": self._schedule}
+        if self._scaler.is_enabled():
+            parts["scaler"] = self._scaler
+        if self._average is not None:
+            parts["average"] = self._average
+        return parts
+
+    def backward(self, total: Tensor) -> None:
+        """Add the gradients of a scalar to those of this step."""
+        self._scaler.scale(total).backward()
+
+    def discard(self) -> None:
+        """Forget the gradients gathered so far."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the weights by the gradients gathered, and forget these."""
+        if self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._modules.parameters(), self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.discard()
+        self._schedule.step()
+        if self._average is not None and self._recipe.ema_decay is not None:
+            _follow(self._average, self._modules, self._recipe.ema_decay)
+
+    def finish(self) -> None:
+        """Leave the moving average, where there is one, in the modules."""
+        if self._average is not None:
+            self._modules.load_state_dict(self._average.state_dict())
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, modules: nn.Module, decay: float) -> None:
+    """Take average <- decay * average + (1 - decay) * modules; counters are copied.
+
+    torch's AveragedModel counts on the host and makes it wait for the device in every step.
+    """
+    pairs = list(zip(average.state_dict().values(), modules.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mine for mine, _ in floats], [other for _, other in floats], 1 - decay)
+    for mine, other in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(other)

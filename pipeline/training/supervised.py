@@ -1,0 +1,99 @@
+"""How a teacher is trained: fresh random views of labelled images, and cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pipeline.config import params
+from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.datasets.views import draw_view
+from pipeline.loading.workers import open_loader
+from pipeline.losses.cross_entropy import cross_entropy
+from pipeline.models.network import normalise, precision_scope, upsample
+from pipeline.models.teacher import Teacher
+from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.rng import seed_sequence
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a teacher learns from: images uint8 [B, 3, H, W] and their labels [B, H, W]."""
+
+    image: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def first(self, size: int) -> Labelled:
+        """The first `size` of them."""
+        return Labelled(self.image[:size], self.labels[:size])
+
+
+class _Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Freshly drawn training views per item, numbered from the start of the training."""
+
+    def __init__(self, index: Index, crop: params.Crop, seed: int) -> None:
+        self._index, self._crop, self._seed = index, crop, seed
+
+    def __getitem__(self, places: range) -> tuple[Tensor, Tensor]:
+        samples = self._index.splits["train"]
+        images, labels = [], []
+        for place in places:
+            epoch, position = divmod(place, len(samples))
+            order = np.random.default_rng(seed_sequence(self._seed, "order", epoch))
+            sample = samples[order.permutation(len(samples))[position]]
+            size = sample.height, sample.width
+            view = draw_view(self._crop, self._seed, sample.key, epoch, *size)
+            images.append(view.image(read_image(self._index, sample)))
+            labels.append(view.labels(read_labels(self._index, sample)))
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def crops(
+    index: Index,
+    settings: params.Teacher,
+    steps: range,
+    device: torch.device,
+    num_workers: int,
+    ranks: Ranks = ALONE,
+) -> Iterator[Labelled]:
+    """Stream this rank's micro-batches of the given steps."""
+    recipe = settings.training
+    size = recipe.micro_batch_size(ranks.size)
+    whole = size * ranks.size
+    firsts = range(steps.start * recipe.batch_size, steps.stop * recipe.batch_size, whole)
+    batches = [ranks.share(range(first, first + whole)) for first in firsts]
+    dataset = _Crops(index, settings.crop, settings.seed)
+    loader = open_loader(dataset, batches, settings.seed, num_workers, device.type == "cuda")
+    for image, labels in loader:
+        yield Labelled(*(x.to(device, non_blocking=True) for x in (image, labels)))
+
+
+class SupervisedTerms(nn.Module):
+    """Cross-entropy of a teacher's main and auxiliary head, as means over all ranks."""
+
+    def __init__(self, teacher: Teacher, precision: str, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.teacher, self._precision, self._ranks = teacher, precision, ranks
+
+    def forward(self, batch: Labelled) -> dict[str, Tensor]:
+        """Values by name."""
+        labels = batch.labels
+        with precision_scope(labels.device, self._precision):
+            output = self.teacher(normalise(batch.image))
+        assert output.auxiliary is not None, "the teacher trains in train mode"
+        heads = {"task": output.logits, "auxiliary": output.auxiliary}
+        size = (labels.shape[-2], labels.shape[-1])
+        return self._ranks.merge(
+            {
+                name: cross_entropy(upsample(logits.float(), size), labels)
+                for name, logits in heads.items()
+            }
+        )

@@ -1,0 +1,207 @@
+"""params.yaml: every profile loads, goes round, and nothing unknown or out of range gets in."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from pipeline.config.augment import WHOLE, Augment
+from pipeline.config.params import CamVid, Params, ParamsError, Training, load_params, write_params
+
+ROOT = Path(__file__).parents[3]
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+
+
+def write(path: Path, raw: object) -> Path:
+    with path.open("w") as file:
+        YAML().dump(raw, file)
+    return path
+
+
+@pytest.fixture
+def raw() -> dict:
+    return YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+
+
+def test_params_yaml_is_the_scenes_profile() -> None:
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "profiles/scenes.yaml").read_text()
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_round_trip(profile: Path, tmp_path: Path) -> None:
+    params = load_params(profile)
+    assert params.profile == profile.stem
+    write_params(params, tmp_path / "params.yaml")
+    assert load_params(tmp_path / "params.yaml") == params
+
+
+def paths_of(raw: object, trail: tuple = ()) -> list[tuple]:
+    """Every mapping in the document, by its path."""
+    if not isinstance(raw, dict):
+        return []
+    return [trail, *(path for key in raw for path in paths_of(raw[key], (*trail, key)))]
+
+
+def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
+    places = [path for path in paths_of(raw) if path != ("students",)]
+    assert len(places) > 8
+    for place in places:
+        document = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+        target = document
+        for key in place:
+            target = target[key]
+        target["unheard_of"] = 1
+        with pytest.raises(ParamsError, match="unheard_of"):
+            load_params(write(tmp_path / "params.yaml", document))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("training", "steps", 0, "greater than or equal to 1"),
+        ("training", "steps", "many", "valid integer"),
+        ("training", "precision", "float8", "float32"),
+        ("training", "batch_size", 1, "greater than or equal to 2"),
+        ("store", "num_views", 1.5, "valid integer"),
+        ("store", "precision", 16, "float32"),
+        ("store", "targets", [], "at least 1 item"),
+        ("store", "targets", "logits", "valid tuple"),
+        ("store", "targets", ["logits", "gradients"], "expected some of logits, features"),
+        ("distillation", "memory", "heap", "bank"),
+        ("distillation", "queue_storage", "int8", "uint8"),
+        ("dataset", "kind", "imagenet", "scenes"),
+        ("dataset", "height", 33, "multiple of 8"),
+        ("dataset", "root", "elsewhere", "Extra inputs"),
+        ("teacher", "source", "checkpoint", "checkpoint goes with"),
+        ("teacher", "weights", "COCO", "weights goes with"),
+        ("teacher", "seed", -1, "greater than or equal to 0"),
+        ("distillation", "temperature", 0, "greater than 0"),
+    ],
+)
+def test_a_bad_value_is_named(raw, section, key, value, expected, tmp_path) -> None:
+    raw[section][key] = value
+    with pytest.raises(ParamsError, match=expected) as failure:
+        load_params(write(tmp_path / "params.yaml", raw))
+    assert section in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"method": None}, "either method or terms"),
+        ({"terms": {"kd": 1.0}}, "either method or terms"),
+        ({"method": "magic"}, "expected one of ce"),
+        ({"method": None, "terms": {"magic": 1.0}}, "magic"),
+        ({"architecture": "unet"}, "deeplabv3_resnet18"),
+        ({"training": {"stepz": 3}}, "stepz"),
+        ({"training": {"augment": {"crop_height": 20}}}, "multiple of 8"),
+        ({"training": {"augment": {"crop_height": 40}}}, r"40 x 32 .* into records of 32 x 32"),
+        ({"training": {"augment": {"flip": 0.5}}}, "Extra inputs"),
+        (
+            {
+                "method": None,
+                "terms": {"channel_memory": 1.0},
+                "training": {"augment": {"crop_width": 16}},
+            },
+            "channel_memory compares maps of whole records",
+        ),
+    ],
+)
+def test_a_bad_student_is_named(raw, entry, expected, tmp_path) -> None:
+    raw["students"]["r18_ce"] |= entry
+    with pytest.raises(ParamsError, match=expected) as failure:
+        load_params(write(tmp_path / "params.yaml", raw))
+    assert "students.r18_ce" in str(failure.value)
+
+
+def test_a_student_overrides_the_shared_recipe(raw: dict, tmp_path: Path) -> None:
+    raw["students"]["r18_ce"]["training"] = {"steps": 77}
+    students = load_params(write(tmp_path / "params.yaml", raw)).students
+    assert students["r18_ce"].training.steps == 77
+    assert students["r18_ce"].training.batch_size == raw["training"]["batch_size"]
+    assert students["r18_cirkd"].training.steps == raw["training"]["steps"]
+
+
+def test_targets_are_in_one_order(raw: dict, tmp_path: Path) -> None:
+    raw["store"]["targets"] = ["regions", "logits", "regions"]
+    params = load_params(write(tmp_path / "params.yaml", raw))
+    assert params.store.targets == ("logits", "regions")
+    write_params(params, tmp_path / "again.yaml")
+    assert load_params(tmp_path / "again.yaml") == params
+
+
+def test_only_students_change_what_is_stored_and_only_if_told(raw: dict, tmp_path: Path) -> None:
+    raw["training"]["augment"] = {"flip_probability": 0.5}
+    raw["students"]["r18_ce"]["training"] = {"augment": {"crop_height": 16, "crop_width": 24}}
+    students = load_params(write(tmp_path / "params.yaml", raw)).students
+    assert students["r18_ce"].training.augment == Augment(crop_height=16, crop_width=24)
+    assert students["r18_cirkd"].training.augment == Augment(flip_probability=0.5)
+    assert load_params(ROOT / "profiles/tiny.yaml").students["r18_ce"].training.augment == WHOLE
+    raw["teacher"]["training"]["augment"] = {"flip_probability": 0.5}
+    with pytest.raises(ParamsError, match=r"teacher\.training\.augment: Extra inputs"):
+        load_params(write(tmp_path / "params.yaml", raw))
+
+
+def test_a_dataset_lies_under_its_name_unless_told() -> None:
+    camvid = load_params(ROOT / "profiles/camvid.yaml").dataset
+    assert isinstance(camvid, CamVid)
+    assert camvid.root == "artifacts/datasets/camvid"
+    assert CamVid(kind="camvid", name="other", root="/data").root == "/data"
+
+
+@pytest.mark.parametrize("ablation", ["ablation-terms", "ablation-queues"])
+def test_ablations_share_the_teacher_of_scenes_and_one_store(ablation: str) -> None:
+    """Manifests are named by their store: two settings under one name would take turns."""
+    names = ("scenes", "ablation-terms", ablation)
+    scenes, terms, other = (load_params(ROOT / f"profiles/{name}.yaml") for name in names)
+    for section in ("dataset", "teacher", "training"):
+        assert getattr(scenes, section) == getattr(other, section), section
+    assert terms.store == other.store
+    assert scenes.store.name != other.store.name
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_no_run_of_a_profile_repeats_another(profile: Path) -> None:
+    students = list(load_params(profile).students.values())
+    assert all(one not in students[:place] for place, one in enumerate(students))
+
+
+def test_all_findings_come_at_once(raw: dict, tmp_path: Path) -> None:
+    raw["training"]["steps"] = 0
+    raw["store"]["unit_size"] = 0
+    with pytest.raises(ParamsError) as failure:
+        load_params(write(tmp_path / "params.yaml", raw))
+    assert "training.steps" in str(failure.value)
+    assert "store.unit_size" in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", ""])
+def test_what_is_no_params_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="cirkd profile use"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_scientific_notation_is_a_number(raw: dict, tmp_path: Path) -> None:
+    text = (ROOT / "profiles/tiny.yaml").read_text().replace("0.001", "1e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").training.learning_rate == 1e-3
+
+
+def test_models_are_frozen(raw: dict, tmp_path: Path) -> None:
+    params = load_params(write(tmp_path / "params.yaml", raw))
+    with pytest.raises(ValueError, match="frozen"):
+        params.training.steps = 5  # type: ignore[misc]
+
+
+def test_every_model_is_closed_and_frozen() -> None:
+    models: list[type[BaseModel]] = [Params, Training]
+    assert all(model.model_config["extra"] == "forbid" for model in models)
+    assert all(model.model_config["frozen"] for model in models)

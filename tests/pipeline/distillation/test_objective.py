@@ -1,0 +1,176 @@
+"""The objective: every term by name, weighted as the method says, on a real batch of a store."""
+
+import pytest
+import torch
+
+from pipeline.config import methods
+from pipeline.config.augment import Augment
+from pipeline.config.params import Params, Student
+from pipeline.distillation import terms
+from pipeline.distillation.components import COMPANIONS
+from pipeline.distillation.objective import Objective
+from pipeline.loading.batch import TARGETS, Batch
+from pipeline.loading.stream import stream
+from pipeline.models.students import build_student
+from pipeline.runtime.distributed import Ranks
+from pipeline.runtime.rng import seed_torch
+from store import schema
+from store.reader import Reader
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def batch(tiny_store: Reader) -> Batch:
+    return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
+
+
+def objective_of(store: Reader, run: Student) -> Objective:
+    seed_torch(0, "test")
+    student = build_student(run.architecture, store.spec.num_classes).train()
+    objective = Objective(student, store.spec, run, CPU)
+    objective.fill(store)
+    return objective
+
+
+def run_with(tiny_params: Params, **update: object) -> Student:
+    raw = tiny_params.students["r18_ce"].model_dump() | update
+    return Student.model_validate(raw)
+
+
+def test_params_and_terms_know_the_same_names() -> None:
+    assert set(terms.TERMS) == methods.TERMS
+    assert {name for term in terms.TERMS.values() for name in term.companions} == set(COMPANIONS)
+    assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
+    assert tuple(TARGETS) == schema.TARGETS
+
+
+def test_the_passes_of_a_step_share_its_random_rows(
+    tiny_store: Reader, tiny_params: Params
+) -> None:
+    run = tiny_params.students["r18_cirkd"]
+    training = run.training.model_copy(update={"batch_size": 8, "accumulate": 2})
+    settings = run.distillation.model_copy(update={"minibatch_anchors": 10})
+    run = run.model_copy(update={"training": training, "distillation": settings})
+    student = build_student(run.architecture, tiny_store.spec.num_classes)
+    shared = Objective(student, tiny_store.spec, run, CPU, Ranks(0, 2))
+    assert shared.settings.minibatch_anchors == 3
+    assert shared.settings.memory_anchors is None
+
+
+@pytest.mark.parametrize("name", terms.TERMS)
+def test_every_term_teaches_the_student_and_what_learns_beside_it(
+    name: str, tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method=None, terms={name: 1.0}))
+    values = objective.compute_terms(batch)
+    assert set(values) == {"task", "auxiliary", name}
+    assert torch.isfinite(values[name])
+    values[name].backward()
+    student = objective.modules["student"]
+    assert student.encoder.conv1.weight.grad.abs().sum() > 0
+    for companion, module in objective.modules.items():
+        if companion != "student":
+            assert all(p.grad is not None for p in module.parameters())
+    beside = {*objective.modules, *objective.parts} - {"student", "anchors"}
+    assert beside == set(terms.TERMS[name].companions)
+
+
+@pytest.mark.parametrize("name", terms.TERMS)
+def test_a_term_reads_what_it_needs_and_nothing_else(
+    name: str, tiny_store: Reader, tiny_params: Params
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method=None, terms={name: 1.0}))
+    whole = {"seed": 0, "batch_size": 2, "steps": range(1), "device": CPU}
+    batch = next(stream(tiny_store, **whole, needs=objective.needs))
+    assert batch.targets is not None
+    expected = {array for need in terms.TERMS[name].needs for array in TARGETS[need]}
+    assert set(batch.targets.arrays) == expected
+    assert torch.isfinite(objective.compute_terms(batch)[name])
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_a_method_is_its_terms(
+    method: str, tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method=method))
+    expected = {"task": 1.0, "auxiliary": 0.4, **methods.METHODS[method]}
+    assert objective.weights == expected
+    assert set(objective.compute_terms(batch)) == set(expected)
+    assert bool(objective.needs) == (method != "ce")
+
+
+def test_every_term_of_no_fixed_size_teaches_from_cropped_records(
+    tiny_store: Reader, tiny_params: Params
+) -> None:
+    names = sorted(terms.TERMS.keys() - {"channel_memory"})
+    run = run_with(tiny_params, method=None, terms=dict.fromkeys(names, 1.0))
+    objective = objective_of(tiny_store, run)
+    cut = Augment(flip_probability=0.5, crop_height=16, crop_width=24)
+    for batch in stream(tiny_store, seed=0, batch_size=2, steps=range(2), device=CPU, augment=cut):
+        assert batch.image.shape[-2:] == (16, 24)
+        values = objective.compute_terms(batch)
+        assert all(torch.isfinite(value) for value in values.values())
+        torch.stack(list(values.values())).sum().backward()
+    gradients = [p.grad for p in objective.modules.parameters()]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
+
+
+def test_psd_needs_an_auxiliary_head(tiny_store: Reader, tiny_params: Params) -> None:
+    run = run_with(tiny_params, architecture="deeplabv3_mobilenet_v2", method="dsd")
+    with pytest.raises(ValueError, match="take a ResNet student"):
+        objective_of(tiny_store, run)
+
+
+@pytest.mark.parametrize("queue", ["pixel", "region"])
+def test_more_contrast_than_a_queue_holds_is_refused_at_the_start(
+    queue: str, tiny_store: Reader, tiny_params: Params
+) -> None:
+    settings = tiny_params.distillation.model_dump() | {f"{queue}_contrast": 10_000}
+    run = run_with(tiny_params, method="cirkd", distillation=settings)
+    with pytest.raises(ValueError, match=f"distillation.{queue}_contrast draws 1251 per class"):
+        objective_of(tiny_store, run)
+
+
+def test_a_critic_learns_and_is_saved(
+    tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    objective = objective_of(tiny_store, run_with(tiny_params, method="skd"))
+    adversary = objective.parts["adversary"]
+    before = {name: x.clone() for name, x in adversary.state_dict()["critic"].items()}
+    objective.compute_terms(batch)
+    after = adversary.state_dict()["critic"]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    again = objective_of(tiny_store, run_with(tiny_params, method="skd")).parts["adversary"]
+    again.load_state_dict(adversary.state_dict())
+    assert all(torch.equal(again.state_dict()["critic"][n], x) for n, x in after.items())
+
+
+def test_cirkd_has_the_papers_weights() -> None:
+    expected = {"kd": 1.0, "minibatch_pixel": 1.0, "memory_pixel": 0.1, "memory_region": 0.1}
+    assert methods.METHODS["cirkd"] == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bfloat16_stays_near_float32(
+    precision: str, tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    recipe = tiny_params.training.model_dump() | {"precision": precision}
+    run = run_with(tiny_params, method="cirkd", training=recipe)
+    values = objective_of(tiny_store, run).compute_terms(batch)
+    exact = objective_of(tiny_store, run_with(tiny_params, method="cirkd")).compute_terms(batch)
+    for name, value in exact.items():
+        assert values[name].dtype == torch.float32
+        assert values[name].item() == pytest.approx(value.item(), rel=0.05, abs=0.02)
+
+
+def test_anchors_can_be_a_subset(tiny_store: Reader, tiny_params: Params, batch: Batch) -> None:
+    settings = tiny_params.distillation.model_dump()
+    some = settings | {"minibatch_anchors": 8, "memory_anchors": 8}
+    whole = objective_of(tiny_store, run_with(tiny_params, method="cirkd")).compute_terms(batch)
+    part = objective_of(
+        tiny_store, run_with(tiny_params, method="cirkd", distillation=some)
+    ).compute_terms(batch)
+    assert part["kd"] == whole["kd"]
+    assert part["minibatch_pixel"] != whole["minibatch_pixel"]
+    assert part["minibatch_pixel"].item() == pytest.approx(whole["minibatch_pixel"].item(), rel=0.5)

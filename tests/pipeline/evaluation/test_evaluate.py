@@ -1,0 +1,68 @@
+"""Evaluation: every image once, at full size, with figures that match a count by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.datasets.index import Index, read_labels
+from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.models.network import Output
+from pipeline.runtime.distributed import Ranks
+
+CPU = torch.device("cpu")
+
+
+class Constant(nn.Module):
+    """Says one class everywhere."""
+
+    def __init__(self, num_classes: int, answer: int) -> None:
+        super().__init__()
+        self.num_classes, self.answer = num_classes, answer
+
+    def forward(self, image: torch.Tensor) -> Output:
+        batch, _, height, width = image.shape
+        logits = torch.zeros(batch, self.num_classes, height // 8, width // 8)
+        logits[:, self.answer] = 1
+        return Output(logits, logits, None)
+
+
+def test_a_constant_answer_counted_by_hand(tiny_index: Index) -> None:
+    seen = []
+    network = Constant(tiny_index.num_classes, answer=1)
+    confusion = evaluate(network, tiny_index, "val", CPU, "float32", lambda: seen.append(1))
+    labels = np.concatenate([read_labels(tiny_index, s).ravel() for s in tiny_index.splits["val"]])
+    counted = np.bincount(labels[labels != 255], minlength=tiny_index.num_classes)
+    assert confusion.sum(axis=1).tolist() == counted.tolist()
+    assert confusion[:, 1].tolist() == counted.tolist()
+    assert len(seen) == len(tiny_index.splits["val"])
+    figures = summarise(confusion)
+    assert figures["pixel_accuracy"] == pytest.approx(counted[1] / counted.sum())
+    present = np.flatnonzero(counted)
+    assert figures["miou"] == pytest.approx(counted[1] / counted.sum() / len(present))
+    assert json.loads(json.dumps(figures)) == figures
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_ranks_count_every_image_once(size: int, tiny_index: Index) -> None:
+    class Apart(Ranks):
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+    network = Constant(tiny_index.num_classes, answer=1)
+    three = replace(tiny_index, splits={"val": tiny_index.splits["train"][:3]})
+    whole = evaluate(network, three, "val", CPU, "float32")
+    shares = [
+        evaluate(network, three, "val", CPU, "float32", ranks=Apart(rank, size))
+        for rank in range(size)
+    ]
+    assert np.array_equal(sum(shares), whole)
+
+
+def test_an_absent_class_is_none_and_not_zero() -> None:
+    figures = summarise(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    assert figures["iou"] == [0.75, 0.8, None]
+    assert figures["miou"] == pytest.approx((0.75 + 0.8) / 2)

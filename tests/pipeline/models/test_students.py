@@ -1,0 +1,90 @@
+"""Students: sizes at stride 8, the auxiliary head, and files that come back as they went."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.params import Params
+from pipeline.models.network import normalise, predict
+from pipeline.models.students import ARCHITECTURES, build_student, load_student, save_student
+from pipeline.runtime.rng import seed_torch
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_outputs_lie_at_stride_eight(architecture: str) -> None:
+    student = build_student(architecture, 5).train()
+    output = student(torch.randn(2, 3, 40, 64))
+    assert output.logits.shape == (2, 5, 5, 8)
+    assert output.features.shape == (2, student.feature_channels, 5, 8)
+    if "resnet" in architecture:
+        assert output.auxiliary is not None
+        assert output.auxiliary.shape == output.logits.shape
+    else:
+        assert output.auxiliary is None
+    # The features are what the classifier sees.
+    assert torch.equal(student.classifier(output.features), output.logits)
+    assert student.eval()(torch.randn(1, 3, 40, 64)).auxiliary is None
+
+
+def test_pspnet_uses_every_encoder_stage() -> None:
+    student = build_student("pspnet_resnet18", 5)
+    assert student.encoder.out_channels[-1] == 512
+    output = student(torch.randn(2, 3, 32, 32))
+    output.logits.sum().backward()
+    assert all(p.grad is not None for p in student.encoder.layer4.parameters())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_saved_student_predicts_the_same(
+    architecture: str, tiny_params: Params, tmp_path: Path
+) -> None:
+    seed_torch(0, "test")
+    student = build_student(architecture, 5).eval()
+    image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
+    before = predict(student, image, "float32")
+    run = tiny_params.students["r18_ce"].model_copy(update={"architecture": architecture})
+    save_student(student, run, list("abcde"), tmp_path / "model.pt")
+    loaded, precision = load_student(tmp_path / "model.pt")
+    after = predict(loaded, image, precision)
+    assert torch.equal(before, after)
+    assert before.shape == (1, 37, 51)
+
+
+def test_same_seed_same_weights() -> None:
+    states = []
+    for _ in range(2):
+        seed_torch(7, "student")
+        states.append(build_student("deeplabv3_resnet18", 3).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_encoder_weights_come_from_a_file(tmp_path: Path) -> None:
+    donor = build_student("deeplabv3_resnet18", 3)
+    torch.save(donor.encoder.state_dict(), tmp_path / "encoder.pt")
+    student = build_student("deeplabv3_resnet18", 7, str(tmp_path / "encoder.pt"))
+    for name, tensor in donor.encoder.state_dict().items():
+        assert torch.equal(student.encoder.state_dict()[name], tensor)
+
+
+def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "encoder.pt")
+    with pytest.raises(ValueError, match="does not fit resnet18"):
+        build_student("deeplabv3_resnet18", 3, str(tmp_path / "encoder.pt"))
+    with pytest.raises(ValueError, match="no such file"):
+        build_student("deeplabv3_resnet18", 3, str(tmp_path / "absent.pt"))
+
+
+def test_an_unknown_name_of_encoder_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder_weights: imagenot.*imagenet"):
+        build_student("deeplabv3_resnet18", 3, "imagenot")
+
+
+def test_a_missing_student_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="dvc repro"):
+        load_student(tmp_path / "model.pt")
+
+
+def test_padding_colour_is_nearly_zero_after_normalisation() -> None:
+    colour = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert normalise(colour).abs().max() < 0.01

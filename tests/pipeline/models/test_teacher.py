@@ -1,0 +1,119 @@
+"""The teacher: its outputs, its sources, and weights that do not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.params import Params
+from pipeline.config.params import Teacher as Settings
+from pipeline.datasets.index import Index
+from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
+from pipeline.runtime.distributed import Ranks
+from pipeline.training.supervised import SupervisedTerms, crops
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_params: Params) -> Settings:
+    return tiny_params.teacher
+
+
+@pytest.fixture(scope="module")
+def saved(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    return path, save_teacher(build_teacher(settings, 5), path)
+
+
+def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
+    teacher = load_teacher(saved[0], 5)
+    with torch.no_grad():
+        output = teacher(torch.randn(1, 3, 40, 64))
+    assert output.logits.shape == (1, 5, 5, 8)
+    assert output.features.shape == (1, 256, 5, 8)
+    assert output.auxiliary.shape == output.logits.shape
+    # The default encoding of features is unsigned: they come out of a ReLU.
+    assert (output.features >= 0).all()
+    assert teacher.network(torch.ones(1, 3, 32, 32))["out"].shape == (1, 5, 32, 32)
+
+
+def test_same_seed_same_hash(settings: Settings, saved: tuple[Path, str], tmp_path: Path) -> None:
+    assert save_teacher(build_teacher(settings, 5), tmp_path / "again.pt") == saved[1]
+    other = settings.model_copy(update={"seed": 1})
+    assert save_teacher(build_teacher(other, 5), tmp_path / "other.pt") != saved[1]
+    assert (tmp_path / "again.pt").read_bytes() == saved[0].read_bytes()
+
+
+def test_a_checkpoint_is_a_source(settings: Settings, saved: tuple[Path, str], tmp_path) -> None:
+    change = {"source": "checkpoint", "checkpoint": str(saved[0]), "seed": 9}
+    teacher = build_teacher(settings.model_copy(update=change), 5)
+    assert save_teacher(teacher, tmp_path / "copy.pt") == saved[1]
+
+
+def test_another_class_count_is_refused(saved: tuple[Path, str]) -> None:
+    with pytest.raises(TeacherError, match=r"7 classes(.|\n)*expected \(7, 256, 1, 1\)"):
+        load_teacher(saved[0], 7)
+
+
+def test_foreign_keys_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pt")
+    with pytest.raises(TeacherError, match=r"missing .*\n(.|\n)* and \d+ more"):
+        load_teacher(tmp_path / "other.pt", 5)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="dvc repro teacher"):
+        load_teacher(tmp_path / "absent.pt", 5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("COCO", "expected one of COCO_WITH_VOC_LABELS_V1"), ("DEFAULT", "knows 21 classes")],
+)
+def test_published_weights_that_do_not_fit_are_refused(
+    settings: Settings, weights: str, expected: str
+) -> None:
+    change = {"source": "torchvision", "weights": weights}
+    with pytest.raises(TeacherError, match=expected):
+        build_teacher(settings.model_copy(update=change), 5)
+
+
+def test_a_fresh_residual_block_is_the_identity(settings: Settings) -> None:
+    teacher = build_teacher(settings, 5).eval()
+    block = teacher.network.backbone.layer1[1]
+    image = torch.rand(1, 256, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(block(image), image)
+
+
+def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings: Settings) -> None:
+    whole = list(crops(tiny_index, settings, range(5), CPU, 0))
+    rest = list(crops(tiny_index, settings, range(2, 5), CPU, 1))
+    for one, other in zip(whole[2:], rest, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.labels, other.labels)
+    assert whole[0].image.shape == (2, 3, 32, 32)
+    assert not torch.equal(whole[0].image, whole[3].image)
+
+
+def test_micro_batches_and_ranks_share_the_crops_of_a_step(
+    tiny_index: Index, settings: Settings
+) -> None:
+    recipe = settings.training.model_copy(update={"batch_size": 8, "accumulate": 2})
+    whole = settings.model_copy(update={"training": recipe.model_copy(update={"accumulate": 1})})
+    (expected,) = crops(tiny_index, whole, range(1, 2), CPU, 0)
+    parts = settings.model_copy(update={"training": recipe})
+    by_rank = [list(crops(tiny_index, parts, range(1, 2), CPU, 0, Ranks(r, 2))) for r in (0, 1)]
+    shared = [by_rank[rank][micro].image for micro in (0, 1) for rank in (0, 1)]
+    assert torch.equal(torch.cat(shared), expected.image)
+
+
+def test_both_heads_learn(tiny_index: Index, settings: Settings) -> None:
+    teacher = build_teacher(settings, tiny_index.num_classes).train()
+    (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
+    terms = SupervisedTerms(teacher, "float32")(batch)
+    assert set(terms) == {"task", "auxiliary"}
+    sum(terms.values()).backward()
+    for head in (teacher.network.classifier, teacher.network.aux_classifier):
+        assert head[-1].weight.grad.abs().sum() > 0

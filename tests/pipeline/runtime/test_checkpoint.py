@@ -1,0 +1,53 @@
+"""Checkpoints: all parts or none, and a hash that sees weights alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.runtime.checkpoint import (
+    GlobalChance,
+    SavedGenerator,
+    hash_weights,
+    load_checkpoint,
+    save_checkpoint,
+    save_torch,
+)
+
+
+def test_parts_come_back(tmp_path: Path) -> None:
+    net, generator = nn.Linear(2, 2), torch.Generator().manual_seed(5)
+    parts = {"net": net, "chance": GlobalChance(), "generator": SavedGenerator(generator)}
+    save_checkpoint(tmp_path / "last.pt", 7, parts)
+    expected = torch.rand(3), torch.rand(3, generator=generator), net.weight.clone()
+    with torch.no_grad():
+        net.weight.zero_()
+    assert load_checkpoint(tmp_path / "last.pt", parts) == 7
+    found = torch.rand(3), torch.rand(3, generator=generator), net.weight
+    assert all(map(torch.equal, expected, found))
+
+
+def test_no_checkpoint_is_step_zero(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "last.pt", {"net": nn.Linear(1, 1)}) == 0
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_torch({"step": 1}, path)
+    with pytest.raises((TypeError, AttributeError)):
+        save_torch({"step": (number for number in range(3))}, path)
+    assert torch.load(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_the_hash_sees_weights_and_nothing_else() -> None:
+    state = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(1)}
+    before = hash_weights(state)
+    assert hash_weights(dict(reversed(state.items()))) == before
+    assert hash_weights({**state, "a": state["a"].clone()}) == before
+    assert hash_weights({**state, "a": state["a"].view(3, 2)}) != before
+    assert hash_weights({**state, "a": state["a"].double()}) != before
+    changed = state["a"].clone()
+    changed[0, 0] = 1e-7
+    assert hash_weights({**state, "a": changed}) != before

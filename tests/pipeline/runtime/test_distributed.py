@@ -1,0 +1,107 @@
+"""Two processes take the step that one takes with the whole batch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config.params import Params, Store
+from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.mean import Mean
+from store.reader import Reader
+
+SCRIPT = Path(__file__).with_name("ranked_steps.py")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def take_steps(store: Reader, folder: Path, *launcher: str) -> None:
+    folder.mkdir()
+    root = str(SCRIPT.parents[3])
+    done = subprocess.run(
+        [sys.executable, *launcher, SCRIPT, store.path, folder],
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def taken(
+    tiny_params: Params,
+    build_store: Callable[[Store], Reader],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What one process did, and what each of two did, on views with padding.
+
+    A channel's pooled map has four cells there: one alone, normalised, would be a mere sign.
+    """
+    crop = tiny_params.store.crop.model_copy(update={"height": 64, "width": 64})
+    store = build_store(tiny_params.store.model_copy(update={"crop": crop}))
+    folder = tmp_path_factory.mktemp("ranks")
+    take_steps(store, folder / "one")
+    take_steps(store, folder / "two", *TORCHRUN)
+    names = {"one": "one/0.pt", "first": "two/0.pt", "second": "two/1.pt"}
+    return {name: torch.load(folder / file) for name, file in names.items()}
+
+
+def test_losses_are_those_of_one_process(taken: dict[str, Any]) -> None:
+    for alone, *ranks in zip(*(taken[name]["steps"] for name in taken), strict=True):
+        for rank in ranks:
+            assert rank["terms"] == pytest.approx(alone["terms"], rel=1e-5, abs=1e-6)
+        assert all(alone["terms"].values())
+
+
+def test_gradients_are_those_of_one_process(taken: dict[str, Any]) -> None:
+    """Of the first step: later the critic's Adam has made whole steps of the last bits."""
+    alone, *ranks = (taken[name]["steps"][0]["gradients"] for name in taken)
+    # The bias of a softmax's keys shifts all of its logits alike: its gradient is rounding.
+    for name in set(alone) - {"context_adapter.key.bias"}:
+        atol = 1e-5 * alone[name].abs().max().item()
+        for gradients in ranks:
+            torch.testing.assert_close(gradients[name], alone[name], rtol=1e-5, atol=atol)
+
+
+def test_weights_are_those_of_one_process(taken: dict[str, Any]) -> None:
+    for name, expected in taken["one"]["weights"].items():
+        torch.testing.assert_close(taken["first"]["weights"][name], expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(taken["first"]["weights"][name], taken["second"]["weights"][name])
+
+
+def test_queues_are_equal_on_all_ranks_and_those_of_one_process(taken: dict[str, Any]) -> None:
+    for name in ("memory", "channels"):
+        one, first, second = (taken[who]["states"][name] for who in taken)
+        for queue in ("pixels", "regions") if name == "memory" else ("queue",):
+            for array, expected in one[queue].items():
+                torch.testing.assert_close(first[queue][array], expected)
+                assert torch.equal(first[queue][array], second[queue][array])
+        assert torch.equal(one["generator"], first["generator"])
+
+
+def test_critics_are_equal_on_all_ranks(taken: dict[str, Any]) -> None:
+    one, first, second = (taken[who]["states"]["adversary"]["critic"] for who in taken)
+    for name, expected in one.items():
+        torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first[name], second[name])
+
+
+def test_shares_cover_a_batch_once_in_order() -> None:
+    whole = np.arange(12)
+    parts = [Ranks(rank, 3).share(whole) for rank in range(3)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_alone_nothing_is_changed() -> None:
+    part = torch.ones(3, requires_grad=True)
+    assert ALONE.gather(part) is part
+    assert ALONE.leads
+    assert ALONE.agree(True)
+    assert not ALONE.agree(False)
+    mean = Mean(torch.tensor(6.0), torch.tensor(4))
+    assert ALONE.merge({"term": mean})["term"] == 1.5
