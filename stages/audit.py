@@ -38,7 +38,7 @@ def command(
     destination: Path,
     num_spots: int,
     params_path: Path,
-    device: str,
+    device_name: str,
 ) -> None:
     """Audit the store behind MANIFEST and write the findings to DESTINATION (JSON).
 
@@ -47,7 +47,7 @@ def command(
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
     findings = audit(reader)
-    files = JobFiles(index_path, teacher_path, params_path, device)
+    files = JobFiles(index_path, teacher_path, params_path, device_name)
     # Apart from the findings, so that another machine's last bits never make a student stale.
     fidelity = destination.with_name(f"{manifest_path.stem}.fidelity.json")
     found = spot(files, reader, num_spots)
@@ -60,7 +60,7 @@ def command(
 
 def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:
     """Run the teacher again on some records, drawn from the store's own seed."""
-    job = files()
+    job = files.load()
     if job.spec.fingerprint != reader.spec.fingerprint:
         raise StoreMismatchError(
             "another store",
@@ -69,8 +69,8 @@ def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:
             found=reader.spec.fingerprint,
             remedy="give the params, teacher and index that the store was made with",
         )
-    chance = np.random.default_rng(seed_sequence(job.settings.seed, "spot"))
-    records = chance.choice(len(reader), min(num_spots, len(reader)), replace=False)
+    rng = np.random.default_rng(seed_sequence(job.settings.seed, "spot"))
+    records = rng.choice(len(reader), min(num_spots, len(reader)), replace=False)
     generator = torch_generator(job.settings.seed, "spot")
     return spot_check(job, reader, sorted(records.tolist()), generator)
 

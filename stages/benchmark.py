@@ -90,22 +90,22 @@ def benchmark_extract(out: Path, **files: Any) -> None:
 @click.option("--rounds", "num_rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--student", "students", multiple=True, help="Architecture; default: all three.")
 def benchmark_step(
-    out: Path, device: str, num_workers: int, num_rounds: int, students: tuple[str, ...]
+    out: Path, device_name: str, num_workers: int, num_rounds: int, students: tuple[str, ...]
 ) -> None:
     """A training step from the store over one with labels alone and one with the teacher in it.
 
     256x512, batch 2 on a CPU; 512x1024, batch 16 on a GPU; random weights, images and labels.
     """
-    from pipeline.benchmarks.setting import default_setting
+    from pipeline.benchmarks.sizes import default_sizes
     from pipeline.benchmarks.step import STUDENTS, benchmark
 
     if unknown := set(students) - set(STUDENTS):
         raise ValueError(f"--student: expected some of {', '.join(STUDENTS)}; found {unknown}")
-    place = pick_device(device)
+    device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
         for figures in benchmark(
-            default_setting(place),
-            place,
+            default_sizes(device),
+            device,
             Path(folder),
             students=students or STUDENTS,
             num_workers=num_workers,
@@ -125,7 +125,7 @@ def benchmark_step(
 @device_option
 @workers_option
 def benchmark_amortise(
-    profile: Path, out: Path | None, params_path: Path, device: str, num_workers: int
+    profile: Path, out: Path | None, params_path: Path, device_name: str, num_workers: int
 ) -> None:
     """How many students it takes until the store of PROFILE has paid for its extraction.
 
@@ -143,23 +143,25 @@ def benchmark_amortise(
     results = gather(profile, params)
     artifacts = profile.parent.parent
     manifest = Manifest.read(artifacts / "manifests" / f"{params.store.name}.json")
-    job = JobFiles(
+    files = JobFiles(
         artifacts / "datasets" / params.dataset.name / "index.json",
         artifacts / "teachers" / f"{params.teacher.name}.pt",
         params_path,
-        device,
+        device_name,
     )
     found = benchmark(
         results,
         open_store(manifest.path, expected=manifest.fingerprint),
-        job,
-        pick_device(device),
+        files.load,
+        pick_device(device_name),
         num_workers=num_workers,
     )
     report(found.to_dict(), out or profile / "amortise.json")
-    click.echo("seconds of n students    " + "".join(f"{way:>10}" for way in found.student_s))
+    click.echo(
+        "seconds of n students    " + "".join(f"{variant:>10}" for variant in found.student_s)
+    )
     for num_students in (1, 2, 4, 8, 16):
-        costs = (f"{found.total_s(way, num_students):10.0f}" for way in found.student_s)
+        costs = (f"{found.total_s(variant, num_students):10.0f}" for variant in found.student_s)
         click.echo(f"{num_students:>24} " + "".join(costs))
 
 
@@ -182,13 +184,13 @@ def benchmark_fidelity(
     index_path: Path,
     teacher_path: Path,
     params_path: Path,
-    device: str,
+    device_name: str,
     num_workers: int,
     num_seeds: int,
     views: tuple[int, ...],
     steps: int | None,
 ) -> None:
-    """Val mIoU of students of 1, 2, 4, .. stored views against fresh crops with TEACHER live.
+    """Val mIoU of students of 1, 2, 4, .. stored views against fresh crops with TEACHER online.
 
     The store and every finished run are kept in a folder beside --out, so a killed benchmark goes
     on where it stopped; delete the folder when done.
@@ -211,7 +213,9 @@ def benchmark_fidelity(
         )
     if steps is not None:
         run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps})})
-    job = with_views(JobFiles(index_path, teacher_path, params_path, device)(), max(views))
+    job = with_views(
+        JobFiles(index_path, teacher_path, params_path, device_name).load(), max(views)
+    )
     folder, threads = out.with_name(f"{out.stem}-files"), torch.get_num_threads()
     manifest = fill(job, folder / job.spec.fingerprint)
     torch.set_num_threads(threads)  # extraction has a number of its own
@@ -239,11 +243,11 @@ def _with_teacher(
     index_path: Path,
     teacher_path: Path,
     params_path: Path,
-    device: str,
+    device_name: str,
 ) -> None:
     from pipeline.extraction.load import JobFiles
 
-    job = JobFiles(index_path, teacher_path, params_path, device)()
+    job = JobFiles(index_path, teacher_path, params_path, device_name).load()
     with tempfile.TemporaryDirectory() as folder:
         report(benchmark(job, Path(folder)), out)
 

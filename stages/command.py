@@ -24,6 +24,7 @@ params_option = click.option(
 )
 device_option = click.option(
     "--device",
+    "device_name",
     default="auto",
     envvar="CIRKD_DEVICE",
     show_envvar=True,

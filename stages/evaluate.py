@@ -26,21 +26,21 @@ def command(
     student_path: Path,
     destination: Path,
     split: str,
-    device: str,
+    device_name: str,
 ) -> None:
     """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
     index = Index.read(index_path)
     if split not in index.splits:
         found = ", ".join(index.splits)
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
-    place = pick_device(device)
+    device = pick_device(device_name)
     student, precision = load_student(student_path)
-    student.to(place)
+    student.to(device)
     start = time.perf_counter()
     title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
-    with joined(place) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
-        confusion = evaluate(student, index, split, place, precision, advance, ranks)
-    if not ranks.leads:
+    with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
+        confusion = evaluate(student, index, split, device, precision, advance, ranks)
+    if not ranks.is_main:
         return
     seconds = round(time.perf_counter() - start, 2)
     figures = summarise(confusion)

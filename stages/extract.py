@@ -50,7 +50,7 @@ def command(
     teacher_path: Path,
     destination: Path,
     params_path: Path,
-    device: str,
+    device_name: str,
     stores: Path,
     num_workers: int,
     scheduler: str | None,
@@ -59,8 +59,10 @@ def command(
 
     A killed run goes on at the first unit that is missing.
     """
-    files = JobFiles(index_path.resolve(), teacher_path.resolve(), params_path.resolve(), device)
-    job = files()
+    files = JobFiles(
+        index_path.resolve(), teacher_path.resolve(), params_path.resolve(), device_name
+    )
+    job = files.load()
     start = time.perf_counter()
     if scheduler is None and num_workers == 1:
         manifest = fill(job, stores / job.spec.fingerprint)

@@ -62,7 +62,7 @@ def _with_root(source: Path, root: Path) -> str:
 @command.command("show", cls=StageCommand)
 @params_option
 def show_profile(params_path: Path) -> None:
-    """Print the parameters in force, every student's recipe spelled out."""
+    """Print the parameters in force, every student's training spelled out."""
     click.echo(load_params(params_path).model_dump_json(indent=2))
 
 

@@ -20,7 +20,7 @@ from store.files import replacing, write_json
 @click.argument("profile", type=click.Path(path_type=Path))
 @params_option
 @device_option
-def command(profile: Path, params_path: Path, device: str) -> None:
+def command(profile: Path, params_path: Path, device_name: str) -> None:
     """Write metrics.json and report/index.html into PROFILE, which is artifacts/profiles/NAME."""
     params = load_params(params_path)
     results = gather(profile, params)
@@ -32,7 +32,7 @@ def command(profile: Path, params_path: Path, device: str) -> None:
         path = profile / "students" / run.name / "model.pt"
         precision = params.students[run.name].training.precision
         networks.append(Network(run.name, partial(_load_student, path), precision))
-    shown = show(index, pick_samples(index, "val"), networks, pick_device(device))
+    shown = show(index, pick_samples(index, "val"), networks, pick_device(device_name))
     page = build_page(results, shown)
     write_json(metrics(results), profile / "metrics.json")
     with replacing(profile / "report" / "index.html") as temporary:

@@ -37,7 +37,7 @@ def show_sizes(raw: dict[str, int], stored: dict[str, int]) -> None:
 @ahead_option
 @json_option
 def plan_store(
-    run: str, params_path: Path, device: str, num_workers: int, ahead_mb: int, as_json: bool
+    run: str, params_path: Path, device_name: str, num_workers: int, ahead_mb: int, as_json: bool
 ) -> None:
     """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
     from pipeline.benchmarks.store_plan import plan
@@ -50,11 +50,11 @@ def plan_store(
     if run not in params.students:
         raise ValueError(f"no student {run}; expected one of {', '.join(params.students)}")
     index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
-    place = pick_device(device)
+    device = pick_device(device_name)
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
-    teacher = Teacher(index.num_classes, params.teacher.dropout).to(place).eval()
-    spec = job.plan_store(index, params.store, "planned", place)
-    extraction = job.Extraction(index, teacher, params.store, spec, place)
+    teacher = Teacher(index.num_classes, params.teacher.dropout).to(device).eval()
+    spec = job.plan_store(index, params.store, "planned", device)
+    extraction = job.Extraction(index, teacher, params.store, spec, device)
     stores, student = Path("artifacts/stores"), params.students[run]
     found = plan(extraction, student, stores, num_workers, ahead_mb * 10**6)
     if as_json:
@@ -92,10 +92,12 @@ def adopt_store(path: str, manifest_path: Path) -> None:
 
 @command.command("info", cls=StageCommand)
 @manifest_argument
-@click.option("--picture", type=click.Path(path_type=Path), help="PNG of one record.")
+@click.option(
+    "--figure", "--picture", "figure", type=click.Path(path_type=Path), help="PNG of one record."
+)
 @click.option("--record", default=0, show_default=True, help="Which record to draw.")
 @json_option
-def show_store(manifest_path: Path, picture: Path | None, record: int, as_json: bool) -> None:
+def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: bool) -> None:
     """Say what lies in the store behind MANIFEST, and how well each array compressed."""
     from store.audit import sizes
     from store.manifest import Manifest
@@ -103,11 +105,11 @@ def show_store(manifest_path: Path, picture: Path | None, record: int, as_json: 
 
     manifest = Manifest.read(manifest_path)
     reader = open_store(manifest.path, expected=manifest.fingerprint)
-    if picture is not None:
-        from pipeline.report.record_picture import draw_record
+    if figure is not None:
+        from pipeline.report.record_figure import draw_record
         from store.files import replacing
 
-        with replacing(picture) as partial:
+        with replacing(figure) as partial:
             draw_record(reader, record, partial)
     found = {**asdict(manifest), "spec": reader.spec.to_dict(), **sizes(reader)}
     if as_json:
@@ -141,7 +143,7 @@ def verify_store(
     index_path: Path | None,
     teacher_path: Path | None,
     params_path: Path,
-    device: str,
+    device_name: str,
     as_json: bool,
 ) -> None:
     """Read every byte of the store behind MANIFEST; exit code 1 if any is not as it was written."""
@@ -159,7 +161,9 @@ def verify_store(
         if index_path is None or teacher_path is None:
             raise ValueError("--spot runs the teacher: give --index and --teacher")
         reader = open_store(manifest.path, expected=manifest.fingerprint)
-        fidelity = spot(JobFiles(index_path, teacher_path, params_path, device), reader, num_spots)
+        fidelity = spot(
+            JobFiles(index_path, teacher_path, params_path, device_name), reader, num_spots
+        )
     if as_json:
         listed = [one.to_dict() for one in findings]
         click.echo(json.dumps({"findings": listed, "fidelity": fidelity}, indent=2))
@@ -179,7 +183,7 @@ def verify_store(
 @params_option
 @device_option
 def repair_store(
-    index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device: str
+    index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device_name: str
 ) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
     from pipeline.extraction.load import JobFiles
@@ -191,7 +195,7 @@ def repair_store(
     manifest = Manifest.read(manifest_path)
     folder = local_folder(manifest.path)
     units = damaged_units(verify(folder))
-    job = JobFiles(index_path, teacher_path, params_path, device)()
+    job = JobFiles(index_path, teacher_path, params_path, device_name).load()
     repaired = fill(job, folder, revoked=units)
     click.echo(f"{len(units)} units extracted again")
     left = verify(folder)

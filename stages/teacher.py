@@ -7,17 +7,16 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import params
-from pipeline.config.params import load_params
+from pipeline.config.params import TeacherConfig, load_params
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.models.network import compile_network
 from pipeline.models.teacher import ARCHITECTURE, Teacher, TeacherCard, build_teacher, save_teacher
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import Ranks, joined
-from pipeline.runtime.environment import device_name, versions
+from pipeline.runtime.environment import describe_device, versions
 from pipeline.runtime.rng import seed_torch
-from pipeline.training.run import Run
+from pipeline.training.run import TrainingRun
 from pipeline.training.supervised import SupervisedTerms, crops
 from stages.command import StageCommand, device_option, params_option, work_folder, workers_option
 from stages.loop import fit
@@ -32,23 +31,23 @@ from store.files import write_json
 @device_option
 @workers_option
 def command(
-    index_path: Path, destination: Path, params_path: Path, device: str, num_workers: int
+    index_path: Path, destination: Path, params_path: Path, device_name: str, num_workers: int
 ) -> None:
     """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
     settings = load_params(params_path).teacher
     index = Index.read(index_path)
-    place = pick_device(device)
-    teacher = build_teacher(settings, index.num_classes).to(place)
-    identity = [str(destination), place.type, settings.model_dump(), index.fingerprint]
+    device = pick_device(device_name)
+    teacher = build_teacher(settings, index.num_classes).to(device)
+    identity = [str(destination), device.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
     trains = settings.source == "train"
-    with joined(place) as ranks:
+    with joined(device) as ranks:
         seconds = _train(teacher, settings, index, work, num_workers, ranks) if trains else 0.0
-    if not ranks.leads:
+    if not ranks.is_main:
         return
     precision = settings.training.precision
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
-        figures = summarise(evaluate(teacher, index, "val", place, precision, advance))
+        figures = summarise(evaluate(teacher, index, "val", device, precision, advance))
     card = TeacherCard(
         architecture=ARCHITECTURE,
         class_names=list(index.class_names),
@@ -65,32 +64,32 @@ def command(
 
 def _train(
     teacher: Teacher,
-    settings: params.Teacher,
+    settings: TeacherConfig,
     index: Index,
     work: Path,
     num_workers: int,
     ranks: Ranks,
 ) -> float:
-    recipe = settings.training
+    training = settings.training
     device = next(teacher.parameters()).device
-    recipe.micro_batch_size(ranks.size)
-    compile_network(teacher, recipe.compile)
+    training.micro_batch_size(ranks.size)
+    compile_network(teacher, training.compile)
     teacher.train()
-    terms = SupervisedTerms(teacher, recipe.precision, ranks)
+    terms = SupervisedTerms(teacher, training.precision, ranks)
     return fit(
-        Run(
+        TrainingRun(
             title=f"teacher {settings.name}",
-            recipe=recipe,
+            training=training,
             modules=teacher,
             parts={},
             compute_terms=ranks.replicate(terms, device),
-            weights={"task": 1.0, "auxiliary": recipe.auxiliary_weight},
+            weights={"task": 1.0, "auxiliary": training.auxiliary_weight},
             open_batches=lambda steps: crops(index, settings, steps, device, num_workers, ranks),
             begin=partial(seed_torch, settings.seed, "teacher", "dropout", *ranks.path),
             work=work,
             header={
                 "device": str(device),
-                "hardware": device_name(device),
+                "hardware": describe_device(device),
                 "versions": versions(),
                 "params": settings.model_dump(mode="json"),
             },

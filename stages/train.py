@@ -7,19 +7,18 @@ from typing import Any
 
 import click
 
-from pipeline.config import params
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, StudentConfig, load_params
 from pipeline.distillation.objective import Objective
-from pipeline.distillation.requirements import refuse_unserved
+from pipeline.distillation.requirements import check_requirements
 from pipeline.loading.memory_budget import fit_prefetch
 from pipeline.loading.stream import stream
 from pipeline.models.network import compile_network
 from pipeline.models.students import Student, build_student, save_student
 from pipeline.runtime.device import pick_device, pick_slots
 from pipeline.runtime.distributed import Ranks, joined
-from pipeline.runtime.environment import device_name, peak_memory_bytes, versions
+from pipeline.runtime.environment import describe_device, peak_memory_bytes, versions
 from pipeline.runtime.rng import seed_torch
-from pipeline.training.run import Run
+from pipeline.training.run import TrainingRun
 from stages.command import (
     StageCommand,
     ahead_option,
@@ -70,7 +69,7 @@ def command(
     manifest_path: Path | None,
     destination: Path | None,
     params_path: Path,
-    device: str,
+    device_name: str,
     num_workers: int,
     ahead_mb: int,
     cache: Path | None,
@@ -83,11 +82,11 @@ def command(
     """
     known = load_params(params_path)
     if every_run:
-        train_every(list(known.students), num_jobs, device)
+        train_every(list(known.students), num_jobs, device_name)
     elif run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     else:
-        resources = Resources(device, num_workers, ahead_mb * 10**6, cache)
+        resources = Resources(device_name, num_workers, ahead_mb * 10**6, cache)
         train_one(_pick_run(known, run), run, manifest_path, destination, resources)
 
 
@@ -108,15 +107,15 @@ class Resources:
     cache: Path | None
 
 
-def train_every(runs: list[str], num_jobs: int, device: str) -> None:
+def train_every(runs: list[str], num_jobs: int, device_name: str) -> None:
     """Train several students at a time; exit code 1 if any failed, 3 if interrupted."""
     from stages.many import exit_code, train_all
 
-    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device))))
+    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device_name))))
 
 
 def train_one(
-    settings: params.Student,
+    settings: StudentConfig,
     run: str,
     manifest_path: Path,
     destination: Path,
@@ -126,40 +125,40 @@ def train_one(
     manifest = Manifest.read(manifest_path)
     expected = manifest.fingerprint
     reader = open_store(manifest.path, expected=expected, cache=resources.cache)
-    refuse_unserved(settings, reader.spec, reader.path)
-    place = pick_device(resources.device)
+    check_requirements(settings, reader.spec, reader.path)
+    device = pick_device(resources.device)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
-    student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(place)
+    student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(device)
     header: dict[str, Any] = {
         "run": run,
         "store": manifest.fingerprint,
-        "device": str(place),
-        "hardware": device_name(place),
+        "device": str(device),
+        "hardware": describe_device(device),
         "versions": versions(),
         "label": settings.label,
         "params": settings.model_dump(mode="json"),
     }
-    identity = [str(destination), place.type, settings.model_dump(), manifest.fingerprint]
+    identity = [str(destination), device.type, settings.model_dump(), manifest.fingerprint]
     work = work_folder("student", identity)
-    with joined(place) as ranks:
+    with joined(device) as ranks:
         header["ranks"] = ranks.size
         seconds = _train(student, settings, reader, work, header, resources, ranks)
-    if not ranks.leads:
+    if not ranks.is_main:
         return
     save_student(student, settings, reader.spec.class_names, destination / "model.pt")
     summary = {
         **header,
         "num_parameters": sum(p.numel() for p in student.parameters()),
         "seconds": seconds,
-        "peak_memory_bytes": peak_memory_bytes(place),
+        "peak_memory_bytes": peak_memory_bytes(device),
     }
     write_json(summary, destination / "run.json")
     shutil.copyfile(work / "log.jsonl", destination / "log.jsonl")
     shutil.rmtree(work)
 
 
-def _pick_run(settings: params.Params, run: str) -> params.Student:
+def _pick_run(settings: Params, run: str) -> StudentConfig:
     if run not in settings.students:
         known = ", ".join(settings.students)
         raise ValueError(f"params.yaml has no student {run}; expected one of {known}")
@@ -168,7 +167,7 @@ def _pick_run(settings: params.Params, run: str) -> params.Student:
 
 def _train(
     student: Student,
-    settings: params.Student,
+    settings: StudentConfig,
     reader: Reader,
     work: Path,
     header: dict[str, Any],
@@ -176,15 +175,15 @@ def _train(
     ranks: Ranks,
 ) -> float:
     device = next(student.parameters()).device
-    recipe = settings.training
+    training = settings.training
     objective = Objective(student, reader.spec, settings, device, ranks)
     objective.open(reader)
-    compile_network(student, recipe.compile)
+    compile_network(student, training.compile)
     student.train()
     prefetch_factor, in_flight = fit_prefetch(
         reader.spec,
         objective.needs,
-        recipe.micro_batch_size(ranks.size),
+        training.micro_batch_size(ranks.size),
         resources.num_workers,
         device.type == "cuda",
         resources.ahead_bytes,
@@ -195,9 +194,9 @@ def _train(
         objective.fill(reader)
 
     return fit(
-        Run(
+        TrainingRun(
             title=f"student {header['run']}",
-            recipe=recipe,
+            training=training,
             modules=objective.modules,
             parts=objective.parts,
             compute_terms=objective.replicated(),
@@ -205,14 +204,14 @@ def _train(
             open_batches=lambda steps: stream(
                 reader,
                 seed=settings.seed,
-                batch_size=recipe.batch_size,
+                batch_size=training.batch_size,
                 steps=steps,
                 device=device,
                 num_workers=resources.num_workers,
                 needs=objective.needs,
-                accumulate=recipe.accumulate,
+                accumulate=training.accumulate,
                 ranks=ranks,
-                augment=recipe.augment,
+                augment=training.augment,
                 prefetch_factor=prefetch_factor,
             ),
             begin=begin,

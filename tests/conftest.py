@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.params import Params, Store, load_params
+from pipeline.config.params import Params, StoreConfig, load_params
 from pipeline.datasets.index import Index
 from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
 from pipeline.extraction.extract import extract
@@ -77,10 +77,10 @@ def tiny_teacher(tiny_index: Index) -> TinyTeacher:
 
 
 @pytest.fixture(scope="session")
-def tiny_job(tiny_index: Index, tiny_teacher: TinyTeacher) -> Callable[[Store], Extraction]:
+def tiny_job(tiny_index: Index, tiny_teacher: TinyTeacher) -> Callable[[StoreConfig], Extraction]:
     """The extraction that some store settings mean."""
 
-    def build(settings: Store, teacher: nn.Module = tiny_teacher) -> Extraction:
+    def build(settings: StoreConfig, teacher: nn.Module = tiny_teacher) -> Extraction:
         spec = plan_store(tiny_index, settings, "tiny teacher", CPU)
         return Extraction(tiny_index, teacher, settings, spec, CPU)
 
@@ -89,12 +89,12 @@ def tiny_job(tiny_index: Index, tiny_teacher: TinyTeacher) -> Callable[[Store], 
 
 @pytest.fixture(scope="session")
 def build_store(
-    tiny_job: Callable[[Store], Extraction], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Store], Reader]:
+    tiny_job: Callable[[StoreConfig], Extraction], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[StoreConfig], Reader]:
     """Extract a store with the given settings; the same settings give the same store object."""
-    made: dict[Store, Reader] = {}
+    made: dict[StoreConfig, Reader] = {}
 
-    def build(settings: Store) -> Reader:
+    def build(settings: StoreConfig) -> Reader:
         if settings not in made:
             path = tmp_path_factory.mktemp("stores") / "store"
             job = tiny_job(settings)
@@ -108,7 +108,7 @@ def build_store(
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tiny_params: Params, build_store: Callable[[Store], Reader]) -> Reader:
+def tiny_store(tiny_params: Params, build_store: Callable[[StoreConfig], Reader]) -> Reader:
     return build_store(tiny_params.store)
 
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.params import Params, Student
+from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch, Targets
 from pipeline.models.network import Output
 from pipeline.models.students import load_student
 from pipeline.models.teacher import TeacherCard, load_teacher
 from pipeline.runtime.rng import seed_torch, torch_generator
-from pipeline.training.run import Run
+from pipeline.training.run import TrainingRun
 from stages.loop import fit
 from store.encodings import find_encoding
 from store.schema import StoreSpec
@@ -146,7 +146,9 @@ def make_batches(steps: range) -> Iterator[Batch]:
         )
 
 
-def train_tiny(run: Student, work: Path, stop_at: int | None = None) -> tuple[Objective, list[int]]:
+def train_tiny(
+    run: StudentConfig, work: Path, stop_at: int | None = None
+) -> tuple[Objective, list[int]]:
     """Take a CIRKD student's five steps, or go on to their end; which ones were taken here."""
     training = run.training.model_copy(update={"steps": 5, "ema_decay": 0.9})
     run = run.model_copy(update={"training": training})
@@ -162,9 +164,9 @@ def train_tiny(run: Student, work: Path, stop_at: int | None = None) -> tuple[Ob
             yield batch
 
     fit(
-        Run(
+        TrainingRun(
             title="tiny student",
-            recipe=training,
+            training=training,
             modules=objective.modules,
             parts=objective.parts,
             compute_terms=objective.compute_terms,

@@ -80,8 +80,8 @@ def train_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every student at once, one of which diverges and stops no other."""
     profile = folder / "profiles/tiny.yaml"
     students = profile.read_text()
-    recipe = "training: {learning_rate: 1.0e+30}"
-    line = f"  a_broken: {{architecture: deeplabv3_resnet18, method: ce, seed: 0, {recipe}}}\n"
+    training = "training: {learning_rate: 1.0e+30}"
+    line = f"  a_broken: {{architecture: deeplabv3_resnet18, method: ce, seed: 0, {training}}}\n"
     profile.write_text(students.replace("students:\n", "students:\n" + line))
     use_profile(folder, "tiny", monkeypatch)
     profile.write_text(students)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.benchmarks.rivals import Rivals, step_medians
 from pipeline.benchmarks.trainer import pick_cirkd
+from pipeline.benchmarks.variants import Variants, step_medians
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.report.amortisation import Amortisation
@@ -32,7 +32,7 @@ def benchmark(
         teach: loads its teacher.
         device: where steps are timed: the one the students were trained on.
         num_workers: loader processes, as in training.
-        num_rounds: timed rounds, every way in turn.
+        num_rounds: timed rounds, every variant in turn.
 
     Raises:
         ValueError: no CIRKD student, or nobody timed the extraction.
@@ -44,15 +44,15 @@ def benchmark(
             f"the extraction of store {results.store.fingerprint} was never timed; "
             "delete its folder in artifacts/stores and run `dvc repro -f -s extract`"
         )
-    rivals = Rivals(
+    variants = Variants(
         reader=reader,
-        run=run.settings,
+        config=run.settings,
         teach=teach,
         fill=_begin,
         device=device,
         num_workers=num_workers,
     )
-    seconds, _ = step_medians(rivals, num_rounds)
+    seconds, _ = step_medians(variants, num_rounds)
     return Amortisation.from_costs(
         results.store.fingerprint,
         name,

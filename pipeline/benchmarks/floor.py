@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.benchmarks.setting import Setting
+from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.distillation.objective import Objective
 from pipeline.models.network import STRIDE, normalise
@@ -19,20 +19,20 @@ from pipeline.models.teacher import FEATURE_CHANNELS
 
 
 def floor(
-    objective: Objective, setting: Setting, device: torch.device, rate: float
+    objective: Objective, sizes: Sizes, device: torch.device, rate: float
 ) -> dict[str, float]:
     """Seconds that the products of a step take at a rate, whatever the implementation.
 
     Args:
         objective: of a CIRKD run.
-        setting: sizes of its batch, queues and contrast sets.
+        sizes: sizes of its batch, queues and contrast sets.
         device: of the objective.
         rate: operations a second; see `matrix_rate`.
     """
-    image = torch.zeros(setting.batch_size, 3, setting.height, setting.width, dtype=torch.uint8)
+    image = torch.zeros(sizes.batch_size, 3, sizes.height, sizes.width, dtype=torch.uint8)
     student, projector = network_flops(objective.modules, image.to(device))
     channels = cast(Student, objective.modules["student"]).feature_channels
-    losses = relational_flops(setting, channels)
+    losses = relational_flops(sizes, channels)
     return {
         "matrix_flops_per_s": rate,
         "student_flops": student,
@@ -81,19 +81,19 @@ def _convolution_backward_flops(
     return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (wants_image + wants_weight)
 
 
-def relational_flops(setting: Setting, student_channels: int) -> int:
+def relational_flops(sizes: Sizes, student_channels: int) -> int:
     """Operations of the products that the three relational terms cannot do without.
 
     Mini-batch: both networks' similarities, and the student's gradient as row and as column.
     Memory: both networks' similarities to each contrast set, and the student's gradient.
     """
-    area = (setting.height // STRIDE) * (setting.width // STRIDE)
-    pixels = setting.batch_size * area
-    rows = setting.batch_size * (setting.anchors_per_image or area)
-    num_classes = setting.num_classes
+    area = (sizes.height // STRIDE) * (sizes.width // STRIDE)
+    pixels = sizes.batch_size * area
+    rows = sizes.batch_size * (sizes.anchors_per_image or area)
+    num_classes = sizes.num_classes
     contrast = sum(
         num_classes * (wanted // num_classes + 1)
-        for wanted in (setting.pixel_contrast, setting.region_contrast)
+        for wanted in (sizes.pixel_contrast, sizes.region_contrast)
     )
     minibatch = 2 * rows * pixels * (3 * student_channels + FEATURE_CHANNELS)
     memory = 2 * rows * contrast * 3 * FEATURE_CHANNELS

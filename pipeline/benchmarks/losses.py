@@ -140,11 +140,11 @@ def _batch_naive(problem: Problem) -> Callable[[], None]:
 
 def _batch_fused(problem: Problem) -> Callable[[], None]:
     student, teacher = _batch_inputs(problem)
-    inside = torch.ones(student.shape[:2], dtype=torch.bool)
+    valid = torch.ones(student.shape[:2], dtype=torch.bool)
 
     def call() -> None:
         student.grad = None
-        mean = batch_similarity_kl(student, teacher, inside, temperature=problem.temperature)
+        mean = batch_similarity_kl(student, teacher, valid, temperature=problem.temperature)
         mean.value.backward()
 
     return call

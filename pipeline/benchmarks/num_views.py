@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmarks.online import ask, fresh_batches
+from pipeline.benchmarks.online import fresh_batches, query_teacher
 from pipeline.benchmarks.trainer import build_objective, take_steps
 from pipeline.config.augment import WHOLE
-from pipeline.config.params import Student as Run
+from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.extraction.job import Extraction, plan_store
@@ -55,7 +55,7 @@ def with_views(job: Extraction, num_views: int) -> Extraction:
 def benchmark(
     job: Extraction,
     reader: Reader,
-    run: Run,
+    config: StudentConfig,
     folder: Path,
     *,
     views: tuple[int, ...],
@@ -65,15 +65,15 @@ def benchmark(
 ) -> dict[str, dict[str, Any]]:
     """Train and evaluate every case with every seed, or take what `folder` holds of them already.
 
-    Every case takes the same steps with the same recipe, and every CIRKD run starts with queues
-    filled from the first view of each image, as an online run must begin with some, too; a v-view
-    case sees a store's first v views. Online, image order is that of the one-view store, the
-    view's number is the epoch, and the teacher is asked in the loop.
+    Every case is trained alike, and every CIRKD run starts with queues filled from the first view
+    of each image, as an online run must begin with some, too; a v-view case sees a store's first v
+    views. Online, image order is that of the one-view store, the view's number is the epoch, and
+    the teacher runs in the loop.
 
     Args:
-        job: of the store; its teacher says online what the store says offline.
+        job: of the store; its teacher gives online what the store gives offline.
         reader: of a store with the most views.
-        run: a student of method cirkd, with the steps to take.
+        config: a student of method cirkd, with the steps to take.
         folder: of finished runs, one file each.
         views: numbers of views.
         num_seeds: seeds 0, 1, ...
@@ -89,9 +89,9 @@ def benchmark(
         runs = []
         for seed in range(num_seeds):
             # Whole batches of whole views in every case: fresh crops are cut no further.
-            whole = run.training.model_copy(update={"accumulate": 1, "augment": WHOLE})
+            whole = config.training.model_copy(update={"accumulate": 1, "augment": WHOLE})
             update = {"method": case.method, "seed": seed, "training": whole}
-            seeded = run.model_copy(update=update)
+            seeded = config.model_copy(update=update)
             progress(f"{case.name}, seed {seed}")
             runs.append(_finished(job, reader, seeded, case, folder, num_workers))
         figures[case.name] = _summary(runs)
@@ -99,40 +99,45 @@ def benchmark(
 
 
 def _finished(
-    job: Extraction, reader: Reader, run: Run, case: Case, folder: Path, num_workers: int
+    job: Extraction,
+    reader: Reader,
+    config: StudentConfig,
+    case: Case,
+    folder: Path,
+    num_workers: int,
 ) -> dict[str, Any]:
     """A run's figures, from its file if that is of the same run."""
     # A store of v views holds what the first v views of a larger one hold.
     shared = job.spec.identity
     views = {**shared["views"], "num_views": case.num_views or 1}
     asked = {
-        "run": run.model_dump(mode="json"),
+        "run": config.model_dump(mode="json"),
         "case": case.name,
         "store": {**shared, "views": views},
         "device": job.device.type,
     }
-    path = folder / f"{case.name}-seed-{run.seed}.json"
+    path = folder / f"{case.name}-seed-{config.seed}.json"
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         if found.pop("asked") == json.loads(json.dumps(asked)):
             return found
-    figures = train_and_evaluate(job, reader, run, case, num_workers)
+    figures = train_and_evaluate(job, reader, config, case, num_workers)
     write_json({"asked": asked, **figures}, path)
     return figures
 
 
 def train_and_evaluate(
-    job: Extraction, reader: Reader, run: Run, case: Case, num_workers: int
+    job: Extraction, reader: Reader, config: StudentConfig, case: Case, num_workers: int
 ) -> dict[str, Any]:
     """Train one student, and measure it on val at full size."""
-    objective = build_objective(run, reader.spec, job.device)
+    objective = build_objective(config, reader.spec, job.device)
     start = time.perf_counter()
     objective.fill(reader.first_views(1))
-    batches = _batches(job, reader, run, case, objective, num_workers)
-    reports = list(take_steps(objective, run.training, batches))
-    check_finite(reports, case.name, lambda record: f" (records {record.tolist()})")
+    batches = _batches(job, reader, config, case, objective, num_workers)
+    results = list(take_steps(objective, config.training, batches))
+    check_finite(results, case.name, lambda record: f" (records {record.tolist()})")
     seconds = time.perf_counter() - start
-    student, precision = objective.modules["student"], run.training.precision
+    student, precision = objective.modules["student"], config.training.precision
     confusion = evaluate(student, job.index, "val", job.device, precision)
     return {"miou": summarise(confusion)["miou"], "seconds": round(seconds, 2)}
 
@@ -140,21 +145,21 @@ def train_and_evaluate(
 def _batches(
     job: Extraction,
     reader: Reader,
-    run: Run,
+    config: StudentConfig,
     case: Case,
     objective: Objective,
     num_workers: int,
 ) -> Iterator[Batch]:
-    training = run.training
+    training = config.training
     order: dict[str, Any] = {
-        "seed": run.seed,
+        "seed": config.seed,
         "batch_size": training.batch_size,
         "steps": range(training.steps),
         "num_workers": num_workers,
     }
     if case.num_views is None:
         fresh = fresh_batches(job, **order)
-        return map(partial(ask, job), fresh) if objective.needs else fresh
+        return map(partial(query_teacher, job), fresh) if objective.needs else fresh
     return stream(
         reader.first_views(case.num_views),
         **order,

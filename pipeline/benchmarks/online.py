@@ -1,4 +1,4 @@
-"""Batches from a live teacher: what the store saves us, kept to compare with it."""
+"""Batches with the teacher in the loop: what the store saves us, kept to compare with it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.config import params
+from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
-from pipeline.datasets.views import grid_inside
+from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
@@ -26,7 +26,7 @@ from store.grid import nearest
 from store.order import epoch_order
 
 
-def live_batch(job: Extraction, records: Sequence[int]) -> Batch:
+def online_batch(job: Extraction, records: Sequence[int]) -> Batch:
     """The batch of some records with targets from a teacher forward instead of the store.
 
     Args:
@@ -34,19 +34,21 @@ def live_batch(job: Extraction, records: Sequence[int]) -> Batch:
         records: numbers of the records.
     """
     views = _Views(job.index, job.settings)[np.asarray(records)]
-    return ask(job, _batch(views, job.device))
+    return query_teacher(job, _batch(views, job.device))
 
 
-def ask(job: Extraction, batch: Batch) -> Batch:
-    """The same batch with what the job's teacher says of it now."""
-    said = forward_teacher(job, batch.image)
-    inside = batch.grid_inside
-    centers, pixels = region_centers(embed(said.features), batch.grid_labels, job.spec.num_classes)
-    attended = attention(said.auxiliary_power, inside).view(inside.shape)
+def query_teacher(job: Extraction, batch: Batch) -> Batch:
+    """Return the batch with targets that the job's teacher gives now."""
+    outputs = forward_teacher(job, batch.image)
+    valid = batch.grid_valid
+    centers, pixels = region_centers(
+        embed(outputs.features), batch.grid_labels, job.spec.num_classes
+    )
+    attended = attention(outputs.auxiliary_power, valid).view(valid.shape)
     targets = {
-        "logits": said.logits,
-        "features": said.features,
-        # The store's own rounding, so that both ways teach, and fill the queues, with the same.
+        "logits": outputs.logits,
+        "features": outputs.features,
+        # The store's own rounding, so that both teach, and fill the queues, with the same.
         "auxiliary_attention": attended.half().float(),
         "region_center": centers.half().float(),
         "region_pixels": pixels,
@@ -72,15 +74,15 @@ def fresh_records(
             "lower the batch size"
         )
     for step in steps:
-        epoch, place = divmod(step, per_epoch)
+        epoch, position = divmod(step, per_epoch)
         order = epoch_order(num_images, unit_size, seed, epoch)
-        yield epoch * num_images + order[place * batch_size : (place + 1) * batch_size]
+        yield epoch * num_images + order[position * batch_size : (position + 1) * batch_size]
 
 
 def fresh_batches(
     job: Extraction, *, seed: int, batch_size: int, steps: range, num_workers: int = 0
 ) -> Iterator[Batch]:
-    """Stream batches of fresh random views, without targets: `ask` adds the teacher's.
+    """Stream batches of fresh random views, without targets: `query_teacher` adds the teacher's.
 
     Args:
         job: index and settings of the views.
@@ -99,7 +101,7 @@ def fresh_batches(
 class _Views(Dataset[dict[str, Tensor]]):
     """A batch of records per item, cut out of the images; holds no teacher, so workers may."""
 
-    def __init__(self, index: Index, settings: params.Store) -> None:
+    def __init__(self, index: Index, settings: StoreConfig) -> None:
         self._index, self._settings = index, settings
 
     def __getitem__(self, records: np.ndarray) -> dict[str, Tensor]:
@@ -111,7 +113,7 @@ class _Views(Dataset[dict[str, Tensor]]):
             "image": arrays["image"],
             "labels": arrays["labels"],
             "grid_labels": nearest(arrays["labels"], *grid),
-            "grid_inside": grid_inside(arrays),
+            "grid_valid": grid_valid(arrays),
         }
         return {name: torch.from_numpy(array) for name, array in raw.items()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.config.params import Student as Run
+from pipeline.config.params import StudentConfig
 from pipeline.datasets.views import View
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
@@ -26,46 +26,52 @@ IMAGES_AT_ONCE = 50  # of random embeddings
 
 
 def write_random_store(job: Extraction, path: Path) -> None:
-    """Write random images and labels, and what the job's teacher says of them."""
+    """Write random images and labels, and the targets of the job's teacher."""
     with Writer.open(path, job.spec) as writer:
         for unit in writer.missing_units():
             arrays = _random_views(job.spec, unit)
-            said = forward_teacher(job, arrays["image"])
-            writer.write(unit, encode_unit(job, unit, arrays, said))
+            outputs = forward_teacher(job, arrays["image"])
+            writer.write(unit, encode_unit(job, unit, arrays, outputs))
         writer.finish()
 
 
 def _random_views(spec: StoreSpec, unit: int) -> dict[str, np.ndarray]:
     """Every pixel inside the image and labelled, every class in every view."""
-    chance = np.random.default_rng(seed_sequence(0, "random views", unit))
+    rng = np.random.default_rng(seed_sequence(0, "random views", unit))
     records, size = spec.unit_records(unit), (spec.height, spec.width)
     view = View(
         *size, scale=1.0, flip=False, top=0, left=0, crop_height=size[0], crop_width=size[1]
     )
     shape = (len(records), *size)
     return {
-        "image": chance.integers(0, 256, (len(records), 3, *size), np.uint8),
-        "labels": chance.integers(0, spec.num_classes, shape, np.uint8),
+        "image": rng.integers(0, 256, (len(records), 3, *size), np.uint8),
+        "labels": rng.integers(0, spec.num_classes, shape, np.uint8),
         "key": np.array([f"random/{record}" for record in records]),
         "view_index": np.zeros(len(records), np.int32),
         **{name: np.full(len(records), value) for name, value in asdict(view).items()},
     }
 
 
-def fill_queues(run: Run, device: torch.device, objective: Objective, reader: Reader) -> None:
+def fill_queues(
+    config: StudentConfig, device: torch.device, objective: Objective, reader: Reader
+) -> None:
     """Fill every slot of a run's queues: with random embeddings, then with the store's."""
     memory = objective.parts.get("memory")
     if isinstance(memory, Memory):
-        for batch in _random_batches(run, reader.spec, device):
+        for batch in _random_batches(config, reader.spec, device):
             memory.push(batch)
     objective.fill(reader)
 
 
-def _random_batches(run: Run, spec: StoreSpec, device: torch.device) -> Iterator[Batch]:
+def _random_batches(
+    config: StudentConfig, spec: StoreSpec, device: torch.device
+) -> Iterator[Batch]:
     """Batches that hold V pixels of every class in every image, and nothing that is not pushed."""
-    per_class, num_classes = run.distillation.pixels_per_class, spec.num_classes
-    num_images = max(run.distillation.region_queue, -(-run.distillation.pixel_queue // per_class))
-    generator = torch_generator(run.seed, "random embeddings", device=device)
+    per_class, num_classes = config.distillation.pixels_per_class, spec.num_classes
+    num_images = max(
+        config.distillation.region_queue, -(-config.distillation.pixel_queue // per_class)
+    )
+    generator = torch_generator(config.seed, "random embeddings", device=device)
     classes = torch.arange(num_classes, dtype=torch.uint8, device=device)
     for first in range(0, num_images, IMAGES_AT_ONCE):
         shape = (IMAGES_AT_ONCE, spec.feature_channels, 1, num_classes * per_class)
@@ -79,5 +85,5 @@ def _random_batches(run: Run, spec: StoreSpec, device: torch.device) -> Iterator
         }
         numbers = spec.num_records + first + torch.arange(IMAGES_AT_ONCE, device=device)
         nothing = features[:0]
-        inside = torch.ones(labels.shape, dtype=torch.bool, device=device)
-        yield Batch(numbers, nothing, nothing, labels, inside, Targets(targets))
+        valid = torch.ones(labels.shape, dtype=torch.bool, device=device)
+        yield Batch(numbers, nothing, nothing, labels, valid, Targets(targets))

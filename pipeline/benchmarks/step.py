@@ -14,10 +14,10 @@ import torch
 from pipeline.benchmarks.floor import floor, matrix_rate
 from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.random_store import fill_queues, write_random_store
-from pipeline.benchmarks.rivals import WAYS, Rivals, finish_step, step_medians
-from pipeline.benchmarks.setting import NUM_PEAK_STEPS, Setting, cirkd_run, random_job
+from pipeline.benchmarks.sizes import NUM_PEAK_STEPS, Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
-from pipeline.runtime.environment import device_name, peak_memory_bytes
+from pipeline.benchmarks.variants import VARIANTS, Variants, finish_step, step_medians
+from pipeline.runtime.environment import describe_device, peak_memory_bytes
 from store.reader import open_store
 
 STUDENTS = ("deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18")
@@ -27,27 +27,27 @@ STUDENTS = ("deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18")
 class Case:
     """One student in one precision, over the store in `folder`."""
 
-    setting: Setting
+    sizes: Sizes
     device: torch.device
     folder: Path
     architecture: str
     precision: str
 
-    def rivals(self, num_workers: int) -> Rivals:
+    def variants(self, num_workers: int) -> Variants:
         """What is stepped."""
-        run = cirkd_run(self.setting, self.architecture, self.precision)
-        return Rivals(
+        config = cirkd_run(self.sizes, self.architecture, self.precision)
+        return Variants(
             reader=open_store(self.folder / "store"),
-            run=run,
-            teach=partial(random_job, self.setting, self.precision, self.device),
-            fill=partial(fill_queues, run, self.device),
+            config=config,
+            teach=partial(random_job, self.sizes, self.precision, self.device),
+            fill=partial(fill_queues, config, self.device),
             device=self.device,
             num_workers=num_workers,
         )
 
 
 def benchmark(
-    setting: Setting,
+    sizes: Sizes,
     device: torch.device,
     folder: Path,
     *,
@@ -56,65 +56,65 @@ def benchmark(
     num_rounds: int = 5,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
-    """Step every student in every way over a store of random images, labels and targets.
+    """Step every student in every variant over a store of random images, labels and targets.
 
     Args:
-        setting: what is measured.
+        sizes: what is measured.
         device: where.
         folder: an empty one, for the store.
         students: architectures.
         num_workers: loader processes, as in training.
-        num_rounds: timed rounds, every way in turn.
+        num_rounds: timed rounds, every variant in turn.
         progress: told what is measured next.
 
     Yields:
         After each student and precision, the figures until then, so that a killed benchmark keeps
         them: the setting, the device, and for each student and precision offline_over_ce,
-        online_over_offline, live_over_offline (the teacher in the loop, all else as offline) and
-        data_wait_fraction; the seconds of each step; the peak bytes of a fresh process' first
+        online_over_offline (the teacher in the loop, all else as offline), public_code_over_offline
+        and data_wait_fraction; the seconds of each step; the peak bytes of a fresh process' first
         steps, with all that it builds for them and without loader processes; and the floor.
     """
-    torch.set_num_threads(setting.threads)
-    write_random_store(random_job(setting, setting.precisions[0], device), folder / "store")
+    torch.set_num_threads(sizes.threads)
+    write_random_store(random_job(sizes, sizes.precisions[0], device), folder / "store")
     figures: dict[str, Any] = {
-        "setting": asdict(setting),
-        "device": device_name(device),
+        "setting": asdict(sizes),
+        "device": describe_device(device),
         "num_workers": num_workers,
         "results": {},
     }
-    for precision, architecture in product(setting.precisions, students):
+    for precision, architecture in product(sizes.precisions, students):
         name = f"{architecture} {precision}"
         progress(name)
-        case = Case(setting, device, folder, architecture, precision)
+        case = Case(sizes, device, folder, architecture, precision)
         figures["results"][name] = _measure(case, num_workers, num_rounds)
         yield figures
 
 
 def _measure(case: Case, num_workers: int, num_rounds: int) -> dict[str, float]:
     # Peaks first: afterwards this process holds memory of the device that theirs may need.
-    peaks = {way: in_fresh_process(_peak_here, case, way) for way in WAYS}
-    rivals = case.rivals(num_workers)
-    seconds, wait = step_medians(rivals, num_rounds)
-    objective = build_objective(rivals.run, rivals.reader.spec, case.device)
+    peaks = {variant: in_fresh_process(_peak_here, case, variant) for variant in VARIANTS}
+    variants = case.variants(num_workers)
+    seconds, wait = step_medians(variants, num_rounds)
+    objective = build_objective(variants.config, variants.reader.spec, case.device)
     # Some processors multiply bfloat16 more slowly than float32; a floor knows no such detour.
-    side, precisions = case.setting.matrix_side, {"float32", case.precision}
+    side, precisions = case.sizes.matrix_side, {"float32", case.precision}
     rate = max(matrix_rate(case.device, precision, side) for precision in precisions)
     return {
         "offline_over_ce": seconds["offline"] / seconds["ce"],
+        "public_code_over_offline": seconds["public_code"] / seconds["offline"],
         "online_over_offline": seconds["online"] / seconds["offline"],
-        "live_over_offline": seconds["live"] / seconds["offline"],
         "data_wait_fraction": wait,
-        **{f"{way}_s": value for way, value in seconds.items()},
-        **{f"{way}_peak_bytes": peak for way, peak in peaks.items()},
-        **floor(objective, case.setting, case.device, rate),
+        **{f"{variant}_s": value for variant, value in seconds.items()},
+        **{f"{variant}_peak_bytes": peak for variant, peak in peaks.items()},
+        **floor(objective, case.sizes, case.device, rate),
     }
 
 
-def _peak_here(case: Case, way: str) -> int:
-    torch.set_num_threads(case.setting.threads)
+def _peak_here(case: Case, variant: str) -> int:
+    torch.set_num_threads(case.sizes.threads)
 
     def take() -> None:
-        steps = case.rivals(num_workers=0).steps(way)
+        steps = case.variants(num_workers=0).steps(variant)
         for _ in range(NUM_PEAK_STEPS):
             finish_step(steps)
 

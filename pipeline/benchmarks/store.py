@@ -17,7 +17,7 @@ from pipeline.config.params import Crop
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.spot_check import compare
-from pipeline.extraction.targets import Said, encode_unit, forward_teacher
+from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
 from pipeline.loading.workers import open_loader
 from pipeline.runtime.rng import torch_generator
 from store.files import sync_path
@@ -67,13 +67,13 @@ def benchmark(
     settings, spec = job.settings, job.spec
     records = spec.unit_records(0)
     arrays = draw_records(job.index, settings, records)
-    said = forward_teacher(job, arrays["image"]).cpu()
-    raw = _raw_float16(arrays, said)
+    outputs = forward_teacher(job, arrays["image"]).cpu()
+    raw = _raw_float16(arrays, outputs)
 
     def write_store() -> None:
         path = folder / f"store-{len(list(folder.iterdir()))}"
         with Writer.open(path, spec) as writer:
-            writer.write(0, encode_unit(job, 0, arrays, said))
+            writer.write(0, encode_unit(job, 0, arrays, outputs))
             writer.finish()
 
     writes = {"store": write_store, "raw": lambda: _write_raw(raw, folder / "raw")}
@@ -94,7 +94,7 @@ def benchmark(
         for name in ("logits", "features")
     )
     generator = torch_generator(settings.seed, "benchmark")
-    fidelity = compare((said.logits, said.features), (stored[0], stored[1]), generator)
+    fidelity = compare((outputs.logits, outputs.features), (stored[0], stored[1]), generator)
     stored_bytes = sum(reader.journal.units[0].num_bytes[name] for name in names[2:])
     raw_bytes = raw["logits"].nbytes + raw["features"].nbytes
     return {
@@ -147,8 +147,10 @@ def _pass(dataset: Dataset[dict[str, Tensor]]) -> Callable[[], None]:
     return call
 
 
-def _raw_float16(arrays: Mapping[str, np.ndarray], said: Said) -> dict[str, np.ndarray]:
-    targets = {"logits": said.logits, "features": said.features}
+def _raw_float16(
+    arrays: Mapping[str, np.ndarray], outputs: TeacherOutputs
+) -> dict[str, np.ndarray]:
+    targets = {"logits": outputs.logits, "features": outputs.features}
     raw = {name: target.numpy().astype(np.float16) for name, target in targets.items()}
     return {**raw, "image": arrays["image"], "labels": arrays["labels"]}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from pipeline.benchmarks.trainer import build_objective, take_steps
-from pipeline.config import params
-from pipeline.distillation.requirements import refuse_unserved
+from pipeline.config.params import StudentConfig
+from pipeline.distillation.requirements import check_requirements
 from pipeline.extraction.extract import build_unit, extract
 from pipeline.extraction.job import Extraction
 from pipeline.loading.memory_budget import fit_prefetch
@@ -60,20 +60,20 @@ class Plan:
 
 
 def plan(
-    job: Extraction, run: params.Student, folder: Path, num_workers: int, limit_bytes: int
+    job: Extraction, config: StudentConfig, folder: Path, num_workers: int, limit_bytes: int
 ) -> Plan:
     """Extract a few records into a temporary store, train a few steps on it, and scale up.
 
     Args:
         job: the whole extraction; the teacher's weights do not matter for times.
-        run: the student whose read rate is asked for.
+        config: the student whose read rate is asked for.
         folder: where the store would lie.
         num_workers: of the training.
         limit_bytes: of host memory for its batches.
     """
     spec = job.spec
-    refuse_unserved(run, spec, "params.yaml")
-    num_sample = min(spec.num_records, max(job.settings.forward_batch, run.training.batch_size))
+    check_requirements(config, spec, "params.yaml")
+    num_sample = min(spec.num_records, max(job.settings.forward_batch, config.training.batch_size))
     sample = replace(spec, num_images=num_sample, num_views=1, unit_size=num_sample)
     small = replace(job, spec=sample)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,9 @@ def plan(
             seconds = time.perf_counter() - start
             writer.finish()
         (digest,) = read_journal(LocalFiles(path)).units.values()
-        step_s, needs = _steps(open_store(path), run, job.device)
-    batch_size, pinned = run.training.batch_size, job.device.type == "cuda"
-    size = run.training.micro_batch_size()
+        step_s, needs = _steps(open_store(path), config, job.device)
+    batch_size, pinned = config.training.batch_size, job.device.type == "cuda"
+    size = config.training.micro_batch_size()
     _, in_flight = fit_prefetch(spec, needs, size, num_workers, pinned, limit_bytes)
     read_bytes = sum(digest.num_bytes[name] for name in stream_arrays(spec, needs))
     scale = spec.num_records / num_sample
@@ -108,28 +108,28 @@ def plan(
 
 
 def _steps(
-    reader: Reader, run: params.Student, device: torch.device
+    reader: Reader, config: StudentConfig, device: torch.device
 ) -> tuple[float, tuple[str, ...]]:
     """Median seconds of a training step, and what it needs of each record."""
-    recipe = run.training.model_copy(update={"steps": NUM_STEPS})
+    training = config.training.model_copy(update={"steps": NUM_STEPS})
     # A pretrained encoder takes the same time as a fresh one, and may not be at hand.
     objective = build_objective(
-        run.model_copy(update={"encoder_weights": "none"}), reader.spec, device
+        config.model_copy(update={"encoder_weights": "none"}), reader.spec, device
     )
     objective.open(reader, Path(reader.path).parent)
     objective.fill(reader)
     batches = stream(
         reader,
-        seed=run.seed,
-        batch_size=recipe.batch_size,
+        seed=config.seed,
+        batch_size=training.batch_size,
         steps=range(NUM_STEPS),
         device=device,
         needs=objective.needs,
-        augment=recipe.augment,
-        accumulate=recipe.accumulate,
+        augment=training.augment,
+        accumulate=training.accumulate,
     )
     times = []
-    for report in take_steps(objective, recipe, batches):
-        report.total.item()  # waits for the device
+    for result in take_steps(objective, training, batches):
+        result.total.item()  # waits for the device
         times.append(time.perf_counter())
     return statistics.median(after - before for before, after in pairwise(times)), objective.needs

@@ -6,48 +6,49 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from pipeline.config.params import Params
-from pipeline.config.params import Student as Run
-from pipeline.config.training import Training
+from pipeline.config.params import Params, StudentConfig
+from pipeline.config.training import TrainingConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.models.students import build_student
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.optimizer import Optimisation
-from pipeline.training.steps import Report, train
+from pipeline.training.steps import StepResult, train
 from store.schema import StoreSpec
 
 
 def build_objective(
-    run: Run, spec: StoreSpec, device: torch.device, kind: type[Objective] = Objective
+    config: StudentConfig, spec: StoreSpec, device: torch.device, kind: type[Objective] = Objective
 ) -> Objective:
-    """A fresh student and what is minimised with it, from the same chance as in its stage.
+    """A fresh student and what is minimised with it, seeded as in its stage.
 
     Args:
-        run: what is trained.
+        config: what is trained.
         spec: of the store the targets come from.
         device: where everything lives.
         kind: how the terms are computed.
     """
-    seed_torch(run.seed, "student", "weights")
-    student = build_student(run.architecture, spec.num_classes, run.encoder_weights).to(device)
-    objective = kind(student.train(), spec, run, device)
-    seed_torch(run.seed, "student", "dropout")
+    seed_torch(config.seed, "student", "weights")
+    student = build_student(config.architecture, spec.num_classes, config.encoder_weights).to(
+        device
+    )
+    objective = kind(student.train(), spec, config, device)
+    seed_torch(config.seed, "student", "dropout")
     return objective
 
 
 def take_steps(
-    objective: Objective, recipe: Training, batches: Iterable[Batch]
-) -> Iterator[Report]:
-    """Optimise on the batches, a report a step; the queues are the caller's to fill."""
+    objective: Objective, training: TrainingConfig, batches: Iterable[Batch]
+) -> Iterator[StepResult]:
+    """Optimise on the batches, a result a step; the queues are the caller's to fill."""
     modules = objective.modules
-    optimisation = Optimisation(modules, recipe, next(modules.parameters()).device)
+    optimisation = Optimisation(modules, training, next(modules.parameters()).device)
     yield from train(
         objective.compute_terms,
         objective.weights,
         batches,
         optimisation,
-        accumulate=recipe.accumulate,
+        accumulate=training.accumulate,
     )
     optimisation.finish()
 
@@ -58,8 +59,8 @@ def pick_cirkd(params: Params) -> str:
     Raises:
         ValueError: there is none.
     """
-    for name, run in params.students.items():
-        if run.method == "cirkd":
+    for name, config in params.students.items():
+        if config.method == "cirkd":
             return name
     raise ValueError(
         f"profile {params.profile} has no student with method cirkd, which is what is measured; "

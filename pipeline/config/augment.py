@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.config.base import Fraction, Frozen, Side
+from pipeline.config.base import BaseConfig, Fraction, Side
 
 
-class Augment(Frozen):
+class Augment(BaseConfig):
     """How often a stored record is mirrored, and the size in pixels of what is cut out of it.
 
     A side that is not given stays whole. Region centers and stored pixel samples stay those of the

@@ -16,7 +16,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class Frozen(BaseModel):
+class BaseConfig(BaseModel):
     """Immutable, strict about types, and closed: an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

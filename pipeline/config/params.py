@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.base import (
+    BaseConfig,
     Count,
     Fraction,
-    Frozen,
     Name,
     Positive,
     Precision,
@@ -21,7 +21,7 @@ from pipeline.config.base import (
     Weight,
 )
 from pipeline.config.methods import METHODS, TERMS
-from pipeline.config.training import StudentTraining, Training
+from pipeline.config.training import StudentTrainingConfig, TrainingConfig
 from store.encodings import find_encoding
 from store.files import replacing
 from store.schema import TARGETS
@@ -31,7 +31,7 @@ class ParamsError(ValueError):
     """A params file that cannot be read or breaks the rules; the message lists every finding."""
 
 
-class Scenes(Frozen):
+class ScenesConfig(BaseConfig):
     """The built-in procedural street scenes."""
 
     kind: Literal["scenes"]
@@ -43,7 +43,7 @@ class Scenes(Frozen):
     width: Side
 
 
-class External(Frozen):
+class ExternalConfig(BaseConfig):
     """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
 
     name: Name
@@ -57,22 +57,22 @@ class External(Frozen):
         return raw
 
 
-class CamVid(External):
+class CamVidConfig(ExternalConfig):
     """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
 
     kind: Literal["camvid"]
 
 
-class Folder(External):
+class FolderConfig(ExternalConfig):
     """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
 
     kind: Literal["folder"]
 
 
-Dataset = Annotated[Scenes | CamVid | Folder, Field(discriminator="kind")]
+DatasetConfig = Annotated[ScenesConfig | CamVidConfig | FolderConfig, Field(discriminator="kind")]
 
 
-class Crop(Frozen):
+class Crop(BaseConfig):
     """How a random view of an image is drawn: scale on a 0.1 grid, window in pixels, flip."""
 
     height: Side
@@ -88,7 +88,7 @@ class Crop(Frozen):
         return self
 
 
-class Teacher(Frozen):
+class TeacherConfig(BaseConfig):
     """DeepLabV3-ResNet101 and where its weights come from."""
 
     name: Name
@@ -98,10 +98,10 @@ class Teacher(Frozen):
     seed: Seed
     dropout: Fraction
     crop: Crop
-    training: Training
+    training: TrainingConfig
 
     @model_validator(mode="after")
-    def _source_has_its_field(self) -> Teacher:
+    def _source_has_its_field(self) -> TeacherConfig:
         given = {"torchvision": self.weights, "checkpoint": self.checkpoint}
         for source, value in given.items():
             if (self.source == source) != (value is not None):
@@ -110,7 +110,7 @@ class Teacher(Frozen):
         return self
 
 
-class Encodings(Frozen):
+class Encodings(BaseConfig):
     """Which lossy encoding holds each of the two large arrays."""
 
     logits: str
@@ -123,7 +123,7 @@ class Encodings(Frozen):
         return name
 
 
-class Store(Frozen):
+class StoreConfig(BaseConfig):
     """What the teacher's single pass writes down."""
 
     name: Name
@@ -148,7 +148,7 @@ class Store(Frozen):
         return tuple(name for name in TARGETS if name in targets)
 
 
-class Distillation(Frozen):
+class DistillationConfig(BaseConfig):
     """Temperatures and queue sizes of the relational terms (T, tau, N_p, N_r, K_p, K_r, V)."""
 
     temperature: Positive
@@ -170,7 +170,7 @@ class Distillation(Frozen):
     channels_per_step: Count = 256
 
 
-class Student(Frozen):
+class StudentConfig(BaseConfig):
     """One run: an architecture, a method (or its own terms), a seed."""
 
     architecture: Literal["deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18"]
@@ -178,11 +178,11 @@ class Student(Frozen):
     method: str | None = None
     terms: dict[str, Weight] | None = None
     seed: Seed
-    training: StudentTraining
-    distillation: Distillation
+    training: StudentTrainingConfig
+    distillation: DistillationConfig
 
     @model_validator(mode="after")
-    def _one_objective(self) -> Student:
+    def _one_objective(self) -> StudentConfig:
         if (self.method is None) == (self.terms is None):
             raise ValueError("give either method or terms")
         if self.method is not None and self.method not in METHODS:
@@ -207,21 +207,21 @@ class Student(Frozen):
         return self.method or "+".join(sorted(self.weights)) or "ce"
 
 
-class Params(Frozen):
+class Params(BaseConfig):
     """All of params.yaml."""
 
     profile: Name
-    dataset: Dataset
-    teacher: Teacher
-    store: Store
-    training: StudentTraining
-    distillation: Distillation
-    students: Annotated[dict[Name, Student], Field(min_length=1)]
+    dataset: DatasetConfig
+    teacher: TeacherConfig
+    store: StoreConfig
+    training: StudentTrainingConfig
+    distillation: DistillationConfig
+    students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
 
     @model_validator(mode="before")
     @classmethod
     def _fill_students(cls, raw: Any) -> Any:
-        """Give each student the shared recipe, its own keys winning."""
+        """Give each student the shared sections, its own keys winning."""
         if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
             return raw
         students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
@@ -285,6 +285,6 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 
 def write_params(params: Params, path: Path) -> None:
-    """Write the full form of `params` (shared recipes spelled out in each student)."""
+    """Write the full form of `params` (shared sections spelled out in each student)."""
     with replacing(path) as partial, partial.open("w") as file:
         YAML().dump(params.model_dump(mode="json"), file)

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.augment import WHOLE, Augment
-from pipeline.config.base import Count, Frozen, Positive, Precision, Weight
+from pipeline.config.base import BaseConfig, Count, Positive, Precision, Weight
 
 
-class Training(Frozen):
-    """How a network is optimised; the same recipe model serves the teacher and every student.
+class TrainingConfig(BaseConfig):
+    """How a network is optimised; the same model for the teacher and every student.
 
     `batch_size` is of one optimisation step: on all ranks together, in `accumulate` micro-batches.
     """
@@ -35,7 +35,7 @@ class Training(Frozen):
         """Samples of one forward pass on each of some ranks.
 
         Raises:
-            ValueError: the batch cannot be shared out evenly, or to fewer than two each.
+            ValueError: the batch cannot be split evenly, or to fewer than two each.
         """
         size, left = divmod(self.batch_size, self.accumulate * num_ranks)
         if left or size < 2:
@@ -46,12 +46,12 @@ class Training(Frozen):
         return size
 
     @model_validator(mode="after")
-    def _shares_out(self) -> Training:
+    def _splits_evenly(self) -> TrainingConfig:
         self.micro_batch_size()
         return self
 
 
-class StudentTraining(Training):
-    """A student's recipe: the views are stored, so what still varies of them is said here."""
+class StudentTrainingConfig(TrainingConfig):
+    """How a student is optimised, and what still varies of the views that are stored."""
 
     augment: Augment = WHOLE

@@ -10,7 +10,7 @@ from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
 
 if TYPE_CHECKING:
-    from pipeline.config.params import CamVid
+    from pipeline.config.params import CamVidConfig
 
 FOLDERS = {split: (split, f"{split}annot") for split in ("train", "val", "test")}
 
@@ -32,12 +32,12 @@ COLOURS = {
 CLASSES = ClassTable(tuple(COLOURS), tuple(COLOURS.values()), tuple(range(11)), void_ids=(11,))
 
 
-def list_samples(dataset: CamVid, pixels: Path) -> Listing:
+def list_samples(dataset: CamVidConfig, pixels: Path) -> Listing:
     """Pair the files of every split; `pixels` stays unused."""
     return pair_splits(Path(dataset.root), CLASSES, FOLDERS)
 
 
-def fingerprint(dataset: CamVid) -> dict[str, Any]:
+def fingerprint(dataset: CamVidConfig) -> dict[str, Any]:
     """Fingerprint of the files, wherever the root lies."""
     return fingerprint_files(
         Path(dataset.root), [name for pair in FOLDERS.values() for name in pair]

@@ -15,7 +15,7 @@ from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
 
 if TYPE_CHECKING:
-    from pipeline.config.params import Folder
+    from pipeline.config.params import FolderConfig
 
 FOLDERS = {split: (f"images/{split}", f"labels/{split}") for split in ("train", "val", "test")}
 CLASSES_FILE = "classes.yaml"
@@ -44,7 +44,7 @@ class _Classes(_Closed):
     void: list[Byte]
 
 
-def list_samples(dataset: Folder, pixels: Path) -> Listing:
+def list_samples(dataset: FolderConfig, pixels: Path) -> Listing:
     """Read classes.yaml and pair the files of every split; `pixels` stays unused.
 
     Raises:
@@ -54,7 +54,7 @@ def list_samples(dataset: Folder, pixels: Path) -> Listing:
     return pair_splits(root, read_classes(root), FOLDERS)
 
 
-def fingerprint(dataset: Folder) -> dict[str, Any]:
+def fingerprint(dataset: FolderConfig) -> dict[str, Any]:
     """Fingerprint of the files and the class table, wherever the root lies."""
     folders = [name for pair in FOLDERS.values() for name in pair]
     return fingerprint_files(Path(dataset.root), folders, [CLASSES_FILE])

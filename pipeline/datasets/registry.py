@@ -13,13 +13,13 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.scenes import dataset as scenes
 
 if TYPE_CHECKING:
-    from pipeline.config.params import Dataset
+    from pipeline.config.params import DatasetConfig
 
 DATASETS: dict[str, ModuleType] = {"scenes": scenes, "camvid": camvid, "folder": folder}
 """Kind -> module with `fingerprint(dataset)` and `list_samples(dataset, pixels)`."""
 
 
-def fingerprint_dataset(dataset: Dataset) -> dict[str, Any]:
+def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:
     """What identifies a dataset's content, cheaply: {"kind", "fingerprint", and what went into it}.
 
     Raises:
@@ -29,7 +29,7 @@ def fingerprint_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def prepare_dataset(
-    dataset: Dataset, fingerprint: str, pixels: Path, progress: Progress | None = None
+    dataset: DatasetConfig, fingerprint: str, pixels: Path, progress: Progress | None = None
 ) -> Index:
     """Generate or list a dataset and open every file of it.
 

@@ -49,7 +49,7 @@ class View:
         return _scaled(self.source_height, self.scale), _scaled(self.source_width, self.scale)
 
     @property
-    def inside_size(self) -> tuple[int, int]:
+    def valid_size(self) -> tuple[int, int]:
         """Height and width of the part of the window that lies on the image."""
         height, width = self.scaled_size
         return (
@@ -69,7 +69,7 @@ class View:
         self._check(array, (self.source_height, self.source_width, 3))
         window = np.empty((self.crop_height, self.crop_width, 3), np.uint8)
         window[:] = PADDING_COLOUR
-        height, width = self.inside_size
+        height, width = self.valid_size
         if height and width:
             # Resizing the box alone gives the pixels of resizing all and cropping (up to rounding):
             # Pillow's filter reads beyond the box, and the box has the scale of the whole image.
@@ -87,26 +87,26 @@ class View:
         """
         self._check(array, (self.source_height, self.source_width))
         window = np.full((self.crop_height, self.crop_width), VOID, array.dtype)
-        height, width = self.inside_size
+        height, width = self.valid_size
         scaled_height, scaled_width = self.scaled_size
         rows = _centres(self.top, height, self.source_height, scaled_height)
         columns = _centres(self.left, width, self.source_width, scaled_width)
         window[:height, :width] = array[rows[:, None], columns[None, :]]
         return np.ascontiguousarray(self._mirror(window))
 
-    def inside(self) -> NDArray[np.bool_]:
+    def valid(self) -> NDArray[np.bool_]:
         """True on the image, False on padding: bool [crop_height, crop_width]."""
         window = np.zeros((self.crop_height, self.crop_width), np.bool_)
-        height, width = self.inside_size
+        height, width = self.valid_size
         window[:height, :width] = True
         return np.ascontiguousarray(self._mirror(window))
 
-    def grid_inside(self, stride: int = 8) -> NDArray[np.bool_]:
-        """`inside` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
+    def grid_valid(self, stride: int = 8) -> NDArray[np.bool_]:
+        """`valid` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
 
         Picked by `nearest`, as labels at the feature grid are: a labelled cell is never padding.
         """
-        return nearest(self.inside(), -(-self.crop_height // stride), -(-self.crop_width // stride))
+        return nearest(self.valid(), -(-self.crop_height // stride), -(-self.crop_width // stride))
 
     def _source_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         scaled_height, scaled_width = self.scaled_size
@@ -129,10 +129,10 @@ class View:
 TABLE = tuple(field.name for field in fields(View))
 
 
-def grid_inside(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def grid_valid(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Where the views of some records lie on their images, bool [n, h, w], from the view table."""
     rows = zip(*(arrays[name] for name in TABLE), strict=True)
-    return np.stack([View(*row).grid_inside() for row in rows])
+    return np.stack([View(*row).grid_valid() for row in rows])
 
 
 def draw_view(crop: Crop, seed: int, key: str, view_index: int, height: int, width: int) -> View:

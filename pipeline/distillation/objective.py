@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.params import Distillation
-from pipeline.config.params import Student as Run
-from pipeline.distillation.components import COMPANIONS
+from pipeline.config.params import DistillationConfig, StudentConfig
+from pipeline.distillation.components import COMPONENTS
 from pipeline.distillation.terms import TERMS, Step
 from pipeline.loading.batch import TARGETS, Batch
 from pipeline.losses.cross_entropy import cross_entropy
@@ -17,7 +16,7 @@ from pipeline.memory.bank_memory import BANKS, Bank
 from pipeline.models.network import normalise, precision_scope, upsample
 from pipeline.models.students import Student
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
-from pipeline.runtime.distributed import ALONE, PerRank, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
 from pipeline.runtime.rng import torch_generator
 from store.reader import Reader
 from store.schema import StoreSpec
@@ -31,69 +30,69 @@ class Objective:
     Args:
         student: the network that is trained.
         spec: of the store the targets come from.
-        run: method or terms, temperatures, queue sizes, seed.
+        config: method or terms, temperatures, queue sizes, seed.
         device: where everything lives.
-        ranks: among which every batch is shared out.
+        ranks: among which every batch is sharded.
     """
 
     def __init__(
         self,
         student: Student,
         spec: StoreSpec,
-        run: Run,
+        config: StudentConfig,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
-        self._student, self._run, self._device, self._ranks = student, run, device, ranks
-        headless = [term for term in run.weights if TERMS[term].auxiliary]
+        self._student, self._config, self._device, self._ranks = student, config, device, ranks
+        headless = [term for term in config.weights if TERMS[term].auxiliary]
         if headless and student.auxiliary is None:
             raise ValueError(
-                f"term {headless[0]} compares auxiliary heads, and {run.architecture} has none; "
+                f"term {headless[0]} compares auxiliary heads, and {config.architecture} has none; "
                 "take a ResNet student, or leave the term out"
             )
-        names = {name for term in run.weights for name in TERMS[term].companions}
+        names = {name for term in config.weights for name in TERMS[term].components}
         channels = student.feature_channels
-        self._companions = {
-            name: COMPANIONS[name](channels, spec, run, device, ranks) for name in sorted(names)
+        self._components = {
+            name: COMPONENTS[name](channels, spec, config, device, ranks) for name in sorted(names)
         }
-        self._generator = torch_generator(run.seed, "anchors", *ranks.path, device=device)
-        self.settings = _share_anchors(run.distillation, ranks.size * run.training.accumulate)
+        self._generator = torch_generator(config.seed, "anchors", *ranks.path, device=device)
+        self.settings = _split_anchors(config.distillation, ranks.size * config.training.accumulate)
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of every term, the task's included."""
-        auxiliary = self._run.training.auxiliary_weight
-        return {"task": 1.0, "auxiliary": auxiliary, **self._run.weights}
+        auxiliary = self._config.training.auxiliary_weight
+        return {"task": 1.0, "auxiliary": auxiliary, **self._config.weights}
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What must be read of each record beside image and labels; keys of TARGETS."""
-        needed = {need for term in self._run.weights for need in TERMS[term].needs}
+        needed = {need for term in self._config.weights for need in TERMS[term].needs}
         return tuple(need for need in TARGETS if need in needed)
 
     @property
     def modules(self) -> nn.ModuleDict:
         """Everything that the run's optimizer moves: the student, and what learns with it."""
-        learning = {n: c for n, c in self._companions.items() if isinstance(c, nn.Module)}
+        learning = {n: c for n, c in self._components.items() if isinstance(c, nn.Module)}
         return nn.ModuleDict({"student": self._student, **learning})
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint must hold beside `modules`."""
-        others = {n: c for n, c in self._companions.items() if not isinstance(c, nn.Module)}
+        others = {n: c for n, c in self._components.items() if not isinstance(c, nn.Module)}
         return {"anchors": PerRank(SavedGenerator(self._generator), self._ranks), **others}
 
     def open(self, reader: Reader, banks: Path = BANKS) -> None:
         """Map what a run draws from beside batches, at every start (`banks`: where it is built)."""
-        memory = self._companions.get("memory")
+        memory = self._components.get("memory")
         if isinstance(memory, Bank):
             memory.open(reader, banks)
 
     def fill(self, reader: Reader) -> None:
         """Fill the queues from the store, before step 1."""
         for name in QUEUES:
-            if name in self._companions:
-                self._companions[name].fill(reader)
+            if name in self._components:
+                self._components[name].fill(reader)
 
     def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the student on a batch and return every term's mean over all ranks, unweighted.
@@ -101,18 +100,18 @@ class Objective:
         The queues move on after the terms have sampled, so that no anchor meets itself.
         """
         size = (batch.labels.shape[-2], batch.labels.shape[-1])
-        with precision_scope(self._device, self._run.training.precision):
+        with precision_scope(self._device, self._config.training.precision):
             output = self._student(normalise(batch.image))
             means = {"task": cross_entropy(upsample(output.logits.float(), size), batch.labels)}
             if output.auxiliary is not None:
                 auxiliary = upsample(output.auxiliary.float(), size)
                 means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
-            companions, chance = self._companions, self._generator
-            step = Step(batch, output, self.settings, companions, chance, self._ranks)
-            means |= {name: TERMS[name].compute(step) for name in self._run.weights}
+            components, generator = self._components, self._generator
+            step = Step(batch, output, self.settings, components, generator, self._ranks)
+            means |= {name: TERMS[name].compute(step) for name in self._config.weights}
         for name in QUEUES:
-            if name in self._companions:
-                self._companions[name].push(batch)
+            if name in self._components:
+                self._components[name].push(batch)
         return self._ranks.merge(means)
 
     def replicated(self) -> nn.Module:
@@ -120,11 +119,11 @@ class Objective:
         return self._ranks.replicate(_Terms(self), self._device)
 
 
-def _share_anchors(settings: Distillation, num_passes: int) -> Distillation:
-    """Share out a step's random rows among its passes: micro-batches on ranks."""
+def _split_anchors(settings: DistillationConfig, num_passes: int) -> DistillationConfig:
+    """Split a step's random rows among its passes: micro-batches on ranks."""
     wanted = {name: getattr(settings, name) for name in ("minibatch_anchors", "memory_anchors")}
-    shares = {name: -(-number // num_passes) for name, number in wanted.items() if number}
-    return settings.model_copy(update=shares)
+    parts = {name: -(-number // num_passes) for name, number in wanted.items() if number}
+    return settings.model_copy(update=parts)
 
 
 class _Terms(nn.Module):

@@ -1,11 +1,11 @@
-"""Which methods a store can serve: a term declares the targets it needs, a store those it holds."""
+"""Which methods a store suffices for: terms declare the targets they need, a store what it has."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from pipeline.config.methods import METHODS
-from pipeline.config.params import Student as Run
+from pipeline.config.params import StudentConfig
 from pipeline.distillation.terms import TERMS
 from store.errors import StoreMismatchError
 from store.schema import TARGETS, StoreSpec, target_arrays
@@ -19,18 +19,18 @@ def missing_targets(terms: Collection[str], spec: StoreSpec) -> dict[str, list[s
     return {term: lacking for term, lacking in missing.items() if lacking}
 
 
-def served_methods(spec: StoreSpec) -> list[str]:
+def supported_methods(spec: StoreSpec) -> list[str]:
     """Name the methods all of whose terms find their targets in the store."""
     return [method for method, terms in METHODS.items() if not missing_targets(terms, spec)]
 
 
-def refuse_unserved(run: Run, spec: StoreSpec, where: str) -> None:
+def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> None:
     """Refuse a run, before anything is built, whose terms miss arrays of the store.
 
     Raises:
-        StoreMismatchError: naming the terms, the arrays, and what the store can serve.
+        StoreMismatchError: naming the terms, the arrays, and what the store suffices for.
     """
-    missing = missing_targets(run.weights, spec)
+    missing = missing_targets(config.weights, spec)
     if not missing:
         return
     arrays = target_arrays(spec)
@@ -40,11 +40,12 @@ def refuse_unserved(run: Run, spec: StoreSpec, where: str) -> None:
     ]
     wanted = {*spec.targets, *(target for lacking in missing.values() for target in lacking)}
     targets = ", ".join(target for target in TARGETS if target in wanted)
+    methods = ", ".join(supported_methods(spec))
     raise StoreMismatchError(
-        f"the store lacks arrays that {run.label} learns from",
+        f"the store lacks arrays that {config.label} learns from",
         where,
         expected="\n    ".join(["", *lines]),
-        found=f"targets {', '.join(spec.targets)}, which serve {', '.join(served_methods(spec))}",
+        found=f"targets {', '.join(spec.targets)}, which serve {methods}",
         remedy=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
         "run `dvc repro`, which extracts a store that holds them",
     )

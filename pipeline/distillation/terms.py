@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config.params import Distillation
+from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch, Targets
 from pipeline.losses import at, cirkd, cirkdv2, cwd, dsd, fitnet, ifvd, kd, skd
 from pipeline.models.network import Output
 from pipeline.ops.pooling import mean_pool
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.mean import Mean
 
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
@@ -23,52 +23,52 @@ SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
 
 @dataclass(frozen=True)
 class Step:
-    """One batch, what the student said of it, and what the terms compare it with.
+    """One batch, the student's output for it, and what the terms compare it with.
 
     Attributes:
         batch: with its targets.
         output: of the student.
         settings: temperatures and numbers of anchors.
-        companions: what the terms keep beside the student, by name in COMPANIONS.
+        components: what the terms keep beside the student, by name in COMPONENTS.
         generator: draws anchors where only some are wanted.
-        ranks: which share a batch; contrast may come from all of them.
+        ranks: among which a batch is sharded; contrast may come from all of them.
     """
 
     batch: Batch
     output: Output
-    settings: Distillation
-    companions: Mapping[str, Any]
+    settings: DistillationConfig
+    components: Mapping[str, Any]
     generator: torch.Generator
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     @property
     def targets(self) -> Targets:
-        """What the teacher said."""
+        """The teacher's targets for the batch."""
         assert self.batch.targets is not None, "a distillation term needs a teacher's targets"
         return self.batch.targets
 
     @property
-    def inside(self) -> Tensor:
+    def valid(self) -> Tensor:
         """Where the view lies on its image, bool [B, h, w]."""
-        return self.batch.grid_inside
+        return self.batch.grid_valid
 
     @cached_property
     def projected(self) -> Tensor:
         """Student features in the teacher's channels [B, D, h, w], once for every memory term."""
-        projected: Tensor = self.companions["projector"](self.output.features)
+        projected: Tensor = self.components["projector"](self.output.features)
         return projected
 
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
-        student, cells = mean_pool(self.output.features, self.inside, cirkdv2.CHANNEL_POOL)
-        teacher, _ = mean_pool(self.targets.features, self.inside, cirkdv2.CHANNEL_POOL)
-        return self.companions["channel_projector"](student), teacher, cells
+        student, cells = mean_pool(self.output.features, self.valid, cirkdv2.CHANNEL_POOL)
+        teacher, _ = mean_pool(self.targets.features, self.valid, cirkdv2.CHANNEL_POOL)
+        return self.components["channel_projector"](student), teacher, cells
 
 
 def _kd(step: Step) -> Mean:
     temperature = step.settings.temperature
-    return kd.kd(step.output.logits, step.targets.logits, step.inside, temperature=temperature)
+    return kd.kd(step.output.logits, step.targets.logits, step.valid, temperature=temperature)
 
 
 def _minibatch_pixel(step: Step) -> Mean:
@@ -76,7 +76,7 @@ def _minibatch_pixel(step: Step) -> Mean:
     return cirkd.minibatch_pixel(
         step.output.features,
         step.targets.features,
-        step.inside,
+        step.valid,
         temperature=step.settings.similarity_temperature,
         num_anchors=step.settings.minibatch_anchors,
         generator=step.generator,
@@ -92,7 +92,7 @@ def _memory(contrast: str) -> Callable[[Step], Mean]:
             step.projected,
             step.targets.features,
             step.batch.anchors,
-            getattr(step.companions["memory"], contrast)(step.batch),
+            getattr(step.components["memory"], contrast)(step.batch),
             temperature=step.settings.similarity_temperature,
             num_anchors=step.settings.memory_anchors,
             generator=step.generator,
@@ -102,12 +102,12 @@ def _memory(contrast: str) -> Callable[[Step], Mean]:
 
 
 def _skd_pairwise(step: Step) -> Mean:
-    return skd.pairwise(step.output.features, step.targets.features, step.inside)
+    return skd.pairwise(step.output.features, step.targets.features, step.valid)
 
 
 def _skd_holistic(step: Step) -> Mean:
-    adversary = step.companions["adversary"]
-    term: Mean = adversary.teach(step.output.logits, step.targets.logits, step.inside)
+    discriminator = step.components["discriminator"]
+    term: Mean = discriminator.step(step.output.logits, step.targets.logits, step.valid)
     return term
 
 
@@ -117,25 +117,25 @@ def _ifvd(step: Step) -> Mean:
 
 
 def _cwd_logits(step: Step) -> Mean:
-    return cwd.cwd(step.output.logits, step.targets.logits, step.inside, SPATIAL_TEMPERATURE)
+    return cwd.cwd(step.output.logits, step.targets.logits, step.valid, SPATIAL_TEMPERATURE)
 
 
 def _cwd_features(step: Step) -> Mean:
-    student = step.companions["cwd_adapter"](step.output.features)
-    return cwd.cwd(student, step.targets.features, step.inside, SPATIAL_TEMPERATURE)
+    student = step.components["cwd_adapter"](step.output.features)
+    return cwd.cwd(student, step.targets.features, step.valid, SPATIAL_TEMPERATURE)
 
 
 def _at(step: Step) -> Mean:
-    return at.at(step.output.features, step.targets.features, step.inside)
+    return at.at(step.output.features, step.targets.features, step.valid)
 
 
 def _fitnet(step: Step) -> Mean:
-    student = step.companions["fitnet_adapter"](step.output.features)
-    return fitnet.fitnet(student, step.targets.features, step.inside)
+    student = step.components["fitnet_adapter"](step.output.features)
+    return fitnet.fitnet(student, step.targets.features, step.valid)
 
 
 def _dsd_csd(step: Step) -> Mean:
-    return dsd.csd(step.output.logits, step.targets.logits, step.inside, SPATIAL_TEMPERATURE)
+    return dsd.csd(step.output.logits, step.targets.logits, step.valid, SPATIAL_TEMPERATURE)
 
 
 def _dsd_psd(step: Step) -> Mean:
@@ -145,7 +145,7 @@ def _dsd_psd(step: Step) -> Mean:
     student = [at.power(x) for x in (auxiliary, output.features, output.logits)]
     # The stored map is normalised already; its squares have no other use here.
     teacher = [targets.auxiliary_attention, at.power(targets.features), at.power(targets.logits)]
-    return dsd.psd(student, teacher, step.inside)
+    return dsd.psd(student, teacher, step.valid)
 
 
 def _channel_minibatch(step: Step) -> Mean:
@@ -153,7 +153,7 @@ def _channel_minibatch(step: Step) -> Mean:
 
 
 def _channel_memory(step: Step) -> Mean:
-    contrast = step.companions["channels"].contrast(step.batch)
+    contrast = step.components["channels"].contrast(step.batch)
     temperature = step.settings.similarity_temperature
     return cirkdv2.channel_memory(*step.channels, contrast, temperature)
 
@@ -163,8 +163,8 @@ def _channel_mse(step: Step) -> Mean:
 
 
 def _contextual_fitnet(step: Step) -> Mean:
-    adapter, output = step.companions["context_adapter"], step.output
-    return cirkdv2.contextual_fitnet(adapter, output.features, step.targets.features, step.inside)
+    adapter, output = step.components["context_adapter"], step.output
+    return cirkdv2.contextual_fitnet(adapter, output.features, step.targets.features, step.valid)
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ class Term:
     Attributes:
         compute: its mean on one step.
         needs: keys of `pipeline.loading.batch.TARGETS`.
-        companions: keys of `pipeline.distillation.components.COMPANIONS`.
+        components: keys of `pipeline.distillation.components.COMPONENTS`.
         auxiliary: whether the student must have an auxiliary head.
     """
 
     compute: Callable[[Step], Mean]
     needs: tuple[str, ...]
-    companions: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     auxiliary: bool = False
 
 
@@ -194,7 +194,7 @@ TERMS: dict[str, Term] = {
     "memory_pixel": Term(_memory("pixel_contrast"), MEMORY, ("projector", "memory")),
     "memory_region": Term(_memory("region_contrast"), MEMORY, ("projector", "memory")),
     "skd_pairwise": Term(_skd_pairwise, FEATURES),
-    "skd_holistic": Term(_skd_holistic, LOGITS, ("adversary",)),
+    "skd_holistic": Term(_skd_holistic, LOGITS, ("discriminator",)),
     "ifvd": Term(_ifvd, FEATURES),
     "cwd_logits": Term(_cwd_logits, LOGITS),
     "cwd_features": Term(_cwd_features, FEATURES, ("cwd_adapter",)),

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.models.network import predict
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.metrics import (
     confusion_matrix,
     iou_per_class,
@@ -28,7 +28,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     progress: Callable[[], None] = lambda: None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> np.ndarray:
     """Confusion matrix int64 [K, K] (rows: labels) of a network over a split at full size.
 
@@ -39,13 +39,13 @@ def evaluate(
         device: where the network is.
         precision: float32, bfloat16 or float16.
         progress: called after each image of this rank.
-        ranks: among which the samples are shared out.
+        ranks: among which the samples are sharded.
     """
     network.eval()
     num_classes, samples = index.num_classes, index.splits[split]
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for place in rank_share(np.arange(len(samples)), ranks.rank, ranks.size):
-        sample = samples[place]
+    for position in rank_share(np.arange(len(samples)), ranks.rank, ranks.size):
+        sample = samples[position]
         image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)
         predictions = predict(network, image.to(device), precision)[0].cpu().numpy()
         total += confusion_matrix(read_labels(index, sample), predictions, num_classes)

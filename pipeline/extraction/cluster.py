@@ -11,6 +11,7 @@ from distributed import Client, as_completed
 
 from pipeline.extraction.extract import build_unit
 from pipeline.extraction.job import Extraction
+from pipeline.extraction.load import JobFiles
 from store.journal import UnitDigest
 from store.writer import Writer, write_unit
 
@@ -19,7 +20,7 @@ RETRIES = 3
 
 def extract_parallel(
     client: Client,
-    load: Callable[[], Extraction],
+    files: JobFiles,
     writer: Writer,
     progress: Callable[[int], None] = lambda records: None,
     keep_going: Callable[[], bool] = lambda: True,
@@ -31,7 +32,7 @@ def extract_parallel(
 
     Args:
         client: of any dask.distributed cluster whose workers see the store's folder.
-        load: makes the extraction in a worker, once in each (a picklable function of no arguments).
+        files: what each worker loads the extraction from, once.
         writer: open on the store, here.
         progress: called with the number of records of each finished unit.
         keep_going: asked after each unit; after False the units in hand are finished.
@@ -48,7 +49,7 @@ def extract_parallel(
     def submit() -> None:
         unit = next(left, None)
         if unit is not None:
-            task = (_write, load, spec.fingerprint, path, unit)
+            task = (_write, files, spec.fingerprint, path, unit)
             futures.add(client.submit(*task, retries=RETRIES, pure=False))
 
     for _ in range(window):
@@ -62,13 +63,13 @@ def extract_parallel(
     return not writer.missing_units()
 
 
-def _write(load: Callable[[], Extraction], fingerprint: str, path: Path, unit: int) -> UnitDigest:
-    job = _load_once(load, fingerprint)
+def _write(files: JobFiles, fingerprint: str, path: Path, unit: int) -> UnitDigest:
+    job = _load_once(files, fingerprint)
     torch.set_num_threads(job.settings.threads)
     return write_unit(path, job.spec, unit, build_unit(job, unit))
 
 
 @lru_cache(maxsize=1)
-def _load_once(load: Callable[[], Extraction], fingerprint: str) -> Extraction:
+def _load_once(files: JobFiles, fingerprint: str) -> Extraction:
     """A worker may outlive a teacher: another fingerprint means that the files changed."""
-    return load()
+    return files.load()

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
-from pipeline.extraction.targets import Said, encode_unit, forward_teacher
+from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
 from store.journal import UnitDigest
 from store.writer import Writer, write_unit
 
@@ -38,16 +38,16 @@ def extract(
     """
     torch.set_num_threads(job.settings.threads)
 
-    def targets() -> Iterator[tuple[int, dict[str, np.ndarray], Said]]:
+    def targets() -> Iterator[tuple[int, dict[str, np.ndarray], TeacherOutputs]]:
         drawn = ahead(lambda unit: (unit, _draw_unit(job, unit)), writer.missing_units())
         for unit, arrays in drawn:
             if not keep_going():
                 return
             yield unit, arrays, forward_teacher(job, arrays["image"])
 
-    def write(item: tuple[int, dict[str, np.ndarray], Said]) -> UnitDigest:
-        unit, arrays, said = item
-        return write_unit(writer.path, job.spec, unit, encode_unit(job, unit, arrays, said))
+    def write(item: tuple[int, dict[str, np.ndarray], TeacherOutputs]) -> UnitDigest:
+        unit, arrays, outputs = item
+        return write_unit(writer.path, job.spec, unit, encode_unit(job, unit, arrays, outputs))
 
     for digest in ahead(write, targets()):
         writer.commit(digest)

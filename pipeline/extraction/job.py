@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import params
+from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
 from pipeline.models.network import STRIDE
 from pipeline.models.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
-from pipeline.runtime.environment import device_name, versions
+from pipeline.runtime.environment import describe_device, versions
 from store.encodings import find_encoding
 from store.schema import SCHEMA_VERSION, TARGETS, StoreSpec
 
 
 def plan_store(
-    index: Index, settings: params.Store, teacher_sha256: str, device: torch.device
+    index: Index, settings: StoreConfig, teacher_sha256: str, device: torch.device
 ) -> StoreSpec:
     """Sizes and identity of the store that these settings lead to."""
     crop, encodings = settings.crop, settings.encodings
@@ -63,10 +63,10 @@ def plan_store(
     )
 
 
-def _provenance(settings: params.Store, device: torch.device) -> dict[str, Any]:
+def _provenance(settings: StoreConfig, device: torch.device) -> dict[str, Any]:
     """Recorded, never part of the fingerprint: an upgrade must not orphan a store."""
     return {
-        "device": device_name(device),
+        "device": describe_device(device),
         "threads": settings.threads,
         "forward_batch": settings.forward_batch,
         "versions": versions(),
@@ -87,6 +87,6 @@ class Extraction:
 
     index: Index
     teacher: nn.Module
-    settings: params.Store
+    settings: StoreConfig
     spec: StoreSpec
     device: torch.device

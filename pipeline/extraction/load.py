@@ -14,19 +14,19 @@ from pipeline.runtime.device import pick_device
 
 @dataclass(frozen=True)
 class JobFiles:
-    """Where an extraction comes from; called, it loads it, here or in a worker."""
+    """The files that an extraction is made of, and the device that its teacher runs on."""
 
     index: Path
     teacher: Path
     params: Path
     device: str
 
-    def __call__(self) -> Extraction:
+    def load(self) -> Extraction:
         """Load index, teacher and settings, and plan the store."""
         settings = load_params(self.params).store
         index = Index.read(self.index)
-        place = pick_device(self.device)
-        teacher = load_teacher(self.teacher, index.num_classes).to(place)
+        device = pick_device(self.device)
+        teacher = load_teacher(self.teacher, index.num_classes).to(device)
         sha256 = TeacherCard.read(self.teacher.with_suffix(".json")).sha256
-        spec = plan_store(index, settings, sha256, place)
-        return Extraction(index, teacher, settings, spec, place)
+        spec = plan_store(index, settings, sha256, device)
+        return Extraction(index, teacher, settings, spec, device)

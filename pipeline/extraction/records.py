@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import params
+from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import TABLE, draw_view
 
 
 def draw_records(
-    index: Index, settings: params.Store, records: Sequence[int]
+    index: Index, settings: StoreConfig, records: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Images, labels and the view table of some records: record n = view * num_images + image."""
     samples = index.splits["train"]
     rows: dict[str, list[Any]] = {}
     for record in records:
-        view_index, place = divmod(record, len(samples))
-        sample = samples[place]
+        view_index, position = divmod(record, len(samples))
+        sample = samples[position]
         size = sample.height, sample.width
         view = draw_view(settings.crop, settings.seed, sample.key, view_index, *size)
         row = {

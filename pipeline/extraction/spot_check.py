@@ -1,4 +1,4 @@
-"""How far what the store gives back lies from what the teacher says, in nats and in cosines."""
+"""How far what the store gives back lies from the teacher's outputs, in nats and in cosines."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ TEMPERATURE = 0.1
 
 
 def compare(
-    live: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor], generator: torch.Generator
+    online: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor], generator: torch.Generator
 ) -> dict[str, float]:
-    """Figures of stored against live logits [n, K, h, w] and features [n, D, h, w].
+    """Figures of stored against online logits [n, K, h, w] and features [n, D, h, w].
 
     Returns:
-        logits_kl: mean KL(softmax(live) || softmax(stored)) over pixels, nats.
+        logits_kl: mean KL(softmax(online) || softmax(stored)) over pixels, nats.
         argmax_kept: fraction of pixels whose class stays.
         similarity_kl: mean KL over pixels of their similarities, at temperature 0.1, to up to 4096
             pixels drawn from these records; both sides stored, as in the mini-batch term.
-        features_cosine: mean cosine of stored and live embeddings, empty pixels left out.
+        features_cosine: mean cosine of stored and online embeddings, empty pixels left out.
     """
     return {
-        **compare_logits(live[0], stored[0]),
-        **compare_features(live[1], stored[1], generator),
+        **compare_logits(online[0], stored[0]),
+        **compare_features(online[1], stored[1], generator),
     }
 
 
-def compare_logits(live: Tensor, stored: Tensor) -> dict[str, float]:
+def compare_logits(online: Tensor, stored: Tensor) -> dict[str, float]:
     """The figures of `compare` that are of logits [n, K, h, w]."""
-    everywhere = torch.ones_like(live[:, 0], dtype=torch.bool)
+    everywhere = torch.ones_like(online[:, 0], dtype=torch.bool)
     return {
-        "logits_kl": kd(stored, live, everywhere).value.item(),
-        "argmax_kept": (stored.argmax(1) == live.argmax(1)).float().mean().item(),
+        "logits_kl": kd(stored, online, everywhere).value.item(),
+        "argmax_kept": (stored.argmax(1) == online.argmax(1)).float().mean().item(),
     }
 
 
-def compare_features(live: Tensor, stored: Tensor, generator: torch.Generator) -> dict[str, float]:
+def compare_features(
+    online: Tensor, stored: Tensor, generator: torch.Generator
+) -> dict[str, float]:
     """The figures of `compare` that are of features [n, D, h, w]."""
-    flat = [embed(features).transpose(0, 1).flatten(1).T for features in (live, stored)]
+    flat = [embed(features).transpose(0, 1).flatten(1).T for features in (online, stored)]
     number = min(NUM_CONTRAST, len(flat[0]))
     drawn = torch.randperm(len(flat[0]), generator=generator)[:number]
     rows = torch.randperm(len(flat[0]), generator=generator)[:number]
@@ -60,7 +62,7 @@ def compare_features(live: Tensor, stored: Tensor, generator: torch.Generator) -
     )
     return {
         "similarity_kl": divergence.value.item(),
-        "features_cosine": _cosine(stored, live),
+        "features_cosine": _cosine(stored, online),
     }
 
 
@@ -80,16 +82,16 @@ def spot_check(
     arrays = reader.read(records, ["image", *names])
     stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
     images = arrays["image"]
-    live = forward_teacher(job, images).cpu()
+    online = forward_teacher(job, images).cpu()
     drawn = draw_records(job.index, job.settings, records)["image"]
     figures = {
         "records": len(records),
         "images_equal": float((drawn == images).all(axis=(1, 2, 3)).mean()),
     }
     if "logits" in stored:
-        figures |= compare_logits(live.logits, stored["logits"])
+        figures |= compare_logits(online.logits, stored["logits"])
     if "features" in stored:
-        figures |= compare_features(live.features, stored["features"], generator)
+        figures |= compare_features(online.features, stored["features"], generator)
         figures |= _compare_augmented(job, images, stored["features"])
     return figures
 
@@ -111,7 +113,7 @@ def _compare_augmented(job: Extraction, images: np.ndarray, stored: Tensor) -> d
     }
 
 
-def _cosine(stored: Tensor, live: Tensor) -> float:
+def _cosine(stored: Tensor, online: Tensor) -> float:
     """Mean cosine over pixels where the teacher has any feature at all."""
-    cosine = functional.cosine_similarity(stored, live, dim=1)
-    return cosine[live.abs().amax(dim=1) > 0].mean().item()
+    cosine = functional.cosine_similarity(stored, online, dim=1)
+    return cosine[online.abs().amax(dim=1) > 0].mean().item()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.datasets.views import grid_inside
+from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
 from pipeline.models.network import normalise, precision_scope
 from pipeline.ops.attention_map import attention, power
@@ -21,27 +21,27 @@ from store.schema import VOID
 
 
 def encode_unit(
-    job: Extraction, unit: int, arrays: dict[str, np.ndarray], said: Said
+    job: Extraction, unit: int, arrays: dict[str, np.ndarray], outputs: TeacherOutputs
 ) -> dict[str, np.ndarray]:
-    """Join a unit's views with what was said of them, in the schema's names and encodings."""
-    spec, said = job.spec, said.cpu()
+    """Join a unit's views with the teacher's outputs, in the schema's names and encodings."""
+    spec, outputs = job.spec, outputs.cpu()
     # This may be another thread than the teacher's, and torch counts threads for each.
     torch.set_num_threads(job.settings.threads)
     labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
-    inside = torch.from_numpy(grid_inside(arrays))
+    valid = torch.from_numpy(grid_valid(arrays))
     build: dict[str, Callable[[], dict[str, np.ndarray]]] = {
-        "logits": lambda: _encoded("logits", spec.logits_encoding, said.logits),
-        "features": lambda: _encoded("features", spec.features_encoding, said.features),
-        "auxiliary_attention": lambda: _attended(said.auxiliary_power, inside),
-        "regions": lambda: _by_class(job, unit, said.features, labels),
+        "logits": lambda: _encoded("logits", spec.logits_encoding, outputs.logits),
+        "features": lambda: _encoded("features", spec.features_encoding, outputs.features),
+        "auxiliary_attention": lambda: _attended(outputs.auxiliary_power, valid),
+        "regions": lambda: _by_class(job, unit, outputs.features, labels),
     }
     for target in spec.targets:
         arrays = arrays | build[target]()
     return arrays
 
 
-class Said(NamedTuple):
-    """What a teacher says of n images, float32.
+class TeacherOutputs(NamedTuple):
+    """The teacher's outputs for n images, float32.
 
     Attributes:
         logits: [n, K, h, w].
@@ -53,13 +53,13 @@ class Said(NamedTuple):
     features: Tensor
     auxiliary_power: Tensor
 
-    def cpu(self) -> Said:
+    def cpu(self) -> TeacherOutputs:
         """The same on the host; waits for the device."""
-        return Said(*(target.cpu() for target in self))
+        return TeacherOutputs(*(target.cpu() for target in self))
 
 
 @torch.no_grad()
-def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> Said:
+def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> TeacherOutputs:
     """Run the teacher on uint8 images [n, 3, H, W]; the targets stay on its device.
 
     Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
@@ -69,10 +69,12 @@ def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> Said:
         batch = torch.as_tensor(images[first : first + size]).to(job.device)
         with precision_scope(job.device, job.settings.precision):
             outputs.append(job.teacher(normalise(batch)))
-    # Contiguous, as the store gives them back, so that live and stored take the same code paths.
+    # Contiguous, as the store gives them back, so that online and stored take the same code paths.
     logits = torch.cat([output.logits.float() for output in outputs]).contiguous()
     features = torch.cat([output.features.float() for output in outputs]).contiguous()
-    return Said(logits, features, torch.cat([power(output.auxiliary) for output in outputs]))
+    return TeacherOutputs(
+        logits, features, torch.cat([power(output.auxiliary) for output in outputs])
+    )
 
 
 def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
@@ -80,8 +82,8 @@ def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
     return {name + suffix: part for suffix, part in encoding.encode(array).items()}
 
 
-def _attended(auxiliary_power: Tensor, inside: Tensor) -> dict[str, np.ndarray]:
-    attended = attention(auxiliary_power, inside).view(inside.shape)
+def _attended(auxiliary_power: Tensor, valid: Tensor) -> dict[str, np.ndarray]:
+    attended = attention(auxiliary_power, valid).view(valid.shape)
     return {"auxiliary_attention": attended.numpy().astype(np.float16)}
 
 

@@ -45,7 +45,7 @@ class Window:
 
 
 def draw_window(
-    augment: Augment, inside: NDArray[np.bool_], seed: int, step: int, record: int
+    augment: Augment, valid: NDArray[np.bool_], seed: int, step: int, record: int
 ) -> Window:
     """Draw the window of one record in one step, a pure function of its arguments.
 
@@ -54,7 +54,7 @@ def draw_window(
 
     Args:
         augment: size and probability.
-        inside: where the record lies on its image, bool [h, w] at the feature grid.
+        valid: where the record lies on its image, bool [h, w] at the feature grid.
         seed: of the run; runs of one seed see the same windows.
         step: which training step.
         record: the record's number.
@@ -62,20 +62,20 @@ def draw_window(
     Raises:
         ValueError: the record is smaller than the window.
     """
-    rows, columns = inside.shape
+    rows, columns = valid.shape
     size = augment.cut_size(rows * CELL_PX, columns * CELL_PX)
     height, width = size[0] // CELL_PX, size[1] // CELL_PX
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM, step, record)))
     flip = bool(random.random() < augment.flip_probability)
-    top = _draw_start(np.any(inside, axis=1), height, random)
-    left = _draw_start(np.any(inside, axis=0), width, random)
+    top = _draw_start(np.any(valid, axis=1), height, random)
+    left = _draw_start(np.any(valid, axis=0), width, random)
     return Window(top, left, height, width, flip)
 
 
-def _draw_start(inside: NDArray[np.bool_], count: int, random: np.random.Generator) -> int:
-    cells = np.flatnonzero(inside)
-    first, stop = (cells[0], cells[-1] + 1) if len(cells) else (0, len(inside))
-    lowest = min(first, len(inside) - count)
+def _draw_start(valid: NDArray[np.bool_], count: int, random: np.random.Generator) -> int:
+    cells = np.flatnonzero(valid)
+    first, stop = (cells[0], cells[-1] + 1) if len(cells) else (0, len(valid))
+    lowest = min(first, len(valid) - count)
     return int(random.integers(lowest, max(lowest, stop - count) + 1))
 
 

@@ -12,7 +12,7 @@ from store.schema import VOID
 
 @dataclass(frozen=True)
 class Targets:
-    """What the teacher said about a batch: as much of it as a run needs.
+    """The teacher's targets for a batch: as much of it as a run needs.
 
     Attributes:
         arrays: by the names in TARGETS' values.
@@ -64,15 +64,15 @@ class Batch:
         image: uint8 RGB [B, 3, H, W].
         labels: uint8 [B, H, W], 255 = void or padding.
         grid_labels: uint8 [B, h, w], the labels at the feature grid (nearest).
-        grid_inside: bool [B, h, w], False = padding.
-        targets: what the teacher said; None where a run learns from labels alone.
+        grid_valid: bool [B, h, w], False = padding.
+        targets: the teacher's; None where a run learns from labels alone.
     """
 
     record: Tensor
     image: Tensor
     labels: Tensor
     grid_labels: Tensor
-    grid_inside: Tensor
+    grid_valid: Tensor
     targets: Targets | None
 
     def __len__(self) -> int:
@@ -96,4 +96,4 @@ class Batch:
         """
         labelled = self.grid_labels != VOID
         unlabelled_record = ~labelled.flatten(1).any(dim=1).view(-1, 1, 1)
-        return self.grid_inside & (labelled | unlabelled_record)
+        return self.grid_valid & (labelled | unlabelled_record)

@@ -14,7 +14,7 @@ def batch_bytes(spec: StoreSpec, needs: Collection[str], batch_size: int) -> int
     """Bytes of one batch of whole records as a worker hands it over: raw, that is, encoded."""
     arrays, cells = array_specs(spec), spec.feature_height * spec.feature_width
     names = set(stream_arrays(spec, needs)).difference(TABLE)
-    # The record's number, and labels and inside at the feature grid, are made of what is read.
+    # The record's number, and labels and valid mask at the feature grid, are made of what is read.
     return batch_size * (sum(arrays[name].record_bytes for name in names) + 8 + 2 * cells)
 
 

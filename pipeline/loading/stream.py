@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
-from pipeline.datasets.views import TABLE, grid_inside
+from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
 from pipeline.loading.batch import TARGETS, Batch, Targets
 from pipeline.loading.workers import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.ops.attention_map import attention
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
@@ -33,27 +33,27 @@ class _Records(Dataset[dict[str, Tensor]]):
         size = reader.spec.height, reader.spec.width
         self._crops = augment.cut_size(*size) != size
         axes = {name: array.axes[-1] for name, array in reader.arrays.items()}
-        axes |= {"grid_labels": "feature_x", "grid_inside": "feature_x"}
+        axes |= {"grid_labels": "feature_x", "grid_valid": "feature_x"}
         self._cell_px = {name: _CELL_PX[axis] for name, axis in axes.items() if axis in _CELL_PX}
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> dict[str, Tensor]:
         step, records = item
         spec, arrays = self._reader.spec, self._reader.read(records, self._names)
         kept = {name: array for name, array in arrays.items() if name not in TABLE}
-        kept["grid_inside"] = grid_inside(arrays)
+        kept["grid_valid"] = grid_valid(arrays)
         kept["grid_labels"] = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
         if self._augment != WHOLE:
-            kept = cut_windows(kept, self._draw(step, records, kept["grid_inside"]), self._cell_px)
+            kept = cut_windows(kept, self._draw(step, records, kept["grid_valid"]), self._cell_px)
         kept["record"] = np.asarray(records, dtype=np.int64)
         tensors = {name: torch.from_numpy(array) for name, array in kept.items()}
         if self._crops and "auxiliary_attention" in tensors:
-            # Of length one over the pixels inside, of which there are fewer now.
+            # Of length one over the valid pixels, of which there are fewer now.
             whole = tensors["auxiliary_attention"]
-            tensors["auxiliary_attention"] = attention(whole, tensors["grid_inside"]).view_as(whole)
+            tensors["auxiliary_attention"] = attention(whole, tensors["grid_valid"]).view_as(whole)
         return tensors
 
-    def _draw(self, step: int, records: np.ndarray, inside: np.ndarray) -> list[Window]:
-        each = zip(inside, records.tolist(), strict=True)
+    def _draw(self, step: int, records: np.ndarray, valid: np.ndarray) -> list[Window]:
+        each = zip(valid, records.tolist(), strict=True)
         return [draw_window(self._augment, on, self._seed, step, record) for on, record in each]
 
 
@@ -61,7 +61,7 @@ class _Batches:
     """Step and record numbers of the batches of some steps: a pure function of the seed.
 
     A step's batch is cut into `accumulate` micro-batches one after the other, and each of them is
-    shared out among the ranks.
+    sharded among the ranks.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class _Batches:
         batch_size: int,
         steps: range,
         accumulate: int = 1,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         if batch_size > num_records:
             raise ValueError(
@@ -96,7 +96,7 @@ class _Batches:
                 order = epoch_order(*self._order, epoch)
             first = step % per_epoch * size
             for micro_batch in np.split(order[first : first + size], self._accumulate):
-                yield step, self._ranks.share(micro_batch)
+                yield step, self._ranks.shard(micro_batch)
 
 
 def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def stream(
     augment: Augment = WHOLE,
     prefetch_factor: int = PREFETCH_FACTOR,
     accumulate: int = 1,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[Batch]:
     """Stream the batches of the given steps.
 
@@ -142,7 +142,7 @@ def stream(
         augment: what to cut out of each record, and how often to mirror it.
         prefetch_factor: batches that each process reads ahead.
         accumulate: micro-batches of a step, streamed one by one.
-        ranks: this one's share of every micro-batch is streamed.
+        ranks: this one's shard of every micro-batch is streamed.
     """
     loader = open_loader(
         _Records(reader, stream_arrays(reader.spec, needs), augment, seed),
@@ -162,6 +162,6 @@ def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[st
     for name in (name for need in needs for name in TARGETS[need]):
         value = reader.decode(name, raw) if name in MAPS else raw[name]
         arrays[name] = value.float() if value.is_floating_point() else value
-    own = ("record", "image", "labels", "grid_labels", "grid_inside")
+    own = ("record", "image", "labels", "grid_labels", "grid_valid")
     targets = Targets(arrays) if arrays else None
     return Batch(**{name: raw[name] for name in own}, targets=targets)

@@ -56,7 +56,7 @@ def open_loader(
         generator=torch_generator(seed, "loader"),
         worker_init_fn=_leave_the_stage_its_signals,
     )
-    with naming_dead_workers():
+    with name_dead_workers():
         for item in loader:
             if isinstance(item, Exception):
                 raise item
@@ -64,7 +64,7 @@ def open_loader(
 
 
 @contextmanager
-def naming_dead_workers() -> Iterator[None]:
+def name_dead_workers() -> Iterator[None]:
     """Turn torch's report of a dead process, which may come amid any line, into a LoaderError."""
     try:
         yield

@@ -6,14 +6,14 @@ from pipeline.ops.attention_map import attention, power
 from pipeline.runtime.mean import Mean
 
 
-def at(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:
+def at(student_features: Tensor, teacher_features: Tensor, valid: Tensor) -> Mean:
     """Sum (a_s - a_t)^2 over pixels, a = L2(vec(mean_c F^2)) of each image.
 
     Args:
         student_features: [B, Ds, h, w], any floating dtype.
         teacher_features: [B, D, h, w], no gradient.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
     """
-    student = attention(power(student_features), inside)
-    teacher = attention(power(teacher_features.detach()), inside)
-    return Mean((student - teacher).square().sum(), inside.sum())
+    student = attention(power(student_features), valid)
+    teacher = attention(power(teacher_features.detach()), valid)
+    return Mean((student - teacher).square().sum(), valid.sum())

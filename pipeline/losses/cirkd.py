@@ -17,7 +17,7 @@ from pipeline.runtime.mean import Mean
 def minibatch_pixel(
     student_features: Tensor,
     teacher_features: Tensor,
-    inside: Tensor,
+    valid: Tensor,
     temperature: float = 0.1,
     *,
     num_anchors: int | None = None,
@@ -33,16 +33,16 @@ def minibatch_pixel(
     Args:
         student_features: [B, Ds, h, w], any floating dtype; normalised here.
         teacher_features: [B, D, h, w], no gradient; normalised here.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
         temperature: tau.
         num_anchors: draw that many rows of the batch instead of all; unbiased.
-        generator: the source of chance, needed with `num_anchors`.
+        generator: the random generator, needed with `num_anchors`.
         block_bytes: see `similarity_kl`.
         gather: joins the images [B, ...] of all ranks, with gradients; the images j are these, the
             images i this rank's. Default: both are this rank's.
     """
     student, teacher = pixel_embeddings(student_features), pixel_embeddings(teacher_features)
-    rows = inside.flatten(1)
+    rows = valid.flatten(1)
     if num_anchors is None and gather is None:
         # Rows and columns are the same pixels, so both directions of a pair share their products.
         return batch_similarity_kl(
@@ -85,7 +85,7 @@ def memory(
         contrast: [m, D] teacher embeddings from a queue, with the columns that are usable.
         temperature: tau.
         num_anchors: draw that many rows of the batch instead of all; unbiased.
-        generator: the source of chance, needed with `num_anchors`.
+        generator: the random generator, needed with `num_anchors`.
         block_bytes: see `similarity_kl`.
     """
     student, teacher = pixel_embeddings(student_embedding), pixel_embeddings(teacher_features)

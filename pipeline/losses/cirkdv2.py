@@ -20,7 +20,7 @@ CHANNEL_POOL = 4
 
 
 def channel_embeddings(pooled: Tensor, cells: Tensor) -> Tensor:
-    """L2-normalise each channel's map over the cells inside: [B, D, h, w] to [B, D, h*w]."""
+    """L2-normalise each channel's map over the valid cells: [B, D, h, w] to [B, D, h*w]."""
     return embed(pooled.where(cells.unsqueeze(1), 0).flatten(2), dim=2)
 
 
@@ -87,13 +87,13 @@ def channel_memory(
 
 
 def channel_mse(student: Tensor, teacher: Tensor, cells: Tensor) -> Mean:
-    """Sum (g_s - g_t)^2 over channels and cells inside; arguments as in `channel_minibatch`."""
+    """Sum (g_s - g_t)^2 over channels and valid cells; arguments as in `channel_minibatch`."""
     difference = channel_embeddings(student, cells) - channel_embeddings(teacher.detach(), cells)
     return Mean(difference.square().sum(), student.shape[1] * cells.sum())
 
 
 def contextual_fitnet(
-    context: "ContextAdapter", student_features: Tensor, teacher_features: Tensor, inside: Tensor
+    context: "ContextAdapter", student_features: Tensor, teacher_features: Tensor, valid: Tensor
 ) -> Mean:
     """FitNet's sum, of student features that have attended to all others of their image.
 
@@ -101,9 +101,9 @@ def contextual_fitnet(
         context: non-local attention and W, beside the student.
         student_features: [B, Ds, h, w], any floating dtype.
         teacher_features: [B, D, h, w], no gradient.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
     """
-    return fitnet(context(student_features, inside), teacher_features, inside)
+    return fitnet(context(student_features, valid), teacher_features, valid)
 
 
 class ContextAdapter(nn.Module):
@@ -118,11 +118,11 @@ class ContextAdapter(nn.Module):
         self.out = nn.Conv2d(inner, in_channels, 1)
         self.adapter = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
-    def forward(self, features: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         """Map [B, Ds, h, w] to [B, D, h, w]; no pixel attends to padding."""
-        features = features.where(inside.unsqueeze(1), 0)
+        features = features.where(valid.unsqueeze(1), 0)
         # A pixel of an image of padding alone attends to everything, or softmax would be NaN.
-        mask = inside.flatten(1)
+        mask = valid.flatten(1)
         mask = (mask | ~mask.any(1, keepdim=True))[:, None, None]
         context = self.out(
             attend(self.query(features), self.key(features), self.value(features), mask)

@@ -16,7 +16,7 @@ from pipeline.runtime.mean import Mean
 def csd(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    inside: Tensor,
+    valid: Tensor,
     temperature: float = 4.0,
     *,
     pool_size: int = 2,
@@ -28,26 +28,26 @@ def csd(
     Args:
         student_logits: [B, K, h, w], any floating dtype.
         teacher_logits: [B, K, h, w], no gradient.
-        inside: bool [B, h, w], False = padding; an image of padding alone does not count.
+        valid: bool [B, h, w], False = padding; an image of padding alone does not count.
         temperature: divides the logits, > 0.
         pool_size: edge of a cell in pixels.
     """
-    student = _correlations(student_logits, inside, temperature, pool_size)
-    teacher = _correlations(teacher_logits.detach(), inside, temperature, pool_size)
-    counted = inside.flatten(1).any(1)
+    student = _correlations(student_logits, valid, temperature, pool_size)
+    teacher = _correlations(teacher_logits.detach(), valid, temperature, pool_size)
+    counted = valid.flatten(1).any(1)
     # An image of padding alone is uniform in both.
     square = (student - teacher).square()
     return Mean(square.sum(), student_logits.shape[1] ** 2 * counted.sum())
 
 
-def _correlations(logits: Tensor, inside: Tensor, temperature: float, pool_size: int) -> Tensor:
-    pooled, cells = mean_pool(logits, inside, pool_size)
+def _correlations(logits: Tensor, valid: Tensor, temperature: float, pool_size: int) -> Tensor:
+    pooled, cells = mean_pool(logits, valid, pool_size)
     probabilities = spatial_log_softmax(pooled, cells, temperature).exp()
     with torch.autocast(logits.device.type, enabled=False):
         return probabilities @ probabilities.mT
 
 
-def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], inside: Tensor) -> Mean:
+def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], valid: Tensor) -> Mean:
     """Sum mean_mn (r_s - r_t)^2 over pixels, r_mn = L2(a_n - a_m) for each pair of layers.
 
     a = L2(vec(power)) of each image; the layers are auxiliary logits, features and logits.
@@ -55,7 +55,7 @@ def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], insi
     Args:
         student_powers: of each layer, mean squares over channels [B, h, w] (`at.power`).
         teacher_powers: the same, no gradient; a map that is normalised already serves as well.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
 
     Raises:
         ValueError: fewer than two layers, or not as many of both.
@@ -65,12 +65,12 @@ def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], insi
             "psd: expected the same two or more layers of both networks, found "
             f"{len(student_powers)} of the student and {len(teacher_powers)} of the teacher"
         )
-    student = _residuals(student_powers, inside)
-    teacher = _residuals([power.detach() for power in teacher_powers], inside)
-    return Mean((student - teacher).square().mean(0).sum(), inside.sum())
+    student = _residuals(student_powers, valid)
+    teacher = _residuals([power.detach() for power in teacher_powers], valid)
+    return Mean((student - teacher).square().mean(0).sum(), valid.sum())
 
 
-def _residuals(powers: Sequence[Tensor], inside: Tensor) -> Tensor:
+def _residuals(powers: Sequence[Tensor], valid: Tensor) -> Tensor:
     """[pairs of layers, B, h*w]."""
-    maps = [attention(power, inside) for power in powers]
+    maps = [attention(power, valid) for power in powers]
     return torch.stack([embed(later - earlier) for earlier, later in combinations(maps, 2)])

@@ -6,18 +6,18 @@ from pipeline.ops.embedding import work_dtype
 from pipeline.runtime.mean import Mean
 
 
-def fitnet(student_features: Tensor, teacher_features: Tensor, inside: Tensor) -> Mean:
+def fitnet(student_features: Tensor, teacher_features: Tensor, valid: Tensor) -> Mean:
     """Sum (W F_s - F_t)^2 over channels and pixels inside the image.
 
     Args:
         student_features: [B, D, h, w] after the adapter W, any floating dtype.
         teacher_features: [B, D, h, w], no gradient.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
     """
     dtype = work_dtype(student_features)
     difference = student_features.to(dtype) - teacher_features.detach().to(dtype)
-    square = difference.where(inside.unsqueeze(1), 0).square()
-    return Mean(square.sum(), student_features.shape[1] * inside.sum())
+    square = difference.where(valid.unsqueeze(1), 0).square()
+    return Mean(square.sum(), student_features.shape[1] * valid.sum())
 
 
 class Adapter(nn.Conv2d):

@@ -6,7 +6,7 @@ from pipeline.runtime.mean import Mean
 
 
 def kd(
-    student_logits: Tensor, teacher_logits: Tensor, inside: Tensor, temperature: float = 1.0
+    student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, temperature: float = 1.0
 ) -> Mean:
     """Sum T^2 * KL(softmax(z_t / T) || softmax(z_s / T)) over the pixels inside the image.
 
@@ -15,13 +15,13 @@ def kd(
     Args:
         student_logits: [B, K, h, w], any floating dtype.
         teacher_logits: [B, K, h, w], no gradient.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
         temperature: T > 0.
     """
     student = log_softmax(student_logits, temperature)
     teacher = log_softmax(teacher_logits.detach(), temperature)
     kl = (teacher.exp() * (teacher - student)).sum(1)
-    return Mean(temperature**2 * kl.where(inside, 0).sum(), inside.sum())
+    return Mean(temperature**2 * kl.where(valid, 0).sum(), valid.sum())
 
 
 def log_softmax(logits: Tensor, temperature: float, dim: int = 1) -> Tensor:

@@ -15,7 +15,7 @@ from pipeline.runtime.mean import Mean
 
 
 def pairwise(
-    student_features: Tensor, teacher_features: Tensor, inside: Tensor, *, pool_size: int = 2
+    student_features: Tensor, teacher_features: Tensor, valid: Tensor, *, pool_size: int = 2
 ) -> Mean:
     """Sum (G_s - G_t)^2 over the pairs of cells of each image, G = f f^T.
 
@@ -24,23 +24,23 @@ def pairwise(
     Args:
         student_features: [B, Ds, h, w], any floating dtype.
         teacher_features: [B, D, h, w], no gradient.
-        inside: bool [B, h, w], False = padding.
+        valid: bool [B, h, w], False = padding.
         pool_size: edge of a cell in pixels.
     """
-    student, cells = _similarities(student_features, inside, pool_size)
-    teacher, _ = _similarities(teacher_features.detach(), inside, pool_size)
+    student, cells = _similarities(student_features, valid, pool_size)
+    teacher, _ = _similarities(teacher_features.detach(), valid, pool_size)
     # A cell of padding alone is 0 in both, and so are its similarities.
     return Mean((student - teacher).square().sum(), cells.sum(1).square().sum())
 
 
-def _similarities(features: Tensor, inside: Tensor, pool_size: int) -> tuple[Tensor, Tensor]:
-    pooled, cells = max_pool(features, inside, pool_size)
+def _similarities(features: Tensor, valid: Tensor, pool_size: int) -> tuple[Tensor, Tensor]:
+    pooled, cells = max_pool(features, valid, pool_size)
     embeddings = pixel_embeddings(pooled)
     with torch.autocast(embeddings.device.type, enabled=False):
         return embeddings @ embeddings.mT, cells.flatten(1)
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """Scores how much logits look like a teacher's, for any feature size.
 
     Spectrally normalised 3x3 convolutions of stride 2 with self-attention before the last.
@@ -60,37 +60,37 @@ class Critic(nn.Module):
             *_halve(4 * width, 8 * width), spectral_norm(nn.Conv2d(8 * width, 1, 1))
         )
 
-    def forward(self, logits: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, valid: Tensor) -> Tensor:
         """Score each image: [B, K, h, w] logits and bool [B, h, w] to [B]; padding reads as 0."""
-        logits = logits.to(work_dtype(logits)).where(inside.unsqueeze(1), 0)
+        logits = logits.to(work_dtype(logits)).where(valid.unsqueeze(1), 0)
         scores = self.far(self.attention(self.near(logits))).squeeze(1)
-        cells = F.adaptive_max_pool2d(inside.float(), scores.shape[-2:])
+        cells = F.adaptive_max_pool2d(valid.float(), scores.shape[-2:])
         return (scores * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)
 
 
-def holistic(critic: Critic, student_logits: Tensor, inside: Tensor) -> Mean:
-    """Sum -D(z_s) over images: what the student is taught by the critic, which does not learn.
+def holistic(discriminator: Discriminator, student_logits: Tensor, valid: Tensor) -> Mean:
+    """Sum -D(z_s) over images: what the discriminator, which does not learn here, teaches.
 
     Args:
-        critic: D.
+        discriminator: D.
         student_logits: [B, K, h, w], any floating dtype.
-        inside: bool [B, h, w], False = padding; an image of padding alone does not count.
+        valid: bool [B, h, w], False = padding; an image of padding alone does not count.
     """
-    with _frozen(critic):
-        return _over_images(-critic(student_logits, inside), inside)
+    with _frozen(discriminator):
+        return _over_images(-discriminator(student_logits, valid), valid)
 
 
-def critic_loss(
-    critic: Critic, student_logits: Tensor, teacher_logits: Tensor, inside: Tensor
+def discriminator_loss(
+    discriminator: Discriminator, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor
 ) -> Mean:
     """Sum max(0, 1 - D(z_t)) + max(0, 1 + D(z_s)) over images; no gradient for the student."""
-    real = critic(teacher_logits.detach(), inside)
-    fake = critic(student_logits.detach(), inside)
-    return _over_images(F.relu(1 - real) + F.relu(1 + fake), inside)
+    real = discriminator(teacher_logits.detach(), valid)
+    fake = discriminator(student_logits.detach(), valid)
+    return _over_images(F.relu(1 - real) + F.relu(1 + fake), valid)
 
 
-def _over_images(scores: Tensor, inside: Tensor) -> Mean:
-    counted = inside.flatten(1).any(1)
+def _over_images(scores: Tensor, valid: Tensor) -> Mean:
+    counted = valid.flatten(1).any(1)
     return Mean(scores.where(counted, 0).sum(), counted.sum())
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.params import Distillation
+from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch
 from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue_memory import contrast_per_class
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence
 from store.bank import NO_RECORD, open_bank
 from store.reader import Reader
@@ -42,20 +42,20 @@ class Bank:
         settings: contrast sizes; queue sizes and `queue_storage` have no meaning here.
         seed: of the run.
         device: where contrasts are wanted.
-        ranks: among which a batch is shared out; all draw the same.
+        ranks: among which a batch is sharded; all draw the same.
     """
 
     def __init__(
         self,
         spec: StoreSpec,
-        settings: Distillation,
+        settings: DistillationConfig,
         seed: int,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self._num_classes, self._settings, self._device = spec.num_classes, settings, device
         self._ranks = ranks
-        self._chance = np.random.default_rng(seed_sequence(seed, "bank"))
+        self._rng = np.random.default_rng(seed_sequence(seed, "bank"))
         self._opened: dict[str, _Opened] = {}
 
     def open(self, reader: Reader, folder: Path) -> None:
@@ -81,27 +81,27 @@ class Bank:
         return self._draw("region", self._settings.region_contrast, batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The chance it draws from: all that changes."""
-        return {"generator": self._chance.bit_generator.state}
+        """The generator it draws from: all that changes."""
+        return {"generator": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self._chance.bit_generator.state = state["generator"]
+        self._rng.bit_generator.state = state["generator"]
 
     def _draw(self, kind: str, wanted: int, batch: Batch) -> Contrast:
         assert self._opened, "a bank is opened before its first contrast"
         rows, first = self._opened[kind]
         per_class = contrast_per_class(wanted, self._num_classes)
         counts = np.diff(first)
-        # Places after a class's last embedding are drawn only where it has too few of them.
-        places = np.stack(
+        # Offsets after a class's last embedding are drawn only where it has too few of them.
+        offsets = np.stack(
             [
-                self._chance.choice(max(count, per_class), per_class, replace=False, shuffle=False)
+                self._rng.choice(max(count, per_class), per_class, replace=False, shuffle=False)
                 for count in counts.tolist()
             ]
         )
-        absent = places >= counts[:, None]
-        drawn = rows[np.where(absent, len(rows) - 1, first[:-1, None] + places).ravel()]
+        absent = offsets >= counts[:, None]
+        drawn = rows[np.where(absent, len(rows) - 1, first[:-1, None] + offsets).ravel()]
         records = self._move(drawn["record"])
         own = self._ranks.gather(batch.record)
         usable = (records != NO_RECORD) & (records[:, None] != own).all(1)

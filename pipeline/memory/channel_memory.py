@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.params import Distillation
-from pipeline.datasets.views import TABLE, grid_inside
+from pipeline.config.params import DistillationConfig
+from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.batch import Batch
 from pipeline.losses.cirkdv2 import CHANNEL_POOL, channel_embeddings
 from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue import Queue
 from pipeline.memory.queue_memory import check_contrast
 from pipeline.ops.pooling import mean_pool
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader
 from store.schema import StoreSpec
@@ -33,16 +33,16 @@ class ChannelMemory:
         settings: channel_queue, channel_contrast, channels_per_step.
         seed: of the run.
         device: where the queue lives.
-        ranks: among which a batch is shared out; their queues stay equal.
+        ranks: among which a batch is sharded; their queues stay equal.
     """
 
     def __init__(
         self,
         spec: StoreSpec,
-        settings: Distillation,
+        settings: DistillationConfig,
         seed: int,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         check_contrast("channel", settings.channel_contrast, settings.channel_queue)
         self._settings, self._seed, self._ranks = settings, seed, ranks
@@ -54,13 +54,13 @@ class ChannelMemory:
         """Push every channel of as many records, drawn from the seed, as the queue holds."""
         spec = reader.spec
         wanted = -(-self._settings.channel_queue // spec.feature_channels)
-        chance = np.random.default_rng(seed_sequence(self._seed, "fill channels"))
-        for record in chance.permutation(len(reader))[:wanted]:
+        rng = np.random.default_rng(seed_sequence(self._seed, "fill channels"))
+        for record in rng.permutation(len(reader))[:wanted]:
             names = [*reader.map_arrays("features").values(), *TABLE]
             arrays = reader.read([int(record)], names)
             features = torch.from_numpy(reader.decode("features", arrays))
-            inside = torch.from_numpy(grid_inside(arrays))
-            self._push(_embed_channels(features, inside), torch.tensor([record]))
+            valid = torch.from_numpy(grid_valid(arrays))
+            self._push(_embed_channels(features, valid), torch.tensor([record]))
 
     def contrast(self, batch: Batch) -> Contrast:
         """Sample channels of other records."""
@@ -71,7 +71,7 @@ class ChannelMemory:
         """Enqueue some of the batch's channels, drawn at random."""
         assert batch.targets is not None, "memory needs a teacher's targets"
         wanted, gather = self._settings.channels_per_step, self._ranks.gather
-        embeddings = _embed_channels(batch.targets.features, batch.grid_inside)
+        embeddings = _embed_channels(batch.targets.features, batch.grid_valid)
         self._push(gather(embeddings), gather(batch.record), wanted)
 
     def _push(self, embeddings: Tensor, records: Tensor, wanted: int | None = None) -> None:
@@ -84,7 +84,7 @@ class ChannelMemory:
         self._queue.push(flat, torch.zeros_like(numbers), numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The queue and the chance it draws from."""
+        """The queue and the generator it draws from."""
         return {"queue": self._queue.state_dict(), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,6 +93,6 @@ class ChannelMemory:
         self._generator.set_state(state["generator"].cpu())
 
 
-def _embed_channels(features: Tensor, inside: Tensor) -> Tensor:
+def _embed_channels(features: Tensor, valid: Tensor) -> Tensor:
     """Every channel's pooled map as a unit vector, [B, D, cells]."""
-    return channel_embeddings(*mean_pool(features, inside, CHANNEL_POOL))
+    return channel_embeddings(*mean_pool(features, valid, CHANNEL_POOL))

@@ -82,7 +82,7 @@ class Queue:
 
         Args:
             per_class: at most the capacity.
-            generator: the source of chance, on any device.
+            generator: the random generator, on any device.
             exclude_records: int64 [B], records whose slots are not usable (the batch's own).
 
         Returns:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.params import Distillation
+from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch
 from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue import Queue
 from pipeline.ops.embedding import embed
 from pipeline.ops.regions import draw_pixels
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
@@ -32,17 +32,17 @@ class Memory:
         settings: queue sizes, contrast sizes, V.
         seed: of the run.
         device: where the queues live.
-        ranks: among which a batch is shared out; their queues stay equal, for each pushes, and
+        ranks: among which a batch is sharded; their queues stay equal, for each pushes, and
             masks, what all of them together have.
     """
 
     def __init__(
         self,
         spec: StoreSpec,
-        settings: Distillation,
+        settings: DistillationConfig,
         seed: int,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         num_classes, channels = spec.num_classes, spec.feature_channels
         for kind in ("pixel", "region"):
@@ -58,8 +58,8 @@ class Memory:
     def fill(self, reader: Reader) -> None:
         """Push every stored center and pixel sample, units in an order drawn from the seed."""
         spec = reader.spec
-        chance = np.random.default_rng(seed_sequence(self._seed, "fill"))
-        for unit in chance.permutation(spec.num_units):
+        rng = np.random.default_rng(seed_sequence(self._seed, "fill"))
+        for unit in rng.permutation(spec.num_units):
             records = np.array(spec.unit_records(int(unit)))
             stored = reader.read(records, _FILL_ARRAYS)
             if self._settings.queue_storage == "uint8":
@@ -94,7 +94,7 @@ class Memory:
         self._push(self._pixels, gather(draw.embeddings), gather(draw.classes), records)
 
     def state_dict(self) -> dict[str, object]:
-        """Both queues and the chance they draw from."""
+        """Both queues and the generator they draw from."""
         return {
             "pixels": self._pixels.state_dict(),
             "regions": self._regions.state_dict(),

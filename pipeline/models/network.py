@@ -17,7 +17,7 @@ STRIDE = 8
 
 
 class Output(NamedTuple):
-    """What a segmentation network says at output stride 8, before any upsampling.
+    """The outputs of a segmentation network at output stride 8, before any upsampling.
 
     Attributes:
         logits: [B, K, h, w], before softmax.

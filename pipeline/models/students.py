@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from pipeline.config.params import Student as Run
+from pipeline.config.params import StudentConfig
 from pipeline.models.network import STRIDE, Output
 from pipeline.runtime.checkpoint import save_torch
 
@@ -103,17 +103,19 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
         raise ValueError(f"encoder_weights: {weights} does not fit {name}: {error}") from None
 
 
-def save_student(student: Student, run: Run, class_names: Sequence[str], path: Path) -> None:
+def save_student(
+    student: Student, config: StudentConfig, class_names: Sequence[str], path: Path
+) -> None:
     """Write the weights without the auxiliary head, which only training needs, and what they need.
 
     Args:
         student: trained; loses its auxiliary head.
-        run: its architecture, and the precision it was trained, and is to be measured, in.
+        config: its architecture, and the precision it was trained, and is to be measured, in.
         class_names: of the dataset.
         path: the file.
     """
     student.auxiliary = None
-    named = {"architecture": run.architecture, "precision": run.training.precision}
+    named = {"architecture": config.architecture, "precision": config.training.precision}
     state = student.state_dict()
     save_torch({**named, "class_names": list(class_names), "state_dict": state}, path)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 
-from pipeline.config import params
+from pipeline.config.params import TeacherConfig
 from pipeline.datasets.views import MEAN, STD
 from pipeline.models.network import STRIDE, Output
 from pipeline.runtime.checkpoint import hash_weights, save_torch
@@ -68,7 +68,7 @@ class TeacherCard:
         return cls(**json.loads(path.read_text()))
 
 
-def build_teacher(settings: params.Teacher, num_classes: int) -> Teacher:
+def build_teacher(settings: TeacherConfig, num_classes: int) -> Teacher:
     """Build a teacher with fresh weights from its seed, or with those its source names.
 
     Fresh residual blocks start as the identity (zero last batch norm), which lets a ResNet101 learn

@@ -43,7 +43,7 @@ def draw_rows(rows: Tensor, num_rows: int, generator: torch.Generator) -> Tensor
     Args:
         rows: bool [n], True = takes part.
         num_rows: how many to draw, at most n are.
-        generator: the source of chance, on any device.
+        generator: the random generator, on any device.
 
     Returns:
         int64 [min(num_rows, n)]; past the last row that takes part it holds rows that do not, so

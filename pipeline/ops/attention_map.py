@@ -12,6 +12,6 @@ def power(x: Tensor) -> Tensor:
     return x.to(work_dtype(x)).square().mean(1)
 
 
-def attention(power: Tensor, inside: Tensor) -> Tensor:
-    """L2-normalise each image's map over the pixels inside: [B, h, w] to [B, h*w], 0 in padding."""
-    return embed(power.where(inside, 0).flatten(1))
+def attention(power: Tensor, valid: Tensor) -> Tensor:
+    """L2-normalise each image's map over the valid pixels: [B, h, w] to [B, h*w], 0 in padding."""
+    return embed(power.where(valid, 0).flatten(1))

@@ -1,8 +1,8 @@
 """Similarity KL between all images of a batch, each pair's products shared by its two directions.
 
 S_ji is S_ij transposed: the softmax over the rows of S_ij is the one over the columns of S_ji, and
-both directions' slopes add up before the product with the embeddings. That is half the products of
-`similarity_kl`, for two matrices [A, A] of memory.
+both directions' gradients add up before the product with the embeddings. That is half the products
+of `similarity_kl`, for two matrices [A, A] of memory.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from pipeline.runtime.mean import Mean
 def batch_similarity_kl(
     student: Tensor,
     teacher: Tensor,
-    inside: Tensor,
+    valid: Tensor,
     *,
     temperature: float,
     block_bytes: int = BLOCK_BYTES,
@@ -44,7 +44,7 @@ def batch_similarity_kl(
     Args:
         student: [J, A, D] rows of J images.
         teacher: [J, A, D2] rows, no gradient.
-        inside: bool [J, A], True = takes part, as row and as column.
+        valid: bool [J, A], True = takes part, as row and as column.
         temperature: divides the similarities, > 0.
         block_bytes: the most memory of a pair's matrices, or of the row blocks' buffers.
 
@@ -55,21 +55,21 @@ def batch_similarity_kl(
         ValueError: shapes that do not match, or a temperature that is not positive.
     """
     rows = student.flatten(0, 1), teacher.flatten(0, 1)
-    check_match(*rows, student, teacher, inside.flatten(), inside, temperature)
+    check_match(*rows, student, teacher, valid.flatten(), valid, temperature)
     if _fits(student, block_bytes):
-        images, teachers = _leave_out(student, inside), _leave_out(teacher.detach(), inside)
+        images, teachers = _leave_out(student, valid), _leave_out(teacher.detach(), valid)
         scale = 1 / temperature
         if exp_is_safe(images, images, scale) and exp_is_safe(teachers, teachers, scale):
             settings = _Settings(scale, product_dtype(student))
             total = _PairsKL.apply(settings, teachers, *images)
-            return Mean(total, inside.any(1).sum() * inside.sum())
+            return Mean(total, valid.any(1).sum() * valid.sum())
     return similarity_kl(
         *rows,
         student,
         teacher,
         temperature=temperature,
-        rows=inside.flatten(),
-        columns=inside,
+        rows=valid.flatten(),
+        columns=valid,
         block_bytes=block_bytes,
     )
 
@@ -84,9 +84,9 @@ def _fits(student: Tensor, block_bytes: int) -> bool:
     return student.device.type == "cpu" and len(student) > 0 and pair_bytes <= block_bytes
 
 
-def _leave_out(embeddings: Tensor, inside: Tensor) -> list[Tensor]:
+def _leave_out(embeddings: Tensor, valid: Tensor) -> list[Tensor]:
     images = []
-    for image, mask in zip(embeddings.unbind(), inside, strict=True):
+    for image, mask in zip(embeddings.unbind(), valid, strict=True):
         kept = mask.nonzero().flatten()
         images.append(image if len(kept) == len(image) else image.index_select(0, kept))
     return images
@@ -113,7 +113,7 @@ class _PairsKL(torch.autograd.Function):
                 student, teacher = (x[: shape[0] * shape[1]].view(shape) for x in memory)
                 similarities(students[i], students[j], scale, student)
                 similarities(teachers[i], teachers[j], scale, teacher)
-                kl = _kl_and_slope_(student, teacher)
+                kl = _kl_and_gradient_(student, teacher)
                 # An image with itself is both directions at once, and so is its gradient.
                 total += kl if i != j else kl / 2
                 if needed:
@@ -130,12 +130,12 @@ class _PairsKL(torch.autograd.Function):
         return (None, None, *scaled(ctx.saved_tensors, ctx.dtypes, grad_total))
 
 
-def _kl_and_slope_(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute both directions' KL of a pair's logits [n, m]; `student` becomes its slope.
+def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compute both directions' KL of a pair's logits [n, m]; `student` becomes its gradient.
 
     With e = exp(x), Z_a and Z_b its sums over the columns and over the rows,
     KL = sum_a (sum_b e^t (x^t - x^s) / Z^t_a - log Z^t_a + log Z^s_a) + the same with a, b swapped;
-    its slope in x^s is e^s (1 / Z^s_a + 1 / Z^s_b) - e^t (1 / Z^t_a + 1 / Z^t_b).
+    its gradient in x^s is e^s (1 / Z^s_a + 1 / Z^s_b) - e^t (1 / Z^t_a + 1 / Z^t_b).
     """
     num_rows, num_columns = student.shape
     length = min(num_rows, tile_rows(num_columns, student))

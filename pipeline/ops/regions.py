@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.schema import VOID
 
 
 class Draw(NamedTuple):
-    """Random pixel embeddings, V places per class and image, class by class.
+    """Random pixel embeddings, V slots per class and image, class by class.
 
     Attributes:
-        embeddings: [B, K * V, D], zero in empty places.
-        classes: [B, K * V] int64; 255 = empty place.
+        embeddings: [B, K * V, D], zero in empty slots.
+        classes: [B, K * V] int64; 255 = empty slot.
     """
 
     embeddings: Tensor
@@ -46,7 +46,7 @@ def draw_pixels(
     num_classes: int,
     per_class: int,
     generator: torch.Generator,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Draw:
     """Draw up to V pixels of every class in every image, without replacement.
 
@@ -55,15 +55,15 @@ def draw_pixels(
         labels: uint8 [B, h, w], 255 = void or padding.
         num_classes: K.
         per_class: V.
-        generator: the source of chance, in the same state on all ranks.
+        generator: the random generator, in the same state on all ranks.
         ranks: whose images together are the batch; each draws for its own what one would for all.
     """
     members = _one_hot(labels, num_classes, torch.bool)
     images, _, area = members.shape
     whole = (ranks.size * images, 1, area)
-    chance = ranks.share(torch.rand(whole, generator=generator, device=generator.device))
+    draws = ranks.shard(torch.rand(whole, generator=generator, device=generator.device))
     # Each pixel belongs to one class, so one random key a pixel orders every class at once.
-    keys = chance.to(labels.device).expand(members.shape).masked_fill(~members, -1.0)
+    keys = draws.to(labels.device).expand(members.shape).masked_fill(~members, -1.0)
     top = keys.topk(min(per_class, area), dim=2)
     found = top.values.flatten(1) >= 0
     pixels = top.indices.flatten(1)

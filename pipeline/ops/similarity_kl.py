@@ -68,7 +68,7 @@ def similarity_kl(
     num_rows = torch.tensor(len(student), device=student.device) if rows is None else rows.sum()
     num_sets = len(student_contrast) if columns is None else columns.any(1).sum()
     if rows is not None:
-        # Rows of zeros in both networks have equal softmaxes: no KL and no slope.
+        # Rows of zeros in both networks have equal softmaxes: no KL and no gradient.
         student, teacher, _ = _drop(student, teacher, rows, dim=0)
     if columns is not None:
         student_contrast, teacher_contrast, columns = _drop(
@@ -132,12 +132,12 @@ class _SimilarityKL(torch.autograd.Function):
                     similarities(student[block], contrast[j], scale, buffers.student)
                     similarities(teacher[block], teacher_contrast[j], scale, buffers.teacher)
                     kept = None if columns is None else columns[j]
-                    kl, slope = _kl_and_slope(buffers, kept, settings.exp_is_safe)
+                    kl, gradient = _kl_and_gradient(buffers, kept, settings.exp_is_safe)
                     total += kl
                     if grads[0] is not None:
-                        add_product(grads[0][block], slope, contrast[j], scale)
+                        add_product(grads[0][block], gradient, contrast[j], scale)
                     if grads[1] is not None:
-                        add_product(grads[1][j], slope.mT, student[block], scale)
+                        add_product(grads[1][j], gradient.mT, student[block], scale)
         ctx.save_for_backward(*grads)
         return total.to(dtype)
 
@@ -168,11 +168,11 @@ def _walk(
         yield block, _Blocks(*(x[: block.stop - block.start] for x in buffers))
 
 
-def _kl_and_slope(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Tensor, Tensor]:
-    """Compute the sum of the rows' KL and its slope [r, m] in the logits, inside the buffers.
+def _kl_and_gradient(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Tensor, Tensor]:
+    """Compute the sum of the rows' KL and its gradient [r, m] in the logits, inside the buffers.
 
-    KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its slope in x^s is s - t, where s and
-    t are the softmaxes of the logits x and Z their denominators.
+    KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its gradient in x^s is s - t, where s
+    and t are the softmaxes of the logits x and Z their denominators.
     """
     softmax = partial(_safe_softmax, kept=kept) if safe else _softmax
     if kept is not None and not safe:

@@ -1,1 +1,1 @@
-"""The result page: files read, compared, put into words and pictures, rendered."""
+"""The result page: files read, compared, put into words and figures, rendered."""

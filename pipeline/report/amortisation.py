@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 OFFLINE = "offline"
+FORMER_NAMES = {"live": "online", "online": "public_code"}  # of variants, in older files
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Amortisation:
     Attributes:
         store: fingerprint of the store.
         student: the run that was measured.
-        teacher_s: seconds of the teacher's training, common to every way; 0 where it was given.
+        teacher_s: seconds of the teacher's training, common to all variants; 0 where it was given.
         extraction_s: seconds of the store's extraction.
-        step_s: seconds of one training step, by way: labels alone (ce), offline, live, online.
-        student_s: seconds of one student's training, by way but ce: see `from_costs`.
+        step_s: seconds of one training step, by variant: ce, offline, online, public_code.
+        student_s: seconds of one student's training, by variant but ce: see `from_costs`.
     """
 
     store: str
@@ -42,33 +43,37 @@ class Amortisation:
         step_s: Mapping[str, float],
     ) -> Amortisation:
         """Scale the seconds of a finished student by the ratios of steps measured side by side."""
-        ratios = {way: s / step_s[OFFLINE] for way, s in step_s.items() if way != "ce"}
-        student_s = {way: offline_s * ratio for way, ratio in ratios.items()}
+        ratios = {variant: s / step_s[OFFLINE] for variant, s in step_s.items() if variant != "ce"}
+        student_s = {variant: offline_s * ratio for variant, ratio in ratios.items()}
         return cls(store, student, teacher_s, extraction_s, dict(step_s), student_s)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Amortisation:
-        """Read what `to_dict` wrote."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+        """Read what `to_dict` wrote, under the variants' former names, too."""
+        found = {name: values[name] for name in cls.__dataclass_fields__}
+        if "live" in found["step_s"]:
+            for name in ("step_s", "student_s"):
+                found[name] = {FORMER_NAMES.get(v, v): s for v, s in found[name].items()}
+        return cls(**found)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe it in JSON values, the break-even counts of students included."""
         return {
             **asdict(self),
-            "break_even": {way: self.break_even(way) for way in self.rivals},
+            "break_even": {variant: self.break_even(variant) for variant in self.baselines},
         }
 
     @property
-    def rivals(self) -> tuple[str, ...]:
-        """The ways with a teacher in the loop."""
-        return tuple(way for way in self.student_s if way != OFFLINE)
+    def baselines(self) -> tuple[str, ...]:
+        """The variants with a teacher in the loop."""
+        return tuple(variant for variant in self.student_s if variant != OFFLINE)
 
-    def total_s(self, way: str, num_students: int) -> float:
+    def total_s(self, variant: str, num_students: int) -> float:
         """Seconds of n students, the teacher's training left out."""
-        once = self.extraction_s if way == OFFLINE else 0.0
-        return once + num_students * self.student_s[way]
+        once = self.extraction_s if variant == OFFLINE else 0.0
+        return once + num_students * self.student_s[variant]
 
-    def break_even(self, way: str) -> int | None:
-        """The fewest students that cost no more offline than this way; None: no number of them."""
-        saved = self.student_s[way] - self.student_s[OFFLINE]
+    def break_even(self, variant: str) -> int | None:
+        """The fewest students that cost no more offline than by this variant; None: never."""
+        saved = self.student_s[variant] - self.student_s[OFFLINE]
         return max(1, math.ceil(self.extraction_s / saved)) if saved > 0 else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from pipeline.report.results import Run
+from pipeline.report.results import RunResult
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Row:
 
     Attributes:
         runs: in the order of params.
-        baselines: for each run the cross-entropy run of the same network, recipe and seed, or None;
-            for cross-entropy itself always None.
+        baselines: for each run the cross-entropy run of the same network, training and seed, or
+            None; for cross-entropy itself always None.
         distinction: names and values of the settings that tell it from the other rows of its
             network and method.
     """
 
-    runs: tuple[Run, ...]
-    baselines: tuple[Run | None, ...]
+    runs: tuple[RunResult, ...]
+    baselines: tuple[RunResult | None, ...]
     distinction: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -71,7 +71,7 @@ class Row:
         return Spread.of(run.scores.pixel_accuracy for run in self.runs)
 
     @property
-    def pairs(self) -> tuple[tuple[Run, Run], ...]:
+    def pairs(self) -> tuple[tuple[RunResult, RunResult], ...]:
         """Every run that has a baseline, with it."""
         together = zip(self.runs, self.baselines, strict=True)
         return tuple((run, base) for run, base in together if base is not None)
@@ -100,9 +100,9 @@ class Row:
         )
 
 
-def group_runs(runs: Sequence[Run]) -> tuple[Row, ...]:
+def group_runs(runs: Sequence[RunResult]) -> tuple[Row, ...]:
     """Put runs equal but for the seed into one row, in the order of their first run."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for run in runs:
         identity = json.dumps(run.settings.model_dump(mode="json", exclude={"seed"}))
         groups.setdefault(identity, []).append(run)
@@ -145,8 +145,8 @@ def _usual(counts: Counter[Any]) -> list[Any]:
     return [value for value, number in counts.items() if number == most]
 
 
-def find_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The cross-entropy run equal in network, encoder weights, recipe and seed."""
+def find_baseline(run: RunResult, runs: Sequence[RunResult]) -> RunResult | None:
+    """The cross-entropy run equal in network, encoder weights, training config and seed."""
     if not run.settings.weights:
         return None
     same = ("architecture", "encoder_weights", "training", "seed")

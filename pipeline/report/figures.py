@@ -1,4 +1,4 @@
-"""Pictures for the page: charts as inline SVG in the page's colours, pixels as data URIs."""
+"""Figures for the page: charts as inline SVG in the page's colours, pixels as data URIs."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class ClassBar:
     gain: float | None
 
 
-def series_colour(place: int) -> str:
-    """The colour of the run at this place, starting again after the last."""
-    return SERIES[place % len(SERIES)]
+def series_colour(index: int) -> str:
+    """The colour of the run at this index, starting again after the last."""
+    return SERIES[index % len(SERIES)]
 
 
 def draw_curves(title: str, curves: Sequence[Curve], points: int = 120) -> str:
     """Draw one term over the steps of every run, in SVG; logarithmic if the values span decades.
 
     Args:
-        title: names the picture for those who cannot see it.
+        title: names the figure for those who cannot see it.
         curves: of the runs that have this term.
         points: a longer log is averaged down to so many, which keeps the page small.
     """
@@ -105,7 +105,7 @@ def draw_lines(title: str, lines: Sequence[Curve], marks: Sequence[int]) -> str:
     """Draw lines over small counts in SVG from zero, with a ring on the first at each mark.
 
     Args:
-        title: names the picture for those who cannot see it.
+        title: names the figure for those who cannot see it.
         lines: values at counts, the same ones for every line.
         marks: counts to ring.
     """
@@ -158,9 +158,9 @@ def draw_gains(title: str, bars: Sequence[ClassBar], colour: str) -> str:
         face = colour if won else "none"
         axes.barh(row, gain, height=0.55, color=face, edgecolor=colour, linewidth=1, zorder=2)
         text = f"{gain:+.1f}".replace("-", "−") if abs(gain) >= 0.05 else "0.0"
-        place = gain + (1 if won else -1) * 0.04 * reach
+        x = gain + (1 if won else -1) * 0.04 * reach
         align = "left" if won else "right"
-        axes.text(place, row, text, ha=align, va="center", fontsize=10, color=_INK)
+        axes.text(x, row, text, ha=align, va="center", fontsize=10, color=_INK)
     axes.set_xlim(min([0.0, *gains]) - 0.28 * reach, max([0.0, *gains]) + 0.28 * reach)
     axes.axvline(0, color=_INK, linewidth=0.8, zorder=3)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -191,14 +191,14 @@ def colour_labels(
     Args:
         labels: classes 0..K-1, or 255.
         palette: RGB 0..255 of every class.
-        width: at most so many pixels wide; a larger picture takes the nearest pixel.
+        width: at most so many pixels wide; a larger map takes the nearest pixel.
     """
     void = len(palette)
-    picture = Image.fromarray(np.minimum(labels, void))
-    picture = picture.resize(_fit(picture.size, width), Image.Resampling.NEAREST)
-    indexed = Image.new("P", picture.size)
+    image = Image.fromarray(np.minimum(labels, void))
+    image = image.resize(_fit(image.size, width), Image.Resampling.NEAREST)
+    indexed = Image.new("P", image.size)
     indexed.putpalette([part for colour in (*palette, (0, 0, 0)) for part in colour])
-    indexed.frombytes(picture.tobytes())
+    indexed.frombytes(image.tobytes())
     buffer = io.BytesIO()
     indexed.save(buffer, "PNG", optimize=True, transparency=void)
     return _data_uri(buffer, "image/png")
@@ -206,10 +206,10 @@ def colour_labels(
 
 def encode_photo(image: NDArray[np.uint8], width: int) -> str:
     """Encode an image RGB [H, W, 3] as a JPEG data URI, at most `width` pixels wide."""
-    picture = Image.fromarray(image)
-    picture = picture.resize(_fit(picture.size, width), Image.Resampling.LANCZOS)
+    photo = Image.fromarray(image)
+    photo = photo.resize(_fit(photo.size, width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85, optimize=True)
+    photo.save(buffer, "JPEG", quality=85, optimize=True)
     return _data_uri(buffer, "image/jpeg")
 
 
@@ -239,9 +239,9 @@ def _style(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Render to an <svg> element in the page's font and colours, as wide as its place.
+    """Render to an <svg> element in the page's font and colours, as wide as its parent.
 
-    The salt makes the names of clip paths a function of the picture, so the page is reproducible.
+    The salt makes the names of clip paths a function of the figure, so the page is reproducible.
     """
     figure.patch.set_alpha(0)
     for axes in figure.axes:

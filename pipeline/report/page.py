@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from pipeline.report import ablation, wording
 from pipeline.report.comparison import find_best, find_headline, group_runs
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
-from pipeline.report.results import Results, Run
-from pipeline.report.route_picture import draw_route
+from pipeline.report.results import Results, RunResult
+from pipeline.report.route_figure import draw_route
 from pipeline.report.samples import Shown
 from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
@@ -41,7 +41,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         shown: validation samples as the teacher and the runs of `choose_shown` see them.
     """
     rows = group_runs(results.runs)
-    colours = {run.name: series_colour(place) for place, row in enumerate(rows) for run in row.runs}
+    colours = {run.name: series_colour(index) for index, row in enumerate(rows) for run in row.runs}
     boxes = route_boxes(results, rows)
     return (
         _environment()
@@ -71,7 +71,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
     )
 
 
-def choose_shown(runs: Sequence[Run]) -> tuple[Run, ...]:
+def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
     """Runs whose predictions are shown: one of each row, the headline's pair before all others."""
     rows = group_runs(runs)
     headline = find_headline(rows)
@@ -104,7 +104,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _environments(runs: Sequence[Run]) -> list[tuple[str, dict[str, str]]]:
+def _environments(runs: Sequence[RunResult]) -> list[tuple[str, dict[str, str]]]:
     """Device and versions with the runs made there; usually one entry."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for run in runs:

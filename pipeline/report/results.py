@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.config.params import Params, Student
+from pipeline.config.params import Params, StudentConfig
 from pipeline.datasets.index import Index
 from pipeline.models.teacher import TeacherCard
 from pipeline.report.amortisation import Amortisation
@@ -43,7 +43,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scores:
-        """Read what `evaluation.summarise` says."""
+        """Read what `summarise` returned."""
         return cls(
             miou=values["miou"],
             iou=tuple(values["iou"]),
@@ -62,11 +62,11 @@ class LoggedStep:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """One trained student: what was asked for, what it cost, how good it is."""
 
     name: str
-    settings: Student
+    settings: StudentConfig
     scores: Scores
     num_parameters: int
     seconds: float
@@ -136,7 +136,7 @@ class Results:
     teacher: TeacherCard
     teacher_scores: Scores
     store: StoreFacts
-    runs: tuple[Run, ...]
+    runs: tuple[RunResult, ...]
     amortisation: Amortisation | None = None
 
 
@@ -233,10 +233,10 @@ def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:
     return [f"trained with {where[:-1]} {found}; expected {asked}"] if differs else []
 
 
-def _run(name: str, folder: Path, settings: Student) -> Run:
+def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
     run, evaluation = _read(folder / "run.json"), _read(folder / "evaluation.json")
     lines = (folder / "log.jsonl").read_text().splitlines()[1:]
-    return Run(
+    return RunResult(
         name=name,
         settings=settings,
         scores=Scores.from_dict(evaluation),

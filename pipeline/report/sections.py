@@ -21,12 +21,12 @@ from pipeline.report.figures import (
     encode_photo,
     series_colour,
 )
-from pipeline.report.results import Results, Run, StoredArray
-from pipeline.report.route_picture import Box
+from pipeline.report.results import Results, RunResult, StoredArray
+from pipeline.report.route_figure import Box
 from pipeline.report.samples import Shown
 
 FIRST_WITHOUT_TEACHER = 3
-"""Place of the students among the boxes of the route."""
+"""Index of the students among the boxes of the route."""
 SAMPLE_WIDTH_PX = 480
 FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
 """Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
@@ -36,11 +36,11 @@ SMALL_ARRAY = 0.005
 
 @dataclass(frozen=True)
 class Panel:
-    """Pictures under one title; `keys` are the names and colours of what they show."""
+    """Figures under one title; `keys` are the names and colours of what they show."""
 
     title: str
     note: str
-    pictures: tuple[Markup, ...]
+    figures: tuple[Markup, ...]
     keys: tuple[tuple[str, str], ...] = ()
 
 
@@ -119,7 +119,7 @@ def _store_box(results: Results) -> Box:
     return Box("Store", wording.size(store.stored_bytes), tuple(lines))
 
 
-def _students_box(runs: Sequence[Run], most: int = 3) -> Box:
+def _students_box(runs: Sequence[RunResult], most: int = 3) -> Box:
     lines = [f"{run.name} {wording.duration(run.seconds)}" for run in runs[:most]]
     steps = sorted({run.settings.training.steps for run in runs})
     lines.append(f"{' or '.join(wording.count(n) for n in steps)} steps each")
@@ -157,7 +157,7 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         results.index.class_names, results.teacher_scores.iou, row.class_means(), strict=True
     )
     bars = [ClassBar(name, teacher, *means) for name, teacher, means in together]
-    pictures = (
+    figures = (
         Markup(draw_classes(f"IoU by class, {title}", bars, colours[base.name], colours[run.name])),
         Markup(draw_gains(f"Gain by class, {title}", bars, colours[run.name])),
     )
@@ -165,10 +165,10 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         ("cross-entropy alone", colours[base.name]),
         (method, colours[run.name]),
     )
-    return Panel(title, row.name, pictures, keys)
+    return Panel(title, row.name, figures, keys)
 
 
-def curve_panels(runs: Sequence[Run], colours: Mapping[str, str]) -> tuple[Panel, ...]:
+def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:
     """A panel for each term that any run logged, cross-entropy first."""
     found = {name for run in runs for line in run.log for name in line.terms}
     order = [name for name in wording.TERMS if name in found]
@@ -176,7 +176,7 @@ def curve_panels(runs: Sequence[Run], colours: Mapping[str, str]) -> tuple[Panel
     return tuple(_curve_panel(term, runs, colours) for term in order)
 
 
-def _curve_panel(term: str, runs: Sequence[Run], colours: Mapping[str, str]) -> Panel:
+def _curve_panel(term: str, runs: Sequence[RunResult], colours: Mapping[str, str]) -> Panel:
     curves, weights = [], set()
     for run in runs:
         logged = [(line.step, line.terms[term]) for line in run.log if term in line.terms]
@@ -185,8 +185,8 @@ def _curve_panel(term: str, runs: Sequence[Run], colours: Mapping[str, str]) -> 
             curves.append(Curve(run.name, colours[run.name], steps, values))
             weights.add(f"{run.weights[term]:g}")
     title = wording.term_title(term)
-    picture = draw_curves(f"{title} by step", curves)
-    return Panel(title, f"weight {', '.join(sorted(weights))}", (Markup(picture),))
+    figure = draw_curves(f"{title} by step", curves)
+    return Panel(title, f"weight {', '.join(sorted(weights))}", (Markup(figure),))
 
 
 def sample_strip(palette: Sequence[tuple[int, int, int]], one: Shown) -> Strip:
@@ -224,7 +224,7 @@ def stage_costs(results: Results) -> Costs:
 
 
 def amortisation_panel(results: Results) -> Panel | None:
-    """Time of n students by way of training; None where it was not measured."""
+    """Time of n students by variant; None where it was not measured."""
     found = results.amortisation
     if found is None:
         return None
@@ -234,23 +234,25 @@ def amortisation_panel(results: Results) -> Panel | None:
             "`cirkd benchmark amortise`."
         )
         return Panel("When the store pays", note, ())
-    evens = {way: found.break_even(way) for way in found.rivals}
+    evens = {variant: found.break_even(variant) for variant in found.baselines}
     within = [even for even in evens.values() if even is not None and even <= MOST_STUDENTS]
     counts = range(1, max([FEWEST_STUDENTS, *(2 * even for even in within)]) + 1)
-    ways = (OFFLINE, *found.rivals)
-    colours = {way: series_colour(place) for place, way in enumerate(ways)}
-    slowest = max(found.total_s(way, counts[-1]) for way in ways)
+    variants = (OFFLINE, *found.baselines)
+    colours = {variant: series_colour(index) for index, variant in enumerate(variants)}
+    slowest = max(found.total_s(variant, counts[-1]) for variant in variants)
     seconds, unit = wording.time_unit(slowest)
     lines = [
-        Curve(way, colours[way], counts, [found.total_s(way, n) / seconds for n in counts])
-        for way in ways
+        Curve(
+            variant, colours[variant], counts, [found.total_s(variant, n) / seconds for n in counts]
+        )
+        for variant in variants
     ]
     title = f"Time of n students, {unit}"
     return Panel(
         title,
         wording.amortised(found),
         (Markup(draw_lines(title, lines, sorted(set(within)))),),
-        tuple((wording.WAYS[way], colours[way]) for way in ways),
+        tuple((wording.VARIANTS[variant], colours[variant]) for variant in variants),
     )
 
 

@@ -31,18 +31,18 @@ TERMS = {
 }
 # What an audit measured against the teacher -> in words; also the order in which it is shown.
 FIDELITY = {
-    "logits_kl": "KL of stored from live class probabilities, nats",
+    "logits_kl": "KL of stored from online class probabilities, nats",
     "argmax_kept": "pixels whose class stays, share",
-    "similarity_kl": "KL of stored from live similarities, nats",
+    "similarity_kl": "KL of stored from online similarities, nats",
     "features_cosine": "stored features, cosine",
     "flip_cosine": "stored features mirrored, cosine to the teacher on the mirrored image",
     "crop_cosine": "stored features cropped, cosine to the teacher on the cropped image",
 }
 
-WAYS = {
+VARIANTS = {
     "offline": "from the store, extraction included",
-    "live": "teacher in the loop, the same losses",
-    "online": "teacher in the loop, as the paper’s public code computes",
+    "online": "teacher in the loop, the same losses",
+    "public_code": "teacher in the loop, as the paper’s public code computes",
 }
 
 
@@ -121,13 +121,13 @@ def amortised(found: Amortisation) -> str:
     once, each = duration(found.extraction_s), duration(found.student_s[OFFLINE])
     sentences = [
         f"{found.student}: {once} of extraction once, then {each} a student.",
-        "The teacher’s own training is common to all ways and left out; a ring: the store pays.",
+        "The teacher’s own training is common to all variants, left out; a ring: the store pays.",
     ]
-    for way in found.rivals:
-        even = found.break_even(way)
+    for variant in found.baselines:
+        even = found.break_even(variant)
         pays = "never pays" if even is None else f"pays from {number_of(even, 'student')} on"
-        each = duration(found.student_s[way])
-        sentences.append(f"{WAYS[way].capitalize()}: {each} a student; the store {pays}.")
+        each = duration(found.student_s[variant])
+        sentences.append(f"{VARIANTS[variant].capitalize()}: {each} a student; the store {pays}.")
     return " ".join(sentences)
 
 
@@ -150,7 +150,7 @@ def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
     if compared is None or compared.gain is None or compared.miou is None:
         return (
             f"The best student, {_name(best)}, reaches {percent(best.miou.mean, 1)} % mIoU; "
-            "no distilled run has its cross-entropy run (same network, recipe, seed) beside it."
+            "no distilled run has its cross-entropy run (same network, training, seed) beside it."
         )
     sentence = f"{_result(compared)}{_gap(compared, teacher_miou)}."
     others = [row for row in rows if row.gain is not None]

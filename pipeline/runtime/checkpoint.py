@@ -23,7 +23,7 @@ class Stateful(Protocol):
         """Go on from there."""
 
 
-class GlobalChance:
+class GlobalRng:
     """Torch's global random state (dropout) as a part of a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class SavedGenerator:
         self._generator = generator
 
     def state_dict(self) -> Tensor:
-        """Where its stream of chance stands."""
+        """The state of the generator."""
         return self._generator.get_state()
 
     def load_state_dict(self, state: Tensor) -> None:
@@ -69,13 +69,18 @@ def save_checkpoint(
         save_torch({"step": step, "parts": state}, path)
 
 
+FORMER_NAMES = {"rng": "chance", "discriminator": "adversary"}
+"""Parts of a checkpoint that were once written under another name."""
+
+
 def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
     """Put every part back and return the steps done; 0 if there is no checkpoint."""
     if not path.exists():
         return 0
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    saved = checkpoint["parts"]
     for name, part in parts.items():
-        part.load_state_dict(checkpoint["parts"][name])
+        part.load_state_dict(saved[name if name in saved else FORMER_NAMES[name]])
     return int(checkpoint["step"])
 
 

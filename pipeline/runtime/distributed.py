@@ -1,7 +1,7 @@
 """The processes of one training: which of them this is, and what they tell each other.
 
 One process, or as many as `torchrun --nproc_per_node N -m stages.train ...` starts. Every rank
-takes its share of each batch, and all of them together take the step that one would have taken.
+takes its shard of each batch, and all of them together take the step that one would have taken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.runtime.mean import Mean
 
 
-class _Share(Protocol):
+class _Sliceable(Protocol):
     """Anything that is sliced along its first axis."""
 
     def __len__(self) -> int: ...
@@ -39,16 +39,16 @@ class Ranks:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that logs, shows and writes."""
         return self.rank == 0
 
     @property
     def path(self) -> tuple[int, ...]:
-        """Ends the name of a stream of chance that each rank has of its own; empty for rank 0."""
+        """Ends the name of a random stream that each rank has of its own; empty for rank 0."""
         return (self.rank,) if self.rank else ()
 
-    def share(self, whole: _Share) -> Any:
+    def shard(self, whole: _Sliceable) -> Any:
         """This rank's part of what all ranks have the same of: equal, contiguous, in rank order."""
         length = len(whole) // self.size
         return whole[self.rank * length : (self.rank + 1) * length]
@@ -114,7 +114,7 @@ class Ranks:
         return DistributedDataParallel(synchronised, [device])
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 class _Gather(torch.autograd.Function):
@@ -129,14 +129,14 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.ranks.share(ctx.ranks.sum(grad)), None
+        return ctx.ranks.shard(ctx.ranks.sum(grad)), None
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started; a process of its own is alone."""
     if "WORLD_SIZE" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -158,5 +158,5 @@ class PerRank:
         return self._ranks.collect(self._part.state_dict())
 
     def load_state_dict(self, states: list[Any]) -> None:
-        """This rank's; with other ranks than were saved it is another run of chance."""
+        """This rank's; with other ranks than were saved other numbers are drawn."""
         self._part.load_state_dict(states[self._ranks.rank % len(states)])

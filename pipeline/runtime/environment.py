@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def device_name(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """The device in words: a GPU's name, or the processor's with its thread count."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

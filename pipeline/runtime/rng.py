@@ -1,4 +1,4 @@
-"""Chance as an explicit argument: generators named by a seed and a path of words and numbers."""
+"""Randomness as an explicit argument: generators named by a seed, words and numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def seed_sequence(seed: int, *path: str | int) -> np.random.SeedSequence:
-    """Name an independent stream of chance; different paths never share a draw."""
+    """Name an independent random stream; different paths never share a draw."""
     return np.random.SeedSequence(seed, spawn_key=tuple(_as_int(part) for part in path))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.training.steps import Report
+from pipeline.training.steps import StepResult
 from store.files import replace_file
 
 
@@ -23,22 +23,22 @@ class RunLog:
         replace_file(path, text.encode())
         self._path, self._step, self._time = path, start_step, time.perf_counter()
 
-    def append(self, report: Report) -> str:
+    def append(self, result: StepResult) -> str:
         """Log one step and return its terms in words.
 
         step_s is the mean of the steps since the last line, the wait for data included.
         """
-        terms = {name: float(value) for name, value in report.terms.items()}
+        terms = {name: float(value) for name, value in result.terms.items()}
         now = time.perf_counter()
         line = {
-            "step": report.step,
-            "total": float(report.total),
-            "learning_rate": report.learning_rate,
-            "wait_s": round(report.wait_s, 5),
-            "step_s": round((now - self._time) / (report.step - self._step), 5),
+            "step": result.step,
+            "total": float(result.total),
+            "learning_rate": result.learning_rate,
+            "wait_s": round(result.wait_s, 5),
+            "step_s": round((now - self._time) / (result.step - self._step), 5),
             "terms": terms,
         }
-        self._step, self._time = report.step, now
+        self._step, self._time = result.step, now
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return "  ".join(f"{name} {value:.4f}" for name, value in terms.items())

@@ -9,28 +9,28 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
 
-from pipeline.config.training import Training
+from pipeline.config.training import TrainingConfig
 from pipeline.runtime.checkpoint import Stateful
 
 FLOAT16_SCALE = 2.0**12  # of the first step; the scaler finds its own from there
 
 
-def build_optimizer(module: nn.Module, recipe: Training, fused: bool = False) -> Optimizer:
+def build_optimizer(module: nn.Module, training: TrainingConfig, fused: bool = False) -> Optimizer:
     """SGD with momentum or AdamW over all of a module's parameters."""
-    rate, decay = recipe.learning_rate, recipe.weight_decay
+    rate, decay = training.learning_rate, training.weight_decay
     parameters = module.parameters()
-    if recipe.optimizer == "sgd":
-        return SGD(parameters, rate, recipe.momentum, weight_decay=decay, fused=fused)
+    if training.optimizer == "sgd":
+        return SGD(parameters, rate, training.momentum, weight_decay=decay, fused=fused)
     return AdamW(parameters, rate, weight_decay=decay, fused=fused)
 
 
-def build_schedule(optimizer: Optimizer, recipe: Training) -> LRScheduler:
+def build_schedule(optimizer: Optimizer, training: TrainingConfig) -> LRScheduler:
     """Poly, rate * (1 - step/steps)^0.9, or one cycle up to the rate and down to nearly nothing."""
-    if recipe.schedule == "poly":
-        return PolynomialLR(optimizer, total_iters=recipe.steps, power=0.9)
-    rate = recipe.learning_rate
+    if training.schedule == "poly":
+        return PolynomialLR(optimizer, total_iters=training.steps, power=0.9)
+    rate = training.learning_rate
     # One step more than is taken: the scheduler is advanced once after the last one, too.
-    steps = recipe.steps + 1
+    steps = training.steps + 1
     return OneCycleLR(optimizer, max_lr=rate, total_steps=steps, cycle_momentum=False)
 
 
@@ -39,20 +39,20 @@ class Optimisation:
 
     Args:
         modules: everything with parameters to optimise.
-        recipe: optimizer, schedule, precision, clipping, moving average.
+        training: optimizer, schedule, precision, clipping, moving average.
         device: where the modules are.
     """
 
-    def __init__(self, modules: nn.Module, recipe: Training, device: torch.device) -> None:
+    def __init__(self, modules: nn.Module, training: TrainingConfig, device: torch.device) -> None:
         self.device = device
-        self._modules, self._recipe = modules, recipe
-        scaled = recipe.precision == "float16"
+        self._modules, self._training = modules, training
+        scaled = training.precision == "float16"
         # Fused: the scaler tells the optimizer of an overflow without the host in between.
         fused = device.type == "cuda" or scaled
-        self._optimizer = build_optimizer(modules, recipe, fused)
-        self._schedule = build_schedule(self._optimizer, recipe)
+        self._optimizer = build_optimizer(modules, training, fused)
+        self._schedule = build_schedule(self._optimizer, training)
         self._scaler = torch.amp.GradScaler(device.type, FLOAT16_SCALE, enabled=scaled)
-        self._average = None if recipe.ema_decay is None else deepcopy(modules)
+        self._average = None if training.ema_decay is None else deepcopy(modules)
 
     @property
     def learning_rate(self) -> float:
@@ -80,15 +80,15 @@ class Optimisation:
 
     def step(self) -> None:
         """Move the weights by the gradients gathered, and forget these."""
-        if self._recipe.clip_norm is not None:
+        if self._training.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._modules.parameters(), self._recipe.clip_norm)
+            nn.utils.clip_grad_norm_(self._modules.parameters(), self._training.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.discard()
         self._schedule.step()
-        if self._average is not None and self._recipe.ema_decay is not None:
-            _follow(self._average, self._modules, self._recipe.ema_decay)
+        if self._average is not None and self._training.ema_decay is not None:
+            _follow(self._average, self._modules, self._training.ema_decay)
 
     def finish(self) -> None:
         """Leave the moving average, where there is one, in the modules."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.config.training import Training
+from pipeline.config.training import TrainingConfig
 from pipeline.runtime.checkpoint import Stateful
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 
 
 class Stopwatch:
@@ -36,12 +36,12 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training to take from its checkpoint, or from the start, to its end.
 
     Attributes:
         title: shown and named in errors.
-        recipe: steps, optimizer, schedule.
+        training: steps, optimizer, schedule.
         modules: everything with parameters to optimise.
         parts: what else a checkpoint must hold.
         compute_terms: maps a batch to its terms.
@@ -55,7 +55,7 @@ class Run:
     """
 
     title: str
-    recipe: Training
+    training: TrainingConfig
     modules: nn.Module
     parts: Mapping[str, Stateful]
     compute_terms: Callable[[Any], Mapping[str, Tensor]]
@@ -65,4 +65,4 @@ class Run:
     work: Path
     header: Mapping[str, Any]
     name_source: Callable[[Any], str] = lambda source: ""
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS

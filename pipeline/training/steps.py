@@ -1,4 +1,4 @@
-"""One training loop, for the teacher and for every student: a generator of reports."""
+"""One training loop, for the teacher and for every student: a generator of step results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.training.optimizer import Optimisation
 
 
 @dataclass(frozen=True)
-class Report:
+class StepResult:
     """One step that was taken; reading a tensor of it waits for the device.
 
     Values are means over the step's micro-batches, and over ranks.
@@ -57,8 +57,8 @@ def train(
     *,
     start_step: int = 0,
     accumulate: int = 1,
-) -> Iterator[Report]:
-    """Take one optimisation step per `accumulate` batches and report it.
+) -> Iterator[StepResult]:
+    """Take one optimisation step per `accumulate` batches and yield its result.
 
     Args:
         compute_terms: maps a batch to its terms, each a scalar with a gradient.
@@ -86,7 +86,7 @@ def train(
         values = taken.terms
         total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         finite = torch.isfinite(torch.stack(list(values.values()))).all()
-        yield Report(step, total, values, finite, taken.source, rate, taken.wait_s)
+        yield StepResult(step, total, values, finite, taken.source, rate, taken.wait_s)
 
 
 class _Pace:
@@ -122,14 +122,14 @@ def _gather_gradients(
     """Go backward through one step's micro-batches; None if there are no more."""
     means: dict[str, Tensor] = {}
     wait_s, batch = 0.0, None
-    for place in range(accumulate):
+    for index in range(accumulate):
         pace.keep()
         before = time.perf_counter()
         batch = next(micro_batches, None)
         wait_s += time.perf_counter() - before
         if batch is None:
             return None
-        with _exchange_at_the_end(compute_terms, last=place + 1 == accumulate):
+        with _exchange_at_the_end(compute_terms, last=index + 1 == accumulate):
             terms = _go_backward(compute_terms, weights, batch, optimisation, accumulate)
         if terms is None:
             fitting = _largest_fit(compute_terms, weights, batch, optimisation)
@@ -200,23 +200,25 @@ def check_weights(modules: nn.Module, title: str, step: int) -> None:
             )
 
 
-def check_finite(reports: Iterable[Report], title: str, name_source: Callable[[Any], str]) -> None:
+def check_finite(
+    results: Iterable[StepResult], title: str, name_source: Callable[[Any], str]
+) -> None:
     """Stop a diverging run with the term's name.
 
     Args:
-        reports: since the last check, in order; only this reads them, so that a step need not wait.
+        results: since the last check, in order; only this reads them, so that a step need not wait.
         title: of the run.
-        name_source: puts a report's source into words.
+        name_source: puts a result's source into words.
 
     Raises:
         NonFiniteTermError: naming the term, the step and what the batch was made of.
     """
-    for report in reports:
-        if report.finite:
+    for result in results:
+        if result.finite:
             continue
-        terms = {name: value.item() for name, value in report.terms.items()}
+        terms = {name: value.item() for name, value in result.terms.items()}
         bad = ", ".join(f"{name} is {v}" for name, v in terms.items() if not math.isfinite(v))
         raise NonFiniteTermError(
-            f"{title}: term {bad} at step {report.step}{name_source(report.source)}; expected a "
+            f"{title}: term {bad} at step {result.step}{name_source(result.source)}; expected a "
             "finite value. Lower training.learning_rate, or train in float32, and start it again."
         )

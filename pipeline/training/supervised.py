@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.config import params
+from pipeline.config.params import Crop, TeacherConfig
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
 from pipeline.loading.workers import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.models.network import normalise, precision_scope, upsample
 from pipeline.models.teacher import Teacher
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence
 
 
@@ -39,14 +39,14 @@ class Labelled:
 class _Crops(Dataset[tuple[Tensor, Tensor]]):
     """Freshly drawn training views per item, numbered from the start of the training."""
 
-    def __init__(self, index: Index, crop: params.Crop, seed: int) -> None:
+    def __init__(self, index: Index, crop: Crop, seed: int) -> None:
         self._index, self._crop, self._seed = index, crop, seed
 
-    def __getitem__(self, places: range) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor]:
         samples = self._index.splits["train"]
         images, labels = [], []
-        for place in places:
-            epoch, position = divmod(place, len(samples))
+        for number in numbers:
+            epoch, position = divmod(number, len(samples))
             order = np.random.default_rng(seed_sequence(self._seed, "order", epoch))
             sample = samples[order.permutation(len(samples))[position]]
             size = sample.height, sample.width
@@ -58,18 +58,18 @@ class _Crops(Dataset[tuple[Tensor, Tensor]]):
 
 def crops(
     index: Index,
-    settings: params.Teacher,
+    settings: TeacherConfig,
     steps: range,
     device: torch.device,
     num_workers: int,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[Labelled]:
     """Stream this rank's micro-batches of the given steps."""
-    recipe = settings.training
-    size = recipe.micro_batch_size(ranks.size)
+    training = settings.training
+    size = training.micro_batch_size(ranks.size)
     whole = size * ranks.size
-    firsts = range(steps.start * recipe.batch_size, steps.stop * recipe.batch_size, whole)
-    batches = [ranks.share(range(first, first + whole)) for first in firsts]
+    firsts = range(steps.start * training.batch_size, steps.stop * training.batch_size, whole)
+    batches = [ranks.shard(range(first, first + whole)) for first in firsts]
     dataset = _Crops(index, settings.crop, settings.seed)
     loader = open_loader(dataset, batches, settings.seed, num_workers, device.type == "cuda")
     for image, labels in loader:
@@ -79,7 +79,7 @@ def crops(
 class SupervisedTerms(nn.Module):
     """Cross-entropy of a teacher's main and auxiliary head, as means over all ranks."""
 
-    def __init__(self, teacher: Teacher, precision: str, ranks: Ranks = ALONE) -> None:
+    def __init__(self, teacher: Teacher, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
         self.teacher, self._precision, self._ranks = teacher, precision, ranks
 

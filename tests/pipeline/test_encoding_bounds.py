@@ -134,8 +134,8 @@ def draw(name: str, *shape: int) -> Tensor:
 
 def change(term: Callable[[Tensor], Mean], teacher: Tensor, stored: Tensor) -> tuple[float, float]:
     """The live term, and how far it moves."""
-    live = term(teacher).value.item()
-    return live, abs(term(stored).value.item() - live)
+    online = term(teacher).value.item()
+    return online, abs(term(stored).value.item() - online)
 
 
 INSIDE = torch.ones(2, 8, 8, dtype=torch.bool)
@@ -154,9 +154,9 @@ def test_kd_moves_within_its_bound(name: str, temperature: float) -> None:
     student, teacher = 2 * draw("student", 2, K, 8, 8), 3 * draw("teacher", 2, K, 8, 8)
     stored = store(encoding, teacher)
     bound = kd_bound(student, teacher, stored, encoding, temperature).item()
-    live, moved = change(lambda x: kd.kd(student, x, INSIDE, temperature), teacher, stored)
+    online, moved = change(lambda x: kd.kd(student, x, INSIDE, temperature), teacher, stored)
     assert moved <= bound + ROUNDING
-    assert bound < live
+    assert bound < online
     assert (moved > bound / 10_000) == (name != "float32")
 
 
@@ -185,13 +185,13 @@ def test_minibatch_term_moves_within_its_bound(name: str) -> None:
             for j in range(2)
         ]
     ).mean()
-    live, moved = change(
+    online, moved = change(
         lambda x: cirkd.minibatch_pixel(student, x, INSIDE, TAU), teacher, store(encoding, teacher)
     )
     assert moved <= bound + ROUNDING
     # The worst case of four bits says nothing; what they do cost is measured.
-    assert (bound < live) == (name != "uint4_per_channel")
-    assert moved < 0.01 * live
+    assert (bound < online) == (name != "uint4_per_channel")
+    assert moved < 0.01 * online
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -205,12 +205,12 @@ def test_memory_term_moves_within_its_bound(name: str) -> None:
     # The queue holds the same embeddings either way.
     v = embeddings.double()
     bound = similarity_bound(s, t, v, v, error.flatten())
-    live, moved = change(
+    online, moved = change(
         lambda x: cirkd.memory(student, x, INSIDE, contrast, TAU), teacher, store(encoding, teacher)
     )
     assert moved <= bound + ROUNDING
-    assert (bound < live) == (name != "uint4_per_channel")
-    assert moved < 0.01 * live
+    assert (bound < online) == (name != "uint4_per_channel")
+    assert moved < 0.01 * online
 
 
 @pytest.mark.parametrize("shift", [1e-3, 0.1, 1.0])

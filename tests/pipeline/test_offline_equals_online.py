@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.benchmarks.online import live_batch
+from pipeline.benchmarks.online import online_batch
 from pipeline.config.methods import METHODS
-from pipeline.config.params import Encodings, Params, Store, Student
+from pipeline.config.params import Encodings, Params, StoreConfig, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.terms import TERMS
 from pipeline.extraction.job import Extraction
@@ -20,7 +20,7 @@ from pipeline.runtime.rng import seed_torch
 from store.reader import Reader
 
 CPU = torch.device("cpu")
-OWN = ("record", "image", "labels", "grid_labels", "grid_inside")
+OWN = ("record", "image", "labels", "grid_labels", "grid_valid")
 EXACT = Encodings(logits="float32", features="float32")
 
 Gradient = Mapping[str, Tensor]
@@ -32,14 +32,14 @@ class Ways(NamedTuple):
 
     reader: Reader
     stored: list[Batch]
-    live: list[Batch]
+    online: list[Batch]
 
 
 def both_ways(reader: Reader, job: Extraction, num_steps: int) -> Ways:
     steps = range(num_steps)
     stored = list(stream(reader, seed=0, batch_size=2, steps=steps, device=CPU))
-    live = [live_batch(job, batch.record.tolist()) for batch in stored]
-    return Ways(reader, list(map(copied, stored)), list(map(copied, live)))
+    online = [online_batch(job, batch.record.tolist()) for batch in stored]
+    return Ways(reader, list(map(copied, stored)), list(map(copied, online)))
 
 
 def copied(batch: Batch) -> Batch:
@@ -56,19 +56,19 @@ def copy(x: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def exact(
     tiny_params: Params,
-    tiny_job: Callable[[Store], Extraction],
-    build_store: Callable[[Store], Reader],
+    tiny_job: Callable[[StoreConfig], Extraction],
+    build_store: Callable[[StoreConfig], Reader],
 ) -> Ways:
     # One record a forward pass: outputs differ in the last bits between batch compositions.
     settings = tiny_params.store.model_copy(update={"encodings": EXACT, "forward_batch": 1})
     return both_ways(build_store(settings), tiny_job(settings), 4)
 
 
-def run_with(tiny_params: Params, **objective: object) -> Student:
-    return Student.model_validate(tiny_params.students["r18_ce"].model_dump() | objective)
+def run_with(tiny_params: Params, **objective: object) -> StudentConfig:
+    return StudentConfig.model_validate(tiny_params.students["r18_ce"].model_dump() | objective)
 
 
-def begin(run: Student, reader: Reader) -> Objective:
+def begin(run: StudentConfig, reader: Reader) -> Objective:
     """A fresh student and whatever learns beside it, the same for the same run."""
     seed_torch(run.seed, "test")
     student = build_student(run.architecture, reader.spec.num_classes).train()
@@ -83,7 +83,7 @@ def gradient_of(objective: Objective) -> Gradient:
 
 
 def losses_and_gradient(
-    run: Student, reader: Reader, batches: list[Batch]
+    run: StudentConfig, reader: Reader, batches: list[Batch]
 ) -> tuple[list[dict[str, float]], Gradient]:
     """Every term of every step, and the gradient summed over the steps; no weight moves."""
     objective, seen = begin(run, reader), []
@@ -95,20 +95,20 @@ def losses_and_gradient(
     return seen, gradient_of(objective)
 
 
-def assert_same_gradient(stored: Gradient, live: Gradient) -> None:
-    assert stored.keys() == live.keys()
-    assert [name for name, x in live.items() if not torch.equal(stored[name], x)] == []
-    assert live["student.encoder.conv1.weight"].abs().sum() > 0
+def assert_same_gradient(stored: Gradient, online: Gradient) -> None:
+    assert stored.keys() == online.keys()
+    assert [name for name, x in online.items() if not torch.equal(stored[name], x)] == []
+    assert online["student.encoder.conv1.weight"].abs().sum() > 0
 
 
 def test_a_float32_store_gives_back_what_the_teacher_says_bit_for_bit(exact: Ways) -> None:
-    for stored, live in zip(exact.stored, exact.live, strict=True):
+    for stored, online in zip(exact.stored, exact.online, strict=True):
         for name in OWN:
-            assert torch.equal(getattr(stored, name), getattr(live, name)), name
+            assert torch.equal(getattr(stored, name), getattr(online, name)), name
         assert stored.targets is not None
-        assert live.targets is not None
-        assert stored.targets.arrays.keys() == live.targets.arrays.keys()
-        for name, array in live.targets.arrays.items():
+        assert online.targets is not None
+        assert stored.targets.arrays.keys() == online.targets.arrays.keys()
+        for name, array in online.targets.arrays.items():
             assert torch.equal(stored.targets.arrays[name], array), name
 
 
@@ -118,9 +118,9 @@ def test_offline_equals_online(method: str, exact: Ways, tiny_params: Params) ->
     run = run_with(tiny_params, method=method)
     steps = slice(4 if method == "cirkd" else 2)
     stored, stored_gradient = losses_and_gradient(run, exact.reader, exact.stored[steps])
-    live, live_gradient = losses_and_gradient(run, exact.reader, exact.live[steps])
+    online, live_gradient = losses_and_gradient(run, exact.reader, exact.online[steps])
     assert set(stored[0]) == {"task", "auxiliary", *METHODS[method]}
-    assert stored == live
+    assert stored == online
     assert_same_gradient(stored_gradient, live_gradient)
 
 
@@ -140,22 +140,22 @@ def singly(exact: Ways, tiny_params: Params) -> tuple[Singly, Singly]:
             found[name] = value.detach(), gradient_of(objective)
         return found
 
-    return compute(exact.stored[0]), compute(exact.live[0])
+    return compute(exact.stored[0]), compute(exact.online[0])
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_teaches_offline_what_it_teaches_online(
     name: str, singly: tuple[Singly, Singly]
 ) -> None:
-    (stored, stored_gradient), (live, live_gradient) = (found[name] for found in singly)
-    assert stored.item() == live.item() != 0
+    (stored, stored_gradient), (online, live_gradient) = (found[name] for found in singly)
+    assert stored.item() == online.item() != 0
     assert_same_gradient(stored_gradient, live_gradient)
 
 
 def test_default_encodings_stay_near(
-    tiny_job: Callable[[Store], Extraction],
+    tiny_job: Callable[[StoreConfig], Extraction],
     tiny_params: Params,
-    build_store: Callable[[Store], Reader],
+    build_store: Callable[[StoreConfig], Reader],
 ) -> None:
     """Float16 logits and uint8 features move a term by under 1e-3 of itself plus 1e-4 nats.
 
@@ -165,9 +165,9 @@ def test_default_encodings_stay_near(
     settings = tiny_params.store.model_copy(update={"forward_batch": 1})
     ways = both_ways(build_store(settings), tiny_job(settings), 4)
     stored, stored_gradient = losses_and_gradient(run, ways.reader, ways.stored)
-    live, live_gradient = losses_and_gradient(run, ways.reader, ways.live)
-    for one, other in zip(stored, live, strict=True):
+    online, live_gradient = losses_and_gradient(run, ways.reader, ways.online)
+    for one, other in zip(stored, online, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
-    assert stored != live
+    assert stored != online
     flat = [torch.cat([x.flatten() for x in g.values()]) for g in (stored_gradient, live_gradient)]
     assert torch.cosine_similarity(*flat, dim=0) > 0.9999

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config.training import Training
+from pipeline.config.training import TrainingConfig
 from pipeline.runtime.distributed import Ranks
 from pipeline.runtime.rng import seed_torch, torch_generator
-from pipeline.training.run import Run
+from pipeline.training.run import TrainingRun
 from pipeline.training.steps import NonFiniteTermError
 from stages.loop import fit
 from store.errors import StoreDamagedError, StoreLockedError
 from store.lock import Lock
 
-RECIPE = Training(
+TRAINING = TrainingConfig(
     steps=9,
     batch_size=2,
     optimizer="adamw",
@@ -42,17 +42,20 @@ def batches(steps: range) -> Iterator[torch.Tensor]:
 
 
 def make_run(
-    module: nn.Module, work: Path, recipe: Training, watch: Callable[[int], None] = lambda n: None
-) -> Run:
+    module: nn.Module,
+    work: Path,
+    training: TrainingConfig,
+    watch: Callable[[int], None] = lambda n: None,
+) -> TrainingRun:
     calls = iter(range(1, 1000))
 
     def terms(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         watch(next(calls))
         return {"task": module(batch).square().mean()}
 
-    return Run(
+    return TrainingRun(
         title="net",
-        recipe=recipe,
+        training=training,
         modules=module,
         parts={},
         compute_terms=terms,
@@ -70,24 +73,24 @@ def make_run(
 def test_stopped_and_resumed_equals_never_stopped(
     optimizer: str, schedule: str, stop_at: int, tmp_path: Path
 ) -> None:
-    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+    training = TRAINING.model_copy(update={"optimizer": optimizer, "schedule": schedule})
     whole = net()
-    fit(make_run(whole, tmp_path / "whole", recipe))
+    fit(make_run(whole, tmp_path / "whole", training))
 
     def stop(call: int) -> None:
         if call == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as ending:
-        fit(make_run(net(), tmp_path / "parts", recipe, stop))
+        fit(make_run(net(), tmp_path / "parts", training, stop))
     assert ending.value.code == 3
     resumed = net()
-    fit(make_run(resumed, tmp_path / "parts", recipe))
+    fit(make_run(resumed, tmp_path / "parts", training))
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     steps = [line["step"] for line in read_log(tmp_path / "parts")]
     assert steps == sorted(set(steps))
-    assert steps[-1] == RECIPE.steps
+    assert steps[-1] == TRAINING.steps
 
 
 @pytest.mark.parametrize(
@@ -99,13 +102,13 @@ def test_stopped_and_resumed_equals_never_stopped(
     ],
 )
 def test_every_option_resumes_bit_for_bit(update: dict[str, object], tmp_path: Path) -> None:
-    recipe = Training.model_validate(RECIPE.model_dump() | update)
+    training = TrainingConfig.model_validate(TRAINING.model_dump() | update)
 
     def micro_batches(steps: range) -> Iterator[torch.Tensor]:
-        return (half for batch in batches(steps) for half in batch.chunk(recipe.accumulate))
+        return (half for batch in batches(steps) for half in batch.chunk(training.accumulate))
 
     def take(module: nn.Module, work: Path, watch: Callable[[int], None] = lambda n: None) -> None:
-        fit(replace(make_run(module, work, recipe, watch), open_batches=micro_batches))
+        fit(replace(make_run(module, work, training, watch), open_batches=micro_batches))
 
     def stop(call: int) -> None:
         if call == 5:
@@ -129,13 +132,13 @@ def test_an_error_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
             yield batch
 
     with pytest.raises(StoreDamagedError):
-        fit(replace(make_run(net(), tmp_path, RECIPE), open_batches=vanishing))
+        fit(replace(make_run(net(), tmp_path, TRAINING), open_batches=vanishing))
     assert f"the same command goes on from {tmp_path / 'last.pt'}" in capsys.readouterr().err
     whole, resumed = net(), net()
-    fit(make_run(whole, tmp_path / "whole", RECIPE))
+    fit(make_run(whole, tmp_path / "whole", TRAINING))
     taken: list[int] = []
-    fit(make_run(resumed, tmp_path, RECIPE, taken.append))
-    assert len(taken) == RECIPE.steps - RECIPE.checkpoint_every
+    fit(make_run(resumed, tmp_path, TRAINING, taken.append))
+    assert len(taken) == TRAINING.steps - TRAINING.checkpoint_every
     assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
 
 
@@ -162,21 +165,21 @@ def spoil_at(call: int, module: nn.Module) -> Callable[[int], None]:
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """An exception stands for kill -9: nothing is saved but what was saved before."""
     whole = net()
-    fit(make_run(whole, tmp_path / "whole", RECIPE))
+    fit(make_run(whole, tmp_path / "whole", TRAINING))
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make_run(net(), tmp_path / "parts", RECIPE, die_at(7)))
+        fit(make_run(net(), tmp_path / "parts", TRAINING, die_at(7)))
     taken = []
     resumed = net()
-    fit(make_run(resumed, tmp_path / "parts", RECIPE, taken.append))
-    assert len(taken) == RECIPE.steps - RECIPE.checkpoint_every
+    fit(make_run(resumed, tmp_path / "parts", TRAINING, taken.append))
+    assert len(taken) == TRAINING.steps - TRAINING.checkpoint_every
     assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
 
 
 def test_a_term_that_is_not_finite_stops_with_its_name(tmp_path: Path) -> None:
     module = net()
     with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 1"):
-        fit(make_run(module, tmp_path, RECIPE, spoil_at(1, module)))
+        fit(make_run(module, tmp_path, TRAINING, spoil_at(1, module)))
 
 
 def test_a_diverging_run_keeps_the_checkpoint_before(
@@ -185,8 +188,8 @@ def test_a_diverging_run_keeps_the_checkpoint_before(
     """Between two looks at the terms: the next checkpoint finds it and is not written."""
     module = net()
     with pytest.raises(NonFiniteTermError, match=r"term task is nan at step 6"):
-        fit(make_run(module, tmp_path, RECIPE, spoil_at(6, module)))
-    assert torch.load(tmp_path / "last.pt")["step"] == RECIPE.checkpoint_every
+        fit(make_run(module, tmp_path, TRAINING, spoil_at(6, module)))
+    assert torch.load(tmp_path / "last.pt")["step"] == TRAINING.checkpoint_every
     assert f"the last checkpoint before is {tmp_path / 'last.pt'}" in capsys.readouterr().err
 
 
@@ -194,7 +197,7 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
     """The root of nothing is a finite term with an infinite slope."""
     module = net()
     run = replace(
-        make_run(module, tmp_path, RECIPE.model_copy(update={"steps": 1})),
+        make_run(module, tmp_path, TRAINING.model_copy(update={"steps": 1})),
         compute_terms=lambda batch: {"task": (0 * module(batch).square().sum()).sqrt()},
     )
     with pytest.raises(NonFiniteTermError, match=r"weight is not finite after step 1"):
@@ -210,7 +213,7 @@ def test_ranks_that_find_different_checkpoints_are_refused(tmp_path: Path) -> No
             return [value, 4]
 
     with pytest.raises(ValueError, match=r"from different steps, \[0, 4\]; .*all machines share"):
-        fit(replace(make_run(net(), tmp_path, RECIPE), ranks=Apart()))
+        fit(replace(make_run(net(), tmp_path, TRAINING), ranks=Apart()))
 
 
 def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:
 
     number = Number()
     run = replace(
-        make_run(number, tmp_path, RECIPE.model_copy(update={"steps": 300})),
+        make_run(number, tmp_path, TRAINING.model_copy(update={"steps": 300})),
         compute_terms=lambda batch: {
             "up": (number.value - 1).square(),
             "down": (number.value + 1).square(),
@@ -241,22 +244,22 @@ def test_the_weighted_sum_is_minimised(tmp_path: Path) -> None:
 
 def test_a_log_that_a_kill_cut_off_does_not_block_a_resume(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(make_run(net(), tmp_path, RECIPE, die_at(7)))
+        fit(make_run(net(), tmp_path, TRAINING, die_at(7)))
     log = tmp_path / "log.jsonl"
     log.write_text(log.read_text() + '{"step": 4, "terms": {"task": 1.0}')
-    fit(make_run(net(), tmp_path, RECIPE))
-    assert read_log(tmp_path)[-1]["step"] == RECIPE.steps
+    fit(make_run(net(), tmp_path, TRAINING))
+    assert read_log(tmp_path)[-1]["step"] == TRAINING.steps
 
 
 def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
     with Lock(tmp_path), pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
-        fit(make_run(net(), tmp_path, RECIPE))
+        fit(make_run(net(), tmp_path, TRAINING))
 
 
 def test_a_run_killed_after_its_last_step_has_nothing_left_to_train(tmp_path: Path) -> None:
     first, again = net(), net()
-    fit(make_run(first, tmp_path, RECIPE))
+    fit(make_run(first, tmp_path, TRAINING))
     taken: list[int] = []
-    fit(make_run(again, tmp_path, RECIPE, taken.append))
+    fit(make_run(again, tmp_path, TRAINING, taken.append))
     assert not taken
     assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))

@@ -39,10 +39,10 @@ def test_info_names_every_array_and_its_compression(manifest: Path) -> None:
 
 
 def test_a_record_is_drawn(manifest: Path, tmp_path: Path) -> None:
-    assert run("info", manifest, "--picture", tmp_path / "one.png", "--record", 3).exit_code == 0
+    assert run("info", manifest, "--figure", tmp_path / "one.png", "--record", 3).exit_code == 0
     with Image.open(tmp_path / "one.png") as picture:
         assert len(picture.convert("RGB").getcolors(2**24) or []) > 50
-    absent = run("info", manifest, "--picture", tmp_path / "two.png", "--record", 99)
+    absent = run("info", manifest, "--figure", tmp_path / "two.png", "--record", 99)
     assert absent.exit_code == 1
     assert "no record 99" in absent.output
     assert not (tmp_path / "two.png").exists()

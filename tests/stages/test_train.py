@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipeline.config.params import Params, Store
+from pipeline.config.params import Params, StoreConfig
 from pipeline.datasets.index import Index
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
@@ -74,9 +74,9 @@ def test_same_seed_same_weights(manifest: Path, tmp_path: Path) -> None:
 def test_a_compiled_student_with_every_option_trains(manifest: Path, tmp_path: Path) -> None:
     """The backend `eager` traces as inductor does, and needs no compiler on the machine."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
-    recipe = "{compile: eager, ema_decay: 0.9, clip_norm: 1.0, batch_size: 4, accumulate: 2}"
+    training = "{compile: eager, ema_decay: 0.9, clip_norm: 1.0, batch_size: 4, accumulate: 2}"
     params = tmp_path / "params.yaml"
-    params.write_text(text.replace("method: cirkd,", f"method: cirkd, training: {recipe},"))
+    params.write_text(text.replace("method: cirkd,", f"method: cirkd, training: {training},"))
     arguments = ["r18_cirkd", str(manifest), str(tmp_path / "run"), "--params", str(params)]
     command = [sys.executable, "-m", "stages.train", *arguments, "--workers", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -168,7 +168,7 @@ def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_the_store_cannot_serve_is_refused_before_anything_is_built(
-    tiny_params: Params, build_store: Callable[[Store], Reader], tmp_path: Path
+    tiny_params: Params, build_store: Callable[[StoreConfig], Reader], tmp_path: Path
 ) -> None:
     store = build_store(tiny_params.store.model_copy(update={"targets": ("logits",)}))
     fingerprint, path = store.spec.fingerprint, tmp_path / "manifest.json"

@@ -18,11 +18,11 @@ from pipeline.datasets.listing import Listing, Pair
 from pipeline.datasets.scenes.background import backdrop, bonnet, ground, sky
 from pipeline.datasets.scenes.objects import Thing, building, car, hedge, person, pole, tree
 from pipeline.datasets.scenes.postprocess import OVERSAMPLING, expose
-from pipeline.datasets.scenes.renderer import Camera, Canvas
+from pipeline.datasets.scenes.renderer import Camera, Renderer
 from store.schema import VOID
 
 if TYPE_CHECKING:
-    from pipeline.config.params import Scenes
+    from pipeline.config.params import ScenesConfig
 
 GENERATOR_VERSION = 1
 """Part of the fingerprint: raise it with every change of what is drawn."""
@@ -44,14 +44,14 @@ CLASSES = ClassTable(
 )
 
 
-def fingerprint(dataset: Scenes) -> dict[str, Any]:
+def fingerprint(dataset: ScenesConfig) -> dict[str, Any]:
     """Fingerprint of the parameters, which determine every pixel, and the generator's version."""
     fields = ("seed", "num_train", "num_val", "height", "width")
     numbers = {field: getattr(dataset, field) for field in fields}
     return fingerprint_numbers({"generator_version": GENERATOR_VERSION, **numbers})
 
 
-def list_samples(dataset: Scenes, pixels: Path) -> Listing:
+def list_samples(dataset: ScenesConfig, pixels: Path) -> Listing:
     """Draw every scene into pixels/<split>/images and labels, and pair the files."""
     splits = {
         split: tuple(
@@ -86,16 +86,16 @@ def draw_scene(
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     random = np.random.default_rng(sequence)
-    canvas = Canvas(height * OVERSAMPLING, width * OVERSAMPLING)
-    camera = _place_camera(random, canvas)
+    renderer = Renderer(height * OVERSAMPLING, width * OVERSAMPLING)
+    camera = _place_camera(random, renderer)
     curb = random.uniform(2.8, 5.0)
     middle = random.uniform(-0.45, 0.45) * curb
     sides = {side: middle + side * curb for side in (-1, 1)}
     sun = float(random.uniform(-1, 1))
 
-    sky(random, canvas, camera)
-    backdrop(random, canvas, camera)
-    walks = ground(random, canvas, camera, sides, sun)
+    sky(random, renderer, camera)
+    backdrop(random, renderer, camera)
+    walks = ground(random, renderer, camera, sides, sun)
     things = [
         thing
         for side, edge in sides.items()
@@ -103,16 +103,16 @@ def draw_scene(
     ]
     things += _traffic(random, middle, curb)
     for thing in sorted(things, key=lambda thing: -thing.z):
-        thing.paint(canvas, camera)
-    bonnet(random, canvas)
-    return expose(random, canvas, camera)
+        thing.paint(renderer, camera)
+    bonnet(random, renderer)
+    return expose(random, renderer, camera)
 
 
-def _place_camera(random: Generator, canvas: Canvas) -> Camera:
+def _place_camera(random: Generator, renderer: Renderer) -> Camera:
     return Camera(
-        horizon=canvas.height * random.uniform(0.36, 0.5),
-        vanishing=canvas.width * random.uniform(0.32, 0.68),
-        focal=canvas.height * random.uniform(0.95, 1.25),
+        horizon=renderer.height * random.uniform(0.36, 0.5),
+        vanishing=renderer.width * random.uniform(0.32, 0.68),
+        focal=renderer.height * random.uniform(0.95, 1.25),
         eye=random.uniform(1.4, 1.9),
         bend=random.normal(0, 0.004),
     )
@@ -141,8 +141,8 @@ def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float
     for _ in range(random.integers(1, 3)):
         things.append(pole(random, edge + side * random.uniform(0.3, 0.8), random.uniform(4, 10)))
     for _ in range(random.integers(0, 4)):
-        place = edge + side * random.uniform(0.4, walk - 0.3)
-        things.append(person(random, place, random.uniform(3.6, 8)))
+        x = edge + side * random.uniform(0.4, walk - 0.3)
+        things.append(person(random, x, random.uniform(3.6, 8)))
     return things
 
 
@@ -153,6 +153,6 @@ def _traffic(random: Generator, middle: float, curb: float) -> list[Thing]:
         lane = random.choice((-0.76, -0.45, 0.45, 0.76)) * curb
         things.append(car(random, middle + lane, 1 / random.uniform(1 / 24, 1 / 5)))
     if random.random() < 0.4:
-        place = middle + random.uniform(-0.8, 0.8) * curb
-        things.append(person(random, place, random.uniform(4, 9)))
+        x = middle + random.uniform(-0.8, 0.8) * curb
+        things.append(person(random, x, random.uniform(4, 9)))
     return things

@@ -18,8 +18,8 @@ from pipeline.datasets.scenes.renderer import (
     POLE,
     VEGETATION,
     Camera,
-    Canvas,
     Colour,
+    Renderer,
     pick,
     times,
     vary,
@@ -50,7 +50,7 @@ class Thing:
     """Something that stands in the street; what has the larger `z` is painted earlier."""
 
     z: float
-    paint: Callable[[Canvas, Camera], None]
+    paint: Callable[[Renderer, Camera], None]
 
 
 def building(random: Generator, side: int, x: float, z: float, length: float, sun: float) -> Thing:
@@ -62,24 +62,24 @@ def building(random: Generator, side: int, x: float, z: float, length: float, su
     back = x + side * random.uniform(5, 14)
     along = 0.82 + 0.28 * sun * side
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         at = camera.point
         front = [at(x, 0, z), at(back, 0, z), at(back, height, z), at(x, height, z)]
-        canvas.polygon(front, times(wall, 0.9), BUILDING)
+        renderer.polygon(front, times(wall, 0.9), BUILDING)
         far = z + length
         facade = [at(x, 0, z), at(x, 0, far), at(x, height, far), at(x, height, z)]
-        canvas.polygon(facade, times(wall, along), BUILDING)
+        renderer.polygon(facade, times(wall, along), BUILDING)
         for level in range(int(height / floor)):
             low, high = level * floor + 0.9, level * floor + 0.9 + 0.5 * floor
             for bay_number in range(min(7, int(length / bay))):
                 a = z + bay * (bay_number + 0.25)
                 b = a + bay * 0.5
                 window = [at(x, low, a), at(x, low, b), at(x, high, b), at(x, high, a)]
-                canvas.polygon(window, glass, BUILDING)
+                renderer.polygon(window, glass, BUILDING)
                 c = x + side * bay * (bay_number + 0.3)
                 d = c + side * bay * 0.5
                 if abs(d) < abs(back):
-                    canvas.box(at(c, low, z), at(d, high, z), glass, BUILDING)
+                    renderer.box(at(c, low, z), at(d, high, z), glass, BUILDING)
 
     # By its far end: whoever stands in front of the facade is nearer than that.
     return Thing(z + length, paint)
@@ -93,12 +93,12 @@ def tree(random: Generator, x: float, z: float) -> Thing:
     sizes = random.uniform(0.4, 0.8, 9) * radius
     lights = random.uniform(0.65, 1.25, 9)
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         at = camera.point
-        canvas.box(at(x - 0.16, 0, z), at(x + 0.16, trunk + radius, z), bark, VEGETATION)
+        renderer.box(at(x - 0.16, 0, z), at(x + 0.16, trunk + radius, z), bark, VEGETATION)
         for (across, up), size, light in zip(offsets, sizes, lights, strict=True):
             cx, cy = x + across, trunk + radius + up
-            canvas.ellipse(
+            renderer.ellipse(
                 at(cx - size, cy - size, z),
                 at(cx + size, cy + size, z),
                 times(leaf, light),
@@ -115,11 +115,11 @@ def hedge(random: Generator, x: float, z: float, length: float) -> Thing:
     sizes = random.uniform(0.5, 0.95, count)
     lights = random.uniform(0.75, 1.2, count)
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         for number in reversed(range(count)):
             far, size = z + number * 0.8, sizes[number]
             a, b = camera.point(x - size, 0, far), camera.point(x + size, 1.6 * size, far)
-            canvas.ellipse(a, b, times(leaf, lights[number]), VEGETATION)
+            renderer.ellipse(a, b, times(leaf, lights[number]), VEGETATION)
 
     return Thing(z + length, paint)
 
@@ -133,7 +133,7 @@ def car(random: Generator, x: float, z: float) -> Thing:
     glass = vary(random, (52, 62, 72), 10)
     flank = -half if x > 0 else half
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         at, far, s = camera.point, z + length, x + flank
         left, right = x - half, x + half
         ground = [
@@ -142,31 +142,31 @@ def car(random: Generator, x: float, z: float) -> Thing:
             at(right, 0, far),
             at(left, 0, far),
         ]
-        canvas.shadow(ground, 110)
+        renderer.shadow(ground, 110)
         dark = times(paint_colour, 0.72)
-        canvas.polygon(
+        renderer.polygon(
             [at(s, 0.2, z), at(s, 0.2, far), at(s, belt, far), at(s, belt, z)], dark, CAR
         )
         cabin = [at(s, belt, z), at(s * 0.98 + x * 0.02, roof, z + 0.4)]
         cabin += [at(s * 0.98 + x * 0.02, roof, far - 1.6), at(s, belt, far - 0.8)]
-        canvas.polygon(cabin, glass, CAR)
+        renderer.polygon(cabin, glass, CAR)
         for axle in (z + 0.7, far - 0.8):
             (cx, cy), r = at(s, 0.33, axle), 0.33 * camera.focal / axle
-            canvas.ellipse((cx - 0.5 * r, cy - r), (cx + 0.5 * r, cy + r), (24, 24, 26), CAR)
+            renderer.ellipse((cx - 0.5 * r, cy - r), (cx + 0.5 * r, cy + r), (24, 24, 26), CAR)
         for wheel in (left + 0.05, right - 0.33):
-            canvas.box(at(wheel, 0, z), at(wheel + 0.28, 0.4, z), (22, 22, 24), CAR)
-        canvas.box(at(left, 0.25, z), at(right, belt, z), paint_colour, CAR)
+            renderer.box(at(wheel, 0, z), at(wheel + 0.28, 0.4, z), (22, 22, 24), CAR)
+        renderer.box(at(left, 0.25, z), at(right, belt, z), paint_colour, CAR)
         top = [at(left + 0.03, belt, z), at(left + 0.22, roof, z), at(right - 0.22, roof, z)]
-        canvas.polygon([*top, at(right - 0.03, belt, z)], times(paint_colour, 0.92), CAR)
+        renderer.polygon([*top, at(right - 0.03, belt, z)], times(paint_colour, 0.92), CAR)
         pane = [
             at(left + 0.2, belt, z),
             at(left + 0.32, roof - 0.12, z),
             at(right - 0.32, roof - 0.12, z),
         ]
-        canvas.polygon([*pane, at(right - 0.2, belt, z)], glass, CAR)
+        renderer.polygon([*pane, at(right - 0.2, belt, z)], glass, CAR)
         for light in (left + 0.05, right - 0.35):
-            canvas.box(at(light, belt - 0.3, z), at(light + 0.3, belt - 0.1, z), lamp, CAR)
-        canvas.box(at(x - 0.25, 0.42, z), at(x + 0.25, 0.54, z), (214, 212, 200), CAR)
+            renderer.box(at(light, belt - 0.3, z), at(light + 0.3, belt - 0.1, z), lamp, CAR)
+        renderer.box(at(x - 0.25, 0.42, z), at(x + 0.25, 0.54, z), (214, 212, 200), CAR)
 
     return Thing(z, paint)
 
@@ -181,14 +181,14 @@ def person(random: Generator, x: float, z: float) -> Thing:
         random.uniform(0.3, 0.4),
     )
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         at = camera.point
-        canvas.shadow(
+        renderer.shadow(
             [at(x - 0.4, 0, z - 0.3), at(x + 0.4, 0, z - 0.3), at(x + 0.5, 0, z + 0.4)], 140
         )
         for foot in (x - stride, x + stride):
             leg = [at(foot - 0.13, 0, z), at(foot + 0.13, 0, z), at(x + 0.24, 0.5 * h, z)]
-            canvas.polygon([*leg, at(x - 0.24, 0.5 * h, z)], trousers, PERSON)
+            renderer.polygon([*leg, at(x - 0.24, 0.5 * h, z)], trousers, PERSON)
         for arm in (x - build, x + build):
             hand = arm + (arm - x) * 0.3
             sleeve = [
@@ -196,9 +196,9 @@ def person(random: Generator, x: float, z: float) -> Thing:
                 at(arm + 0.07, 0.82 * h, z),
                 at(hand + 0.07, 0.48 * h, z),
             ]
-            canvas.polygon([*sleeve, at(hand - 0.07, 0.48 * h, z)], times(shirt, 0.85), PERSON)
-        canvas.ellipse(at(x - build, 0.44 * h, z), at(x + build, 0.88 * h, z), shirt, PERSON)
-        canvas.ellipse(at(x - 0.17, 0.82 * h, z), at(x + 0.17, 1.04 * h, z), skin, PERSON)
+            renderer.polygon([*sleeve, at(hand - 0.07, 0.48 * h, z)], times(shirt, 0.85), PERSON)
+        renderer.ellipse(at(x - build, 0.44 * h, z), at(x + build, 0.88 * h, z), shirt, PERSON)
+        renderer.ellipse(at(x - 0.17, 0.82 * h, z), at(x + 0.17, 1.04 * h, z), skin, PERSON)
 
     return Thing(z, paint)
 
@@ -211,21 +211,21 @@ def pole(random: Generator, x: float, z: float) -> Thing:
     half = random.uniform(0.16, 0.24)
     plate = pick(random, PLATES, 8)
 
-    def paint(canvas: Canvas, camera: Camera) -> None:
+    def paint(renderer: Renderer, camera: Camera) -> None:
         at = camera.point
-        thick = max(half, canvas.height / 36 / (camera.focal / z))
-        canvas.box(at(x - thick, 0, z), at(x + thick, h, z), metal, POLE)
+        thick = max(half, renderer.height / 36 / (camera.focal / z))
+        renderer.box(at(x - thick, 0, z), at(x + thick, h, z), metal, POLE)
         if kind == 0:
             end = x + toward_road * 1.7
-            canvas.box(at(x, h - 1.4 * thick, z), at(end, h, z), metal, POLE)
-            canvas.ellipse(at(end - 0.6, h - 0.6, z), at(end + 0.6, h, z), (222, 216, 190), POLE)
+            renderer.box(at(x, h - 1.4 * thick, z), at(end, h, z), metal, POLE)
+            renderer.ellipse(at(end - 0.6, h - 0.6, z), at(end + 0.6, h, z), (222, 216, 190), POLE)
         elif kind == 1:
-            canvas.ellipse(at(x - 0.6, h - 1.0, z), at(x + 0.6, h + 0.2, z), plate, POLE)
-            canvas.box(at(x - 0.4, h - 0.52, z), at(x + 0.4, h - 0.28, z), (226, 224, 218), POLE)
+            renderer.ellipse(at(x - 0.6, h - 1.0, z), at(x + 0.6, h + 0.2, z), plate, POLE)
+            renderer.box(at(x - 0.4, h - 0.52, z), at(x + 0.4, h - 0.28, z), (226, 224, 218), POLE)
         else:
-            canvas.box(at(x - 0.42, h - 1.5, z), at(x + 0.42, h, z), (34, 36, 36), POLE)
+            renderer.box(at(x - 0.42, h - 1.5, z), at(x + 0.42, h, z), (34, 36, 36), POLE)
             for number, lamp in enumerate(((200, 50, 40), (206, 170, 60), (60, 170, 90))):
                 y = h - 0.28 - 0.46 * number
-                canvas.ellipse(at(x - 0.19, y - 0.19, z), at(x + 0.19, y + 0.19, z), lamp, POLE)
+                renderer.ellipse(at(x - 0.19, y - 0.19, z), at(x + 0.19, y + 0.19, z), lamp, POLE)
 
     return Thing(z, paint)

@@ -1,4 +1,4 @@
-"""From a painted canvas to a photograph: texture, light, haze, colour cast, blur, noise."""
+"""From a painted scene to a photograph: texture, light, haze, colour cast, blur, noise."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipeline.datasets.scenes.renderer import Camera, Canvas
+from pipeline.datasets.scenes.renderer import Camera, Renderer
 from store.schema import VOID
 
 OVERSAMPLING = 2
-"""How many pixels of the canvas make one of the image, along each side."""
+"""How many painted pixels make one of the image, along each side."""
 TEXTURE = np.zeros((256, 3), np.float32)
 """Contrast (grey levels) of fine, middling and coarse texture, by label id."""
 TEXTURE[:8] = [
@@ -28,18 +28,18 @@ TEXTURE[VOID] = (2, 3, 8)
 
 
 def expose(
-    random: Generator, canvas: Canvas, camera: Camera
+    random: Generator, renderer: Renderer, camera: Camera
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Light and photograph a canvas.
+    """Light and photograph a painted scene.
 
     Returns:
         RGB 0..255, uint8 [H, W, 3], and labels, uint8 [H, W], both OVERSAMPLING times smaller than
-        the canvas: the image is averaged, each label is that of one painted pixel.
+        what was painted: the image is averaged, each label is that of one painted pixel.
     """
-    ids = np.asarray(canvas.ids)
-    colour = np.asarray(canvas.image).astype(np.float32)
+    ids = np.asarray(renderer.ids)
+    colour = np.asarray(renderer.image).astype(np.float32)
     colour += _texture(random, ids)[..., None]
-    colour *= _illumination(random, canvas)[..., None]
+    colour *= _illumination(random, renderer)[..., None]
     _haze(random, colour, ids, camera)
     colour *= (random.uniform(0.78, 1.15) * random.normal(1, 0.04, 3)).astype(np.float32)
 
@@ -69,11 +69,11 @@ def _grain(random: Generator, shape: tuple[int, ...], size: int) -> NDArray[np.f
     return np.asarray(smooth)
 
 
-def _illumination(random: Generator, canvas: Canvas) -> NDArray[np.float32]:
+def _illumination(random: Generator, renderer: Renderer) -> NDArray[np.float32]:
     """Shadows with soft rims times a gradient across the image."""
-    soft = canvas.shade.filter(ImageFilter.BoxBlur(canvas.height / 100))
-    across = np.linspace(-0.5, 0.5, canvas.width, dtype=np.float32)
-    down = np.linspace(-0.5, 0.5, canvas.height, dtype=np.float32)
+    soft = renderer.shade.filter(ImageFilter.BoxBlur(renderer.height / 100))
+    across = np.linspace(-0.5, 0.5, renderer.width, dtype=np.float32)
+    down = np.linspace(-0.5, 0.5, renderer.height, dtype=np.float32)
     slope_across, slope_down = (np.float32(random.normal(0, 0.15)) for _ in range(2))
     gradient = 1 + slope_across * across[None, :] + slope_down * down[:, None]
     return np.asarray(soft).astype(np.float32) / np.float32(255) * gradient

@@ -1,4 +1,4 @@
-"""A pinhole camera over a street, and a canvas that paints image and labels by the same calls."""
+"""A pinhole camera over a street, and a renderer that paints image and labels by the same calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Camera:
         return column, self.horizon + self.focal * (self.eye - y) / z
 
 
-class Canvas:
+class Renderer:
     """An RGB image and its label ids, painted together."""
 
     def __init__(self, height: int, width: int) -> None:

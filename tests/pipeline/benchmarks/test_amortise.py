@@ -37,7 +37,7 @@ def test_costs_are_joined(tiny_params: Params, tiny_store: Reader, tiny_job: Any
     assert (found.store, found.student) == ("f00d", "r18_cirkd")
     assert (found.teacher_s, found.extraction_s) == (7, 20)
     assert found.student_s["offline"] == 10
-    assert found.rivals == ("live", "online")
+    assert found.baselines == ("online", "public_code")
     ratio = found.step_s["online"] / found.step_s["offline"]
     assert found.student_s["online"] == pytest.approx(10 * ratio)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pipeline.benchmarks import num_views as fidelity
 from pipeline.benchmarks.num_views import Case
 from pipeline.benchmarks.trainer import build_objective
-from pipeline.config.params import Params, Store, Student
+from pipeline.config.params import Params, StoreConfig, StudentConfig
 from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.extraction.job import Extraction
 from pipeline.models.students import load_student
@@ -22,27 +22,27 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def two_views(tiny_params: Params) -> Store:
+def two_views(tiny_params: Params) -> StoreConfig:
     return tiny_params.store.model_copy(update={"num_views": 2})
 
 
 @pytest.fixture(scope="module")
-def job(tiny_job: Callable[[Store], Extraction], two_views: Store) -> Extraction:
+def job(tiny_job: Callable[[StoreConfig], Extraction], two_views: StoreConfig) -> Extraction:
     return tiny_job(two_views)
 
 
 @pytest.fixture(scope="module")
-def reader(build_store: Callable[[Store], Reader], two_views: Store) -> Reader:
+def reader(build_store: Callable[[StoreConfig], Reader], two_views: StoreConfig) -> Reader:
     return build_store(two_views)
 
 
 @pytest.fixture
-def run(tiny_params: Params) -> Student:
+def run(tiny_params: Params) -> StudentConfig:
     return tiny_params.students["r18_cirkd"]
 
 
 def test_a_prefix_fills_queues_as_a_store_of_fewer_views_does(
-    tiny_store: Reader, reader: Reader, run: Student
+    tiny_store: Reader, reader: Reader, run: StudentConfig
 ) -> None:
     states = []
     for store in (tiny_store, reader.first_views(1)):
@@ -65,7 +65,7 @@ def test_a_prefix_fills_queues_as_a_store_of_fewer_views_does(
     ],
 )
 def test_what_a_case_sees(
-    job: Extraction, reader: Reader, run: Student, case: Case, records: range, taught: bool
+    job: Extraction, reader: Reader, run: StudentConfig, case: Case, records: range, taught: bool
 ) -> None:
     """Six steps of two: both views of the six images, or the one view twice."""
     training = run.training.model_copy(update={"steps": 6})
@@ -81,13 +81,15 @@ def test_what_a_case_sees(
 def test_finished_runs_are_kept_and_others_are_not(
     job: Extraction,
     reader: Reader,
-    run: Student,
+    run: StudentConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = []
 
-    def train(job: Extraction, reader: Reader, run: Student, case: Case, workers: int) -> dict:
+    def train(
+        job: Extraction, reader: Reader, run: StudentConfig, case: Case, workers: int
+    ) -> dict:
         if len(trained) == 3:
             raise KeyboardInterrupt
         trained.append((case.name, run.seed))
@@ -119,7 +121,7 @@ def test_finished_runs_are_kept_and_others_are_not(
 def test_a_run_is_the_run_of_its_stage(
     job: Extraction,
     reader: Reader,
-    run: Student,
+    run: StudentConfig,
     manifest: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.benchmarks.online import ask, fresh_batches, fresh_records, live_batch
-from pipeline.config.params import Store
+from pipeline.benchmarks.online import fresh_batches, fresh_records, online_batch, query_teacher
+from pipeline.config.params import StoreConfig
 from pipeline.extraction.job import Extraction
 from pipeline.loading.stream import stream
 from store.reader import Reader
@@ -18,7 +18,7 @@ ORDER = {"seed": 3, "batch_size": 2}
 
 
 @pytest.fixture
-def settings(tiny_params) -> Store:
+def settings(tiny_params) -> StoreConfig:
     return tiny_params.store
 
 
@@ -43,8 +43,8 @@ def test_fewer_images_than_a_batch_are_refused() -> None:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_first_epoch_is_that_of_a_store_of_one_view(
     tiny_store: Reader,
-    tiny_job: Callable[[Store], Extraction],
-    settings: Store,
+    tiny_job: Callable[[StoreConfig], Extraction],
+    settings: StoreConfig,
     num_workers: int,
 ) -> None:
     job = tiny_job(settings)
@@ -52,10 +52,10 @@ def test_the_first_epoch_is_that_of_a_store_of_one_view(
     fresh = fresh_batches(job, steps=range(3), num_workers=num_workers, **ORDER)
     for one, other in zip(stored, fresh, strict=True):
         assert other.targets is None
-        for name in ("record", "image", "labels", "grid_labels", "grid_inside"):
+        for name in ("record", "image", "labels", "grid_labels", "grid_valid"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
-        asked = ask(job, other)
-        again = live_batch(job, other.record.tolist())
+        asked = query_teacher(job, other)
+        again = online_batch(job, other.record.tolist())
         assert asked.targets is not None
         assert again.targets is not None
         assert asked.targets.arrays.keys() == again.targets.arrays.keys()
@@ -64,7 +64,7 @@ def test_the_first_epoch_is_that_of_a_store_of_one_view(
 
 
 def test_later_epochs_show_other_windows(
-    tiny_job: Callable[[Store], Extraction], settings: Store
+    tiny_job: Callable[[StoreConfig], Extraction], settings: StoreConfig
 ) -> None:
     batches = list(islice(fresh_batches(tiny_job(settings), steps=range(6), **ORDER), 6))
     pictures = {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.benchmarks import random_store, rivals, step
+from pipeline.benchmarks import random_store, step, variants
 from pipeline.benchmarks.floor import network_flops, relational_flops
-from pipeline.benchmarks.online import ask
-from pipeline.benchmarks.setting import CPU as CPU_SETTING
-from pipeline.benchmarks.setting import Setting, cirkd_run, random_job
+from pipeline.benchmarks.online import query_teacher
+from pipeline.benchmarks.sizes import CPU as CPU_SETTING
+from pipeline.benchmarks.sizes import Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
@@ -20,7 +20,7 @@ from pipeline.models.network import Output
 from store.reader import Reader, open_store
 
 CPU = torch.device("cpu")
-SMALL = Setting(
+SMALL = Sizes(
     height=32,
     width=64,
     batch_size=2,
@@ -71,13 +71,13 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
     """Where nothing is padding, void, or in the queue already."""
     batch = next(stream(reader, seed=0, batch_size=2, steps=range(1), device=CPU, needs=()))
     found = []
-    for kind in (Objective, rivals.PublicCode):
+    for kind in (Objective, variants.PublicCode):
         objective = build_objective(RUN, reader.spec, CPU, kind)
         memory = objective.parts["memory"]
         assert isinstance(memory, Memory)
         for entries in random_store._random_batches(RUN, reader.spec, CPU):
             memory.push(entries)
-        terms = objective.compute_terms(ask(job, batch))
+        terms = objective.compute_terms(query_teacher(job, batch))
         torch.stack(
             [objective.weights[name] * value for name, value in terms.items()]
         ).sum().backward()
@@ -91,12 +91,10 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
 
 
 def test_drawn_anchors_are_so_many_of_every_image(reader: Reader, job: Extraction) -> None:
-    few = cirkd_run(
-        Setting(**{**vars(SMALL), "anchors_per_image": 5}), "pspnet_resnet18", "float32"
-    )
+    few = cirkd_run(Sizes(**{**vars(SMALL), "anchors_per_image": 5}), "pspnet_resnet18", "float32")
     assert few.distillation.minibatch_anchors == few.distillation.memory_anchors == 10
-    objective = build_objective(few, reader.spec, CPU, rivals.PublicCode)
-    assert isinstance(objective, rivals.PublicCode)
+    objective = build_objective(few, reader.spec, CPU, variants.PublicCode)
+    assert isinstance(objective, variants.PublicCode)
     rows = objective._anchors(torch.zeros(2, 32, 4))
     assert isinstance(rows, torch.Tensor)
     assert len(set(rows.tolist())) == 5
@@ -104,7 +102,7 @@ def test_drawn_anchors_are_so_many_of_every_image(reader: Reader, job: Extractio
 
 def test_contiguous_networks_see_contiguous_images() -> None:
     network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    rivals.keep_contiguous(network)
+    variants.keep_contiguous(network)
     seen = []
     network.register_forward_pre_hook(lambda module, images: seen.append(images[0]))
     image = torch.zeros(1, 3, 8, 8).contiguous(memory_format=torch.channels_last)
@@ -141,11 +139,11 @@ def test_network_flops_by_hand(groups: int) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_every_way_is_stepped(reader: Reader, job: Extraction, num_workers: int) -> None:
-    measured = rivals.Rivals(
+    measured = variants.Variants(
         reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, num_workers
     )
-    seconds, wait = rivals.step_medians(measured, num_rounds=1)
-    assert seconds.keys() == rivals.WAYS.keys()
+    seconds, wait = variants.step_medians(measured, num_rounds=1)
+    assert seconds.keys() == variants.VARIANTS.keys()
     assert min(seconds.values()) > 0
     assert 0 < wait < 1
 
@@ -156,11 +154,11 @@ def test_reports_every_promised_field(tmp_path: Path) -> None:
     found = list(step.benchmark(SMALL, CPU, tmp_path, students=chosen, num_workers=1, num_rounds=1))
     assert len(found) == len(chosen)
     assert found[-1]["results"].keys() == {f"{student} float32" for student in chosen}
-    promised = {"offline_over_ce", "online_over_offline", "data_wait_fraction"}
-    promised |= {f"{way}_peak_bytes" for way in ("ce", "offline", "online")}
+    promised = {"offline_over_ce", "public_code_over_offline", "data_wait_fraction"}
+    promised |= {f"{variant}_peak_bytes" for variant in ("ce", "offline", "public_code")}
     for figures in found[-1]["results"].values():
         assert promised < figures.keys()
         assert all(value > 0 for value in figures.values())
         assert figures["offline_over_ce_floor"] > 1
         # A live teacher's weights alone are 240 MB; what a process touches besides differs.
-        assert figures["online_peak_bytes"] > figures["offline_peak_bytes"] + 100e6
+        assert figures["public_code_peak_bytes"] > figures["offline_peak_bytes"] + 100e6

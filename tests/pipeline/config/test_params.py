@@ -7,7 +7,14 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipeline.config.augment import WHOLE, Augment
-from pipeline.config.params import CamVid, Params, ParamsError, Training, load_params, write_params
+from pipeline.config.params import (
+    CamVidConfig,
+    Params,
+    ParamsError,
+    TrainingConfig,
+    load_params,
+    write_params,
+)
 
 ROOT = Path(__file__).parents[3]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -145,9 +152,9 @@ def test_only_students_change_what_is_stored_and_only_if_told(raw: dict, tmp_pat
 
 def test_a_dataset_lies_under_its_name_unless_told() -> None:
     camvid = load_params(ROOT / "profiles/camvid.yaml").dataset
-    assert isinstance(camvid, CamVid)
+    assert isinstance(camvid, CamVidConfig)
     assert camvid.root == "artifacts/datasets/camvid"
-    assert CamVid(kind="camvid", name="other", root="/data").root == "/data"
+    assert CamVidConfig(kind="camvid", name="other", root="/data").root == "/data"
 
 
 @pytest.mark.parametrize("ablation", ["ablation-terms", "ablation-queues"])
@@ -202,6 +209,6 @@ def test_models_are_frozen(raw: dict, tmp_path: Path) -> None:
 
 
 def test_every_model_is_closed_and_frozen() -> None:
-    models: list[type[BaseModel]] = [Params, Training]
+    models: list[type[BaseModel]] = [Params, TrainingConfig]
     assert all(model.model_config["extra"] == "forbid" for model in models)
     assert all(model.model_config["frozen"] for model in models)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVid, Folder, Scenes
+from pipeline.config.params import CamVidConfig, FolderConfig, ScenesConfig
 
 CLASSES_YAML = """\
 classes:
@@ -35,28 +35,28 @@ def random_ids(choices: list[int], seed: int, shape: tuple[int, int] = (24, 32))
 
 
 @pytest.fixture
-def make_camvid(tmp_path: Path) -> Callable[..., CamVid]:
+def make_camvid(tmp_path: Path) -> Callable[..., CamVidConfig]:
     """Builds a twin of CamVid: SegNet's folders, ids 0..11, three images a split."""
 
     def make(
         root: Path = tmp_path / "camvid", splits: tuple[str, ...] = ("train", "val")
-    ) -> CamVid:
+    ) -> CamVidConfig:
         for number, split in enumerate(splits):
             for count in range(3):
                 name = f"0001TP_{count:06d}"
                 ids = random_ids(list(range(12)), 10 * number + count)
                 image = root / split / f"{name}.{'jpg' if count else 'png'}"
                 write_pair(image, root / f"{split}annot" / f"{name}.png", ids, count)
-        return CamVid(kind="camvid", name="camvid", root=str(root))
+        return CamVidConfig(kind="camvid", name="camvid", root=str(root))
 
     return make
 
 
 @pytest.fixture
-def make_folder(tmp_path: Path) -> Callable[..., Folder]:
+def make_folder(tmp_path: Path) -> Callable[..., FolderConfig]:
     """Builds a dataset of kind folder with sparse label ids and two void ids."""
 
-    def make(root: Path = tmp_path / "folder", classes: str = CLASSES_YAML) -> Folder:
+    def make(root: Path = tmp_path / "folder", classes: str = CLASSES_YAML) -> FolderConfig:
         for number, split in enumerate(("train", "val")):
             for count in range(2):
                 paths = (
@@ -64,15 +64,15 @@ def make_folder(tmp_path: Path) -> Callable[..., Folder]:
                 )
                 write_pair(*paths, random_ids([7, 24, 0, 255, 3], 10 * number + count), count)
         (root / "classes.yaml").write_text(classes)
-        return Folder(kind="folder", name="folder", root=str(root))
+        return FolderConfig(kind="folder", name="folder", root=str(root))
 
     return make
 
 
 @pytest.fixture
-def scenes() -> Scenes:
+def scenes() -> ScenesConfig:
     """A few small scenes."""
-    return Scenes(
+    return ScenesConfig(
         kind="scenes",
         name="scenes",
         seed=3,

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.config.params import CamVid
+from pipeline.config.params import CamVidConfig
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.datasets.registry import prepare_dataset
 
 
 def test_the_twin_is_read_as_it_was_written(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
@@ -36,7 +36,7 @@ def test_the_twin_is_read_as_it_was_written(
 
 
 def test_keys_are_split_and_stem_in_order(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     index = prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
     keys = [sample.key for sample in index.splits["train"]]
@@ -44,19 +44,21 @@ def test_keys_are_split_and_stem_in_order(
 
 
 def test_a_test_split_is_read_where_there_is_one(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid(splits=("train", "val", "test"))
     assert len(prepare_dataset(dataset, "abc", tmp_path / "pixels").splits["test"]) == 3
 
 
-def test_pixels_stay_an_empty_folder(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+def test_pixels_stay_an_empty_folder(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
     prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
     assert list((tmp_path / "pixels").iterdir()) == []
 
 
 def test_most_classes_counts_training_images_only(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     for number, path in enumerate(sorted((Path(dataset.root) / "trainannot").iterdir())):
@@ -67,7 +69,7 @@ def test_most_classes_counts_training_images_only(
 
 
 def test_progress_reaches_the_number_of_samples(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     reports: list[tuple[int, int]] = []
     prepare_dataset(
@@ -77,7 +79,7 @@ def test_progress_reaches_the_number_of_samples(
 
 
 def test_files_of_file_browsers_are_passed_over(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     for name in (".DS_Store", "Thumbs.db", "._0001TP_000000.png"):
@@ -87,7 +89,7 @@ def test_files_of_file_browsers_are_passed_over(
 
 
 def test_a_moved_root_gives_the_same_samples(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     before = prepare_dataset(dataset, "abc", tmp_path / "pixels")

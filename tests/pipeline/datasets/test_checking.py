@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVid, Folder
+from pipeline.config.params import CamVidConfig, FolderConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.registry import prepare_dataset
 
@@ -108,7 +108,7 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_each_kind_of_bad_input_is_found(
-    name: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+    name: str, make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     breaks, file, message = BREAKS[name]
@@ -120,7 +120,7 @@ def test_each_kind_of_bad_input_is_found(
 
 
 def test_all_findings_come_in_one_error_and_nothing_is_written(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     root = Path(dataset.root)
@@ -140,7 +140,7 @@ def test_all_findings_come_in_one_error_and_nothing_is_written(
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_empty_split_is_found(
-    split: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+    split: str, make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     for folder in (split, f"{split}annot"):
@@ -154,7 +154,7 @@ def test_an_empty_split_is_found(
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_missing_split_is_found(
-    split: str, make_camvid: Callable[..., CamVid], tmp_path: Path
+    split: str, make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     for folder in (split, f"{split}annot"):
@@ -164,14 +164,18 @@ def test_a_missing_split_is_found(
     assert {finding.file for finding in caught.value.findings} == {split, f"{split}annot"}
 
 
-def test_half_a_test_split_is_found(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+def test_half_a_test_split_is_found(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
     dataset = make_camvid(splits=("train", "val", "test"))
     shutil.rmtree(Path(dataset.root) / "testannot")
     with pytest.raises(DatasetError, match=r"testannot: missing folder"):
         prepare_dataset(dataset, "abc", tmp_path / "pixels")
 
 
-def test_a_split_of_void_alone_is_found(make_camvid: Callable[..., CamVid], tmp_path: Path) -> None:
+def test_a_split_of_void_alone_is_found(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
     dataset = make_camvid()
     labels = sorted((Path(dataset.root) / "trainannot").iterdir())
     for path in labels:
@@ -183,7 +187,7 @@ def test_a_split_of_void_alone_is_found(make_camvid: Callable[..., CamVid], tmp_
 
 
 def test_findings_of_a_folder_dataset_name_its_own_ids(
-    make_folder: Callable[..., Folder], tmp_path: Path
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
 ) -> None:
     dataset = make_folder()
     save(Path(dataset.root) / "labels/train/image.0.png", np.full((24, 32), 5, np.uint8))

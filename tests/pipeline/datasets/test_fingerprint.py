@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.params import CamVid, Folder
+from pipeline.config.params import CamVidConfig, FolderConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.registry import fingerprint_dataset
@@ -31,7 +31,7 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_shows(name: str, make_camvid: Callable[..., CamVid]) -> None:
+def test_a_change_shows(name: str, make_camvid: Callable[..., CamVidConfig]) -> None:
     dataset = make_camvid()
     before = fingerprint_dataset(dataset)["fingerprint"]
     assert fingerprint_dataset(dataset)["fingerprint"] == before
@@ -40,7 +40,7 @@ def test_a_change_shows(name: str, make_camvid: Callable[..., CamVid]) -> None:
 
 
 def test_a_moved_touched_or_littered_dataset_is_the_same(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     before = fingerprint_dataset(dataset)
@@ -48,11 +48,11 @@ def test_a_moved_touched_or_littered_dataset_is_the_same(
     os.utime(moved / LABELS, (1, 1))
     (moved / "train" / ".DS_Store").write_bytes(b"x")
     (moved / "readme.txt").write_text("not one of the folders")
-    dataset = CamVid(kind="camvid", name="other", root=str(moved))
+    dataset = CamVidConfig(kind="camvid", name="other", root=str(moved))
     assert fingerprint_dataset(dataset) == before
 
 
-def test_the_class_table_of_a_folder_counts(make_folder: Callable[..., Folder]) -> None:
+def test_the_class_table_of_a_folder_counts(make_folder: Callable[..., FolderConfig]) -> None:
     dataset = make_folder()
     before = fingerprint_dataset(dataset)["fingerprint"]
     classes = Path(dataset.root) / "classes.yaml"
@@ -60,7 +60,7 @@ def test_the_class_table_of_a_folder_counts(make_folder: Callable[..., Folder]) 
     assert fingerprint_dataset(dataset)["fingerprint"] != before
 
 
-def test_it_can_be_written_as_json(make_camvid: Callable[..., CamVid]) -> None:
+def test_it_can_be_written_as_json(make_camvid: Callable[..., CamVidConfig]) -> None:
     fingerprint = fingerprint_dataset(make_camvid())
     assert json.loads(json.dumps(fingerprint)) == fingerprint
     assert fingerprint["kind"] == "camvid"
@@ -68,7 +68,7 @@ def test_it_can_be_written_as_json(make_camvid: Callable[..., CamVid]) -> None:
 
 
 def test_a_missing_root_is_named_with_its_remedy(tmp_path: Path) -> None:
-    dataset = CamVid(kind="camvid", name="camvid", root=str(tmp_path / "nowhere"))
+    dataset = CamVidConfig(kind="camvid", name="camvid", root=str(tmp_path / "nowhere"))
     with pytest.raises(
         DatasetError, match=r"nowhere: missing dataset(.|\n)*profile use NAME --root"
     ):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import Folder
+from pipeline.config.params import FolderConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.folder import read_classes
 from pipeline.datasets.index import read_labels
@@ -15,7 +15,7 @@ from pipeline.datasets.registry import prepare_dataset
 
 
 def test_label_ids_become_classes_in_the_order_of_the_file(
-    make_folder: Callable[..., Folder], tmp_path: Path
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
 ) -> None:
     dataset = make_folder()
     index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
@@ -30,7 +30,7 @@ def test_label_ids_become_classes_in_the_order_of_the_file(
     assert [sample.key for sample in index.splits["val"]] == ["val/image.0", "val/image.1"]
 
 
-def test_an_id_255_may_be_a_class(make_folder: Callable[..., Folder], tmp_path: Path) -> None:
+def test_an_id_255_may_be_a_class(make_folder: Callable[..., FolderConfig], tmp_path: Path) -> None:
     classes = """\
 classes:
   - {id: 255, name: all, colour: [1, 2, 3]}

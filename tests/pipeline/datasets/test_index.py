@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVid, Folder
+from pipeline.config.params import CamVidConfig, FolderConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.index import Index, decode_image, decode_labels, read_image, read_labels
 from pipeline.datasets.registry import prepare_dataset
 
 
-def test_round_trip_and_stable_bytes(make_folder: Callable[..., Folder], tmp_path: Path) -> None:
+def test_round_trip_and_stable_bytes(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
     index = prepare_dataset(make_folder(), "abc", tmp_path / "pixels")
     path = tmp_path / "new" / "index.json"
     index.write(path)
@@ -27,7 +29,7 @@ def test_round_trip_and_stable_bytes(make_folder: Callable[..., Folder], tmp_pat
 
 
 def test_a_dataset_that_moves_leaves_the_index_as_it_was(
-    make_folder: Callable[..., Folder], tmp_path: Path
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
 ) -> None:
     folder = make_folder()
     index = prepare_dataset(folder, "abc", tmp_path / "pixels")
@@ -42,7 +44,7 @@ def test_a_dataset_that_moves_leaves_the_index_as_it_was(
 
 
 def test_pixels_beside_the_index_are_found_from_any_folder(
-    make_folder: Callable[..., Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: Callable[..., FolderConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = replace(prepare_dataset(make_folder(), "abc", tmp_path / "p"), root="here/pixels")
     monkeypatch.chdir(tmp_path)
@@ -59,7 +61,7 @@ def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_labels_changed_after_prepare_are_refused(
-    make_camvid: Callable[..., CamVid], tmp_path: Path
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     index = prepare_dataset(make_camvid(), "abc", tmp_path / "pixels")
     sample = index.splits["train"][0]
@@ -106,11 +108,11 @@ def test_label_files_hold_ids_whether_grey_or_palette(tmp_path: Path) -> None:
 
 
 def test_paths_are_relative_to_the_root_as_given(
-    make_camvid: Callable[..., CamVid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_camvid()
     monkeypatch.chdir(tmp_path)
-    dataset = CamVid(kind="camvid", name="camvid", root="camvid")
+    dataset = CamVidConfig(kind="camvid", name="camvid", root="camvid")
     index = prepare_dataset(dataset, "abc", tmp_path / "pixels")
     sample = index.splits["train"][0]
     assert index.root == "camvid"

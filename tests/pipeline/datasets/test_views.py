@@ -53,35 +53,35 @@ def test_coordinates_stay_aligned_at_scale_one(view: View) -> None:
     view = at_scale_one(view)
     source = coordinates(view)
     identity = source[..., 0].astype(np.int32) * 1000 + source[..., 1]
-    image, inside = view.image(source), view.inside()
+    image, valid = view.image(source), view.valid()
     labels = view.labels(identity)
 
     rows, columns = np.divmod(labels, 1000)
-    assert np.array_equal(image[0][inside], rows[inside])
-    assert np.array_equal(image[1][inside], columns[inside])
-    assert (image[2][inside] == 200).all()
-    assert (image[:, ~inside] == np.array(PADDING_COLOUR)[:, None]).all()
-    assert (labels[~inside] == VOID).all()
+    assert np.array_equal(image[0][valid], rows[valid])
+    assert np.array_equal(image[1][valid], columns[valid])
+    assert (image[2][valid] == 200).all()
+    assert (image[:, ~valid] == np.array(PADDING_COLOUR)[:, None]).all()
+    assert (labels[~valid] == VOID).all()
 
     first = labels[0, -1 if view.flip else 0]
     assert first == view.top * 1000 + view.left
-    height, width = view.inside_size
-    assert len(np.unique(labels[inside])) == height * width == inside.sum()
+    height, width = view.valid_size
+    assert len(np.unique(labels[valid])) == height * width == valid.sum()
 
 
 @given(views)
 def test_coordinates_stay_aligned_when_scaled(view: View) -> None:
     source = coordinates(view)
-    image, inside = view.image(source).astype(float), view.inside()
+    image, valid = view.image(source).astype(float), view.valid()
     for channel in (0, 1):
         picked = view.labels(source[..., channel]).astype(float)
         # Bilinear and nearest differ by half a source pixel at most, and by what a downscaling
         # filter that hangs over the border leaves out there.
         slack = 0.5 + 0.5 + (1 / view.scale if view.scale < 1 else 0)
-        assert (np.abs(image[channel] - picked)[inside] <= slack).all()
-    assert (image[2][inside] == 200).all()
-    assert (view.labels(np.zeros(source.shape[:2], np.uint8))[~inside] == VOID).all()
-    assert (image[:, ~inside] == np.array(PADDING_COLOUR)[:, None]).all()
+        assert (np.abs(image[channel] - picked)[valid] <= slack).all()
+    assert (image[2][valid] == 200).all()
+    assert (view.labels(np.zeros(source.shape[:2], np.uint8))[~valid] == VOID).all()
+    assert (image[:, ~valid] == np.array(PADDING_COLOUR)[:, None]).all()
 
 
 @given(views)
@@ -91,7 +91,7 @@ def test_resizing_the_window_equals_cropping_the_resized_image(view: View) -> No
     )
     height, width = view.scaled_size
     whole = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR))
-    inside_height, inside_width = view.inside_size
+    inside_height, inside_width = view.valid_size
     expected = whole[view.top : view.top + inside_height, view.left : view.left + inside_width]
     found = replace(view, flip=False).image(source)[:, :inside_height, :inside_width]
     difference = np.abs(found.transpose(1, 2, 0).astype(int) - expected.astype(int))
@@ -107,24 +107,24 @@ def test_flip_mirrors_the_finished_window_and_twice_is_the_identity(view: View) 
     other = replace(view, flip=not view.flip)
     assert np.array_equal(other.image(source), view.image(source)[..., ::-1])
     assert np.array_equal(other.labels(labels), view.labels(labels)[:, ::-1])
-    assert np.array_equal(other.inside(), view.inside()[:, ::-1])
+    assert np.array_equal(other.valid(), view.valid()[:, ::-1])
     assert replace(other, flip=not other.flip) == view
 
 
 @given(views)
 def test_shapes_types_and_memory(view: View) -> None:
     source = coordinates(view)
-    image, labels, inside = view.image(source), view.labels(source[..., 0]), view.inside()
+    image, labels, valid = view.image(source), view.labels(source[..., 0]), view.valid()
     assert (image.shape, image.dtype) == ((3, view.crop_height, view.crop_width), np.uint8)
     assert (labels.shape, labels.dtype) == ((view.crop_height, view.crop_width), np.uint8)
-    assert (inside.shape, inside.dtype) == (labels.shape, np.bool_)
-    assert all(array.flags.c_contiguous for array in (image, labels, inside))
+    assert (valid.shape, valid.dtype) == (labels.shape, np.bool_)
+    assert all(array.flags.c_contiguous for array in (image, labels, valid))
 
 
 @given(views)
 def test_a_labelled_cell_of_the_grid_is_inside(view: View) -> None:
     zeros = np.zeros((view.source_height, view.source_width), np.uint8)
-    grid = view.grid_inside(8)
+    grid = view.grid_valid(8)
     assert grid.shape == (view.crop_height // 8, view.crop_width // 8)
     labelled = nearest(view.labels(zeros), *grid.shape) != VOID
     assert np.array_equal(grid, labelled)
@@ -132,15 +132,15 @@ def test_a_labelled_cell_of_the_grid_is_inside(view: View) -> None:
 
 def test_grid_of_a_size_the_stride_does_not_divide() -> None:
     view = View(20, 27, 1.0, False, 0, 0, 20, 27)
-    assert view.grid_inside(8).shape == (3, 4)
-    assert view.grid_inside(8).all()
+    assert view.grid_valid(8).shape == (3, 4)
+    assert view.grid_valid(8).all()
 
 
 def test_padding_of_a_known_window() -> None:
     view = View(2, 3, 1.0, True, 0, 0, 4, 5)
     expected = np.array([[255, 255, 2, 1, 0], [255, 255, 5, 4, 3], [255] * 5, [255] * 5])
     assert np.array_equal(view.labels(np.arange(6, dtype=np.uint8).reshape(2, 3)), expected)
-    assert np.array_equal(view.inside(), expected != 255)
+    assert np.array_equal(view.valid(), expected != 255)
 
 
 @given(views, st.integers(0, 2**32 - 1))
@@ -148,7 +148,7 @@ def test_drawn_windows_lie_on_the_image(view: View, seed: int) -> None:
     height, width = view.scaled_size
     assert view.top == 0 or view.top + view.crop_height <= height
     assert view.left == 0 or view.left + view.crop_width <= width
-    assert view.inside_size == (min(height, view.crop_height), min(width, view.crop_width))
+    assert view.valid_size == (min(height, view.crop_height), min(width, view.crop_width))
 
 
 def test_drawing_is_a_pure_function_of_its_arguments() -> None:

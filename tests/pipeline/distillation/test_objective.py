@@ -5,9 +5,9 @@ import torch
 
 from pipeline.config import methods
 from pipeline.config.augment import Augment
-from pipeline.config.params import Params, Student
+from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation import terms
-from pipeline.distillation.components import COMPANIONS
+from pipeline.distillation.components import COMPONENTS
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import TARGETS, Batch
 from pipeline.loading.stream import stream
@@ -25,7 +25,7 @@ def batch(tiny_store: Reader) -> Batch:
     return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
 
 
-def objective_of(store: Reader, run: Student) -> Objective:
+def objective_of(store: Reader, run: StudentConfig) -> Objective:
     seed_torch(0, "test")
     student = build_student(run.architecture, store.spec.num_classes).train()
     objective = Objective(student, store.spec, run, CPU)
@@ -33,14 +33,14 @@ def objective_of(store: Reader, run: Student) -> Objective:
     return objective
 
 
-def run_with(tiny_params: Params, **update: object) -> Student:
+def run_with(tiny_params: Params, **update: object) -> StudentConfig:
     raw = tiny_params.students["r18_ce"].model_dump() | update
-    return Student.model_validate(raw)
+    return StudentConfig.model_validate(raw)
 
 
 def test_params_and_terms_know_the_same_names() -> None:
     assert set(terms.TERMS) == methods.TERMS
-    assert {name for term in terms.TERMS.values() for name in term.companions} == set(COMPANIONS)
+    assert {name for term in terms.TERMS.values() for name in term.components} == set(COMPONENTS)
     assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
     assert tuple(TARGETS) == schema.TARGETS
 
@@ -69,11 +69,11 @@ def test_every_term_teaches_the_student_and_what_learns_beside_it(
     values[name].backward()
     student = objective.modules["student"]
     assert student.encoder.conv1.weight.grad.abs().sum() > 0
-    for companion, module in objective.modules.items():
-        if companion != "student":
+    for component, module in objective.modules.items():
+        if component != "student":
             assert all(p.grad is not None for p in module.parameters())
     beside = {*objective.modules, *objective.parts} - {"student", "anchors"}
-    assert beside == set(terms.TERMS[name].companions)
+    assert beside == set(terms.TERMS[name].components)
 
 
 @pytest.mark.parametrize("name", terms.TERMS)
@@ -136,13 +136,13 @@ def test_a_critic_learns_and_is_saved(
     tiny_store: Reader, tiny_params: Params, batch: Batch
 ) -> None:
     objective = objective_of(tiny_store, run_with(tiny_params, method="skd"))
-    adversary = objective.parts["adversary"]
-    before = {name: x.clone() for name, x in adversary.state_dict()["critic"].items()}
+    discriminator = objective.parts["discriminator"]
+    before = {name: x.clone() for name, x in discriminator.state_dict()["critic"].items()}
     objective.compute_terms(batch)
-    after = adversary.state_dict()["critic"]
+    after = discriminator.state_dict()["critic"]
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    again = objective_of(tiny_store, run_with(tiny_params, method="skd")).parts["adversary"]
-    again.load_state_dict(adversary.state_dict())
+    again = objective_of(tiny_store, run_with(tiny_params, method="skd")).parts["discriminator"]
+    again.load_state_dict(discriminator.state_dict())
     assert all(torch.equal(again.state_dict()["critic"][n], x) for n, x in after.items())
 
 
@@ -155,8 +155,8 @@ def test_cirkd_has_the_papers_weights() -> None:
 def test_bfloat16_stays_near_float32(
     precision: str, tiny_store: Reader, tiny_params: Params, batch: Batch
 ) -> None:
-    recipe = tiny_params.training.model_dump() | {"precision": precision}
-    run = run_with(tiny_params, method="cirkd", training=recipe)
+    training = tiny_params.training.model_dump() | {"precision": precision}
+    run = run_with(tiny_params, method="cirkd", training=training)
     values = objective_of(tiny_store, run).compute_terms(batch)
     exact = objective_of(tiny_store, run_with(tiny_params, method="cirkd")).compute_terms(batch)
     for name, value in exact.items():

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config.methods import METHODS
-from pipeline.config.params import Params, Student
-from pipeline.distillation.requirements import refuse_unserved, served_methods
+from pipeline.config.params import Params, StudentConfig
+from pipeline.distillation.requirements import check_requirements, supported_methods
 from pipeline.distillation.terms import TERMS
 from store.errors import StoreMismatchError
 from store.reader import Reader
@@ -21,8 +21,8 @@ def spec_of(tiny_store: Reader) -> SpecOf:
     return lambda *targets: replace(tiny_store.spec, targets=targets)
 
 
-def run_with(tiny_params: Params, **update: object) -> Student:
-    return Student.model_validate(tiny_params.students["r18_ce"].model_dump() | update)
+def run_with(tiny_params: Params, **update: object) -> StudentConfig:
+    return StudentConfig.model_validate(tiny_params.students["r18_ce"].model_dump() | update)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def run_with(tiny_params: Params, **update: object) -> Student:
 def test_a_store_serves_the_methods_whose_targets_it_holds(
     targets: tuple[str, ...], served: list[str], spec_of: SpecOf
 ) -> None:
-    assert served_methods(spec_of(*targets)) == served
+    assert supported_methods(spec_of(*targets)) == served
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -50,16 +50,16 @@ def test_a_term_is_refused_exactly_where_a_need_is_missing(
         spec = spec_of(*(target for target in TARGETS if target != left_out))
         if left_out in TERMS[term].needs:
             with pytest.raises(StoreMismatchError, match=f"{term} needs {left_out[:6]}"):
-                refuse_unserved(run, spec, "here")
+                check_requirements(run, spec, "here")
         else:
-            refuse_unserved(run, spec, "here")
+            check_requirements(run, spec, "here")
 
 
 def test_the_refusal_says_what_is_missing_and_what_to_do(
     spec_of: SpecOf, tiny_params: Params
 ) -> None:
     with pytest.raises(StoreMismatchError) as refusal:
-        refuse_unserved(run_with(tiny_params, method="cirkd"), spec_of("logits"), "here")
+        check_requirements(run_with(tiny_params, method="cirkd"), spec_of("logits"), "here")
     text = str(refusal.value)
     assert "memory_pixel needs features, features_scale, region_center, region_pixels" in text
     assert "minibatch_pixel needs features, features_scale\n" in text

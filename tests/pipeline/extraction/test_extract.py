@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Params, Store
+from pipeline.config.params import Params, StoreConfig
 from pipeline.datasets.index import Index, read_labels
 from pipeline.extraction.extract import build_unit, extract
 from pipeline.extraction.job import plan_store
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def settings(tiny_params: Params) -> Store:
+def settings(tiny_params: Params) -> StoreConfig:
     return tiny_params.store.model_copy(update={"num_views": 3})
 
 
@@ -46,7 +46,7 @@ def all_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
-    tiny_job, tiny_teacher, settings: Store, tmp_path: Path
+    tiny_job, tiny_teacher, settings: StoreConfig, tmp_path: Path
 ) -> None:
     job, whole, parts = tiny_job(settings), tmp_path / "whole", tmp_path / "parts"
     with Writer.open(whole, job.spec) as writer:
@@ -70,7 +70,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 
 def test_overlapping_writes_what_building_a_unit_gives(
-    tiny_job, settings: Store, tmp_path: Path
+    tiny_job, settings: StoreConfig, tmp_path: Path
 ) -> None:
     job = tiny_job(settings)
     with Writer.open(tmp_path / "store", job.spec) as writer:
@@ -82,7 +82,9 @@ def test_overlapping_writes_what_building_a_unit_gives(
         assert writer.finish().digest == one.digest
 
 
-def test_a_failing_teacher_fails_the_extraction(tiny_job, settings: Store, tmp_path: Path) -> None:
+def test_a_failing_teacher_fails_the_extraction(
+    tiny_job, settings: StoreConfig, tmp_path: Path
+) -> None:
     class Broken(torch.nn.Module):
         def forward(self, image: torch.Tensor):
             raise RuntimeError("out of memory")
@@ -95,7 +97,9 @@ def test_a_failing_teacher_fails_the_extraction(tiny_job, settings: Store, tmp_p
         extract(job, writer)
 
 
-def test_records_are_views_by_image(tiny_index: Index, settings: Store, tiny_store: Reader) -> None:
+def test_records_are_views_by_image(
+    tiny_index: Index, settings: StoreConfig, tiny_store: Reader
+) -> None:
     samples = tiny_index.splits["train"]
     arrays = draw_records(tiny_index, settings, range(4, 9))
     assert arrays["view_index"].tolist() == [0, 0, 1, 1, 1]
@@ -104,7 +108,7 @@ def test_records_are_views_by_image(tiny_index: Index, settings: Store, tiny_sto
     assert set(tiny_store.arrays) == set(array_specs(tiny_store.spec))
 
 
-def test_views_differ_and_the_first_ones_stay(tiny_index: Index, settings: Store) -> None:
+def test_views_differ_and_the_first_ones_stay(tiny_index: Index, settings: StoreConfig) -> None:
     count = len(tiny_index.splits["train"])
     arrays = draw_records(tiny_index, settings, range(3 * count))
     images = arrays["image"].reshape(3, count, -1)
@@ -122,10 +126,10 @@ def test_stored_targets_are_the_live_ones(
     images = draw_records(job.index, job.settings, records)["image"]
     live_logits, live_features, _ = forward_teacher(job, images)
     stored = tiny_store.read(records, list(tiny_store.arrays))
-    for name, live in (("logits", live_logits), ("features", live_features)):
-        error = np.abs(tiny_store.decode(name, stored) - live.numpy())
+    for name, online in (("logits", live_logits), ("features", live_features)):
+        error = np.abs(tiny_store.decode(name, stored) - online.numpy())
         encoding = getattr(tiny_store.spec, f"{name}_encoding")
-        assert (error <= encoding.max_error(live.numpy()) * (1 + 1e-5)).all()
+        assert (error <= encoding.max_error(online.numpy()) * (1 + 1e-5)).all()
     labels = torch.from_numpy(nearest(stored["labels"], 4, 4))
     centers, pixels = region_centers(embed(live_features), labels, tiny_store.spec.num_classes)
     np.testing.assert_array_equal(stored["region_pixels"], pixels.numpy())
@@ -152,7 +156,7 @@ def test_pixel_samples_belong_to_their_class(tiny_store: Reader) -> None:
 
 
 def test_a_store_of_another_teacher_is_refused(
-    tiny_index: Index, settings: Store, tmp_path: Path
+    tiny_index: Index, settings: StoreConfig, tmp_path: Path
 ) -> None:
     spec = plan_store(tiny_index, settings, "one teacher", CPU)
     with Writer.open(tmp_path / "store", spec):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.params import Encodings, Params, Store
+from pipeline.config.params import Encodings, Params, StoreConfig
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.spot_check import compare, spot_check
-from pipeline.report.record_picture import draw_record
+from pipeline.report.record_figure import draw_record
 from pipeline.runtime.rng import torch_generator
 from store.reader import Reader
 
@@ -40,7 +40,7 @@ def test_noise_is_seen_in_every_figure() -> None:
 
 
 def test_the_default_encodings_are_as_good_as_measured_before(
-    tiny_store: Reader, tiny_job: Callable[[Store], Extraction], tiny_params: Params
+    tiny_store: Reader, tiny_job: Callable[[StoreConfig], Extraction], tiny_params: Params
 ) -> None:
     job = tiny_job(tiny_params.store)
     found = spot_check(job, tiny_store, range(6), torch_generator(0, "spot"))
@@ -54,8 +54,8 @@ def test_the_default_encodings_are_as_good_as_measured_before(
 
 
 def test_a_coarser_encoding_is_seen(
-    build_store: Callable[[Store], Reader],
-    tiny_job: Callable[[Store], Extraction],
+    build_store: Callable[[StoreConfig], Reader],
+    tiny_job: Callable[[StoreConfig], Extraction],
     tiny_params: Params,
 ) -> None:
     encodings = Encodings(logits="top_3", features="uint4_per_channel")
@@ -77,8 +77,8 @@ def test_a_coarser_encoding_is_seen(
 def test_targets_that_are_not_stored_are_not_compared(
     target: str,
     absent: str,
-    build_store: Callable[[Store], Reader],
-    tiny_job: Callable[[Store], Extraction],
+    build_store: Callable[[StoreConfig], Reader],
+    tiny_job: Callable[[StoreConfig], Extraction],
     tiny_params: Params,
     tiny_store: Reader,
     tmp_path: Path,

@@ -35,7 +35,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
         "image": pixels,
         "labels": pixels[1] // CELL_PX,
         "grid_labels": cells[1],
-        "grid_inside": (cells[0] + cells[1]) % 2 == 0,
+        "grid_valid": (cells[0] + cells[1]) % 2 == 0,
         "logits": cells,
         "logits_rest": cells[1].astype(np.float32),
         "features": np.concatenate([cells, cells]),
@@ -60,7 +60,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
     assert np.array_equal(cut["features_scale"], row)
     for name in ("grid_labels", "logits_rest", "auxiliary_attention"):
         assert np.array_equal(cut[name], column)
-    assert np.array_equal(cut["grid_inside"], (row + column) % 2 == 0)
+    assert np.array_equal(cut["grid_valid"], (row + column) % 2 == 0)
     assert np.array_equal(cut["region_center"], record["region_center"])
     grown = np.ones((CELL_PX, CELL_PX), np.uint8)
     assert np.array_equal(cut["labels"], np.kron(column, grown))
@@ -104,11 +104,11 @@ def test_a_window_stays_what_it_was_in_earlier_versions() -> None:
 def test_windows_lie_on_the_image_where_it_is_large_enough(
     rows: int, columns: int, mirrored: bool, step: int
 ) -> None:
-    inside = np.zeros((8, 12), bool)
-    inside[:rows, :columns] = True
-    inside = inside[:, ::-1] if mirrored else inside
-    window = draw_window(Augment(crop_height=32, crop_width=40), inside, 0, step, 0)
-    cut = window.cut(inside)
+    valid = np.zeros((8, 12), bool)
+    valid[:rows, :columns] = True
+    valid = valid[:, ::-1] if mirrored else valid
+    window = draw_window(Augment(crop_height=32, crop_width=40), valid, 0, step, 0)
+    cut = window.cut(valid)
     assert cut.shape == (4, 5)
     assert cut.sum() == min(rows, 4) * min(columns, 5)
 

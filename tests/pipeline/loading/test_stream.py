@@ -19,7 +19,7 @@ from store.reader import Reader
 
 CPU = torch.device("cpu")
 AUGMENT = Augment(flip_probability=0.5, crop_height=16, crop_width=24)
-MAPS = ("image", "labels", "grid_labels", "grid_inside")
+MAPS = ("image", "labels", "grid_labels", "grid_valid")
 
 
 def batches(reader: Reader, steps: range = range(4), **options: object) -> list[Batch]:
@@ -63,8 +63,8 @@ def test_a_cut_batch_is_a_window_of_the_whole_one(tiny_store: Reader) -> None:
         assert torch.equal(whole.record, cut.record)
         before, after = tensors_of(whole), tensors_of(cut)
         for place, record in enumerate(whole.record.tolist()):
-            inside = before["grid_inside"][place].numpy()
-            window = draw_window(AUGMENT, inside, 5, step, record)
+            valid = before["grid_valid"][place].numpy()
+            window = draw_window(AUGMENT, valid, 5, step, record)
             flips.add(window.flip)
             for name in (*MAPS, "logits", "features"):
                 cell_px = 8 if name in ("image", "labels") else 1
@@ -107,9 +107,9 @@ def test_labels_only_runs_read_no_targets(tiny_store: Reader) -> None:
 
 def test_anchors_leave_void_out_unless_a_record_has_no_label() -> None:
     labels = torch.tensor([[[255, 3]], [[255, 255]]], dtype=torch.uint8)
-    inside = torch.tensor([[[True, True]], [[True, False]]])
+    valid = torch.tensor([[[True, True]], [[True, False]]])
     nothing = torch.zeros(0)
-    batch = Batch(nothing, nothing, nothing, labels, inside, None)
+    batch = Batch(nothing, nothing, nothing, labels, valid, None)
     assert batch.anchors.tolist() == [[[False, True]], [[True, False]]]
 
 

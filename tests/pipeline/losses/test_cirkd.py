@@ -13,33 +13,33 @@ def draw(seed, *shape):
     return torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
-def pairs(student, teacher, inside, tau):
+def pairs(student, teacher, valid, tau):
     """1/B^2 sum_ij mean_a KL over the pixels inside, as in the paper, by loops."""
     total, count = 0.0, 0
     for i in range(len(student)):
         for j in range(len(student)):
             s, t = (
                 (
-                    F.normalize(x[i][:, inside[i]], dim=0).T
-                    @ F.normalize(x[j][:, inside[j]], dim=0)
+                    F.normalize(x[i][:, valid[i]], dim=0).T
+                    @ F.normalize(x[j][:, valid[j]], dim=0)
                     / tau
                 ).log_softmax(1)
                 for x in (student, teacher)
             )
             total = total + (t.exp() * (t - s)).sum()
-            count += int(inside[i].sum())
+            count += int(valid[i].sum())
     return total / count, count
 
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_minibatch_equals_loops_over_pairs(padded):
     student, teacher = draw(0, 3, 4, 2, 3).requires_grad_(), draw(1, 3, 6, 2, 3)
-    inside = torch.ones(3, 2, 3, dtype=torch.bool)
+    valid = torch.ones(3, 2, 3, dtype=torch.bool)
     if padded:
-        inside[1, :, 2], inside[2, 1] = False, False
-    mean = minibatch_pixel(student, teacher, inside, 0.1, block_bytes=300)
+        valid[1, :, 2], valid[2, 1] = False, False
+    mean = minibatch_pixel(student, teacher, valid, 0.1, block_bytes=300)
     found = torch.autograd.grad(mean.value, student)[0]
-    value, count = pairs(student, teacher, inside, 0.1)
+    value, count = pairs(student, teacher, valid, 0.1)
     assert mean.count == count
     torch.testing.assert_close(mean.value, value, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
@@ -55,8 +55,8 @@ def test_minibatch_without_padding_is_the_papers_mean():
 
 def test_minibatch_gradcheck():
     student, teacher = draw(4, 2, 3, 1, 3).requires_grad_(), draw(5, 2, 3, 1, 3)
-    inside = torch.tensor([[[True, True, False]], [[True, True, True]]])
-    torch.autograd.gradcheck(lambda x: minibatch_pixel(x, teacher, inside, 0.5).value, (student,))
+    valid = torch.tensor([[[True, True, False]], [[True, True, True]]])
+    torch.autograd.gradcheck(lambda x: minibatch_pixel(x, teacher, valid, 0.5).value, (student,))
 
 
 def contrast(seed, num, channels):

@@ -80,18 +80,16 @@ def test_context_is_softmax_attention(context):
 
 def test_context_leaves_padding_out(context):
     student, teacher = draw(7, 2, 4, 2, 3), draw(8, 2, 5, 2, 3)
-    inside = torch.tensor([[[True, True, False]] * 2, [[False] * 3] * 2])
-    expected = contextual_fitnet(context, student, teacher, inside)
+    valid = torch.tensor([[[True, True, False]] * 2, [[False] * 3] * 2])
+    expected = contextual_fitnet(context, student, teacher, valid)
     student[0, :, :, 2], student[1] = 1e3, -1e3
-    found = contextual_fitnet(context, student.requires_grad_(), teacher, inside)
+    found = contextual_fitnet(context, student.requires_grad_(), teacher, valid)
     found.value.backward()
     torch.testing.assert_close(found.total, expected.total)
     assert found.count == 5 * 4
     assert student.grad.isfinite().all()
     assert (student.grad[1] == 0).all()
-    small = contextual_fitnet(
-        context, student[:1, ..., :2], teacher[:1, ..., :2], inside[:1, :, :2]
-    )
+    small = contextual_fitnet(context, student[:1, ..., :2], teacher[:1, ..., :2], valid[:1, :, :2])
     torch.testing.assert_close(found.total, small.total)
 
 

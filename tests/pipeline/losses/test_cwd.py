@@ -23,7 +23,7 @@ def test_a_constant_per_channel_changes_nothing():
     g = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 3, 2, 2, generator=g).double() for _ in range(2))
     shift = torch.tensor([3.0, -8.0, 11.0]).view(1, 3, 1, 1)
-    inside = torch.ones(2, 2, 2, dtype=torch.bool)
+    valid = torch.ones(2, 2, 2, dtype=torch.bool)
     torch.testing.assert_close(
-        cwd(student + shift, teacher - shift, inside).value, cwd(student, teacher, inside).value
+        cwd(student + shift, teacher - shift, valid).value, cwd(student, teacher, valid).value
     )

@@ -15,8 +15,8 @@ def test_csd_hand_worked():
     log3 = math.log(3.0)
     student = torch.zeros(1, 2, 1, 2)
     teacher = torch.tensor([[[[log3, 0.0]], [[0.0, log3]]]])
-    inside = torch.ones(1, 1, 2, dtype=torch.bool)
-    mean = csd(student, teacher, inside, temperature=1.0, pool_size=1)
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    mean = csd(student, teacher, valid, temperature=1.0, pool_size=1)
     assert mean.count == 4
     assert mean.value.item() == pytest.approx(1 / 64, rel=1e-5)
 
@@ -35,8 +35,8 @@ def test_psd_hand_worked():
     # Two layers, maps over two pixels. Student: a = (1, 0), (0, 1): r = (-1, 1)/sqrt 2.
     # Teacher: a = (0, 1), (1, 0): r = (1, -1)/sqrt 2. Each pixel differs by sqrt 2.
     left, right = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 3.0]]])
-    inside = torch.ones(1, 1, 2, dtype=torch.bool)
-    mean = psd([left, right], [right, left], inside)
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    mean = psd([left, right], [right, left], valid)
     assert mean.count == 2
     assert mean.value.item() == pytest.approx(2.0, rel=1e-6)
 
@@ -46,10 +46,10 @@ def test_psd_takes_normalised_maps_of_the_teacher():
     student, teacher = (
         [power(torch.randn(2, 3, 2, 2, generator=g)) for _ in range(3)] for _ in "st"
     )
-    inside = torch.ones(2, 2, 2, dtype=torch.bool)
-    stored = [attention(x, inside).view(2, 2, 2) for x in teacher]
+    valid = torch.ones(2, 2, 2, dtype=torch.bool)
+    stored = [attention(x, valid).view(2, 2, 2) for x in teacher]
     torch.testing.assert_close(
-        psd(student, stored, inside).value, psd(student, teacher, inside).value
+        psd(student, stored, valid).value, psd(student, teacher, valid).value
     )
 
 

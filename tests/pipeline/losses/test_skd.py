@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.losses.skd import Critic, critic_loss, holistic, pairwise
+from pipeline.losses.skd import Discriminator, discriminator_loss, holistic, pairwise
 
 
 def everywhere(x):
@@ -28,9 +28,9 @@ def test_pairwise_at_single_pixels():
 
 
 @pytest.fixture
-def critic():
+def discriminator():
     torch.manual_seed(0)
-    return Critic(3, width=8)
+    return Discriminator(3, width=8)
 
 
 def draw(seed, *shape):
@@ -38,66 +38,66 @@ def draw(seed, *shape):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (33, 16)])
-def test_critic_scores_maps_of_any_size(critic, size):
+def test_discriminator_scores_maps_of_any_size(discriminator, size):
     x = draw(0, 2, 3, *size)
-    scores = critic(x, everywhere(x))
+    scores = discriminator(x, everywhere(x))
     assert scores.shape == (2,)
     assert scores.isfinite().all()
 
 
-def test_critic_does_not_see_padding(critic):
-    critic.eval()  # no power iteration between the two calls
+def test_discriminator_does_not_see_padding(discriminator):
+    discriminator.eval()  # no power iteration between the two calls
     x = draw(1, 2, 3, 8, 8)
-    inside = everywhere(x)
-    inside[0, 4:] = False
-    expected = critic(x, inside)
+    valid = everywhere(x)
+    valid[0, 4:] = False
+    expected = discriminator(x, valid)
     x[0, :, 4:] = 1e3
-    torch.testing.assert_close(critic(x, inside), expected)
+    torch.testing.assert_close(discriminator(x, valid), expected)
 
 
-def test_critic_is_lipschitz(critic):
+def test_discriminator_is_lipschitz(discriminator):
     """Spectral norms of one keep a small step small."""
     for _ in range(30):
-        critic(draw(2, 1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool))
-    norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2) for m in critic.near[::2]]
+        discriminator(draw(2, 1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool))
+    norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2) for m in discriminator.near[::2]]
     assert all(norm.item() == pytest.approx(1, abs=0.05) for norm in norms)
 
 
-def test_holistic_is_minus_the_mean_score_and_leaves_the_critic(critic):
-    critic.eval()
+def test_holistic_is_minus_the_mean_score_and_leaves_the_discriminator(discriminator):
+    discriminator.eval()
     logits = draw(3, 2, 3, 8, 8).requires_grad_()
-    mean = holistic(critic, logits, everywhere(logits))
+    mean = holistic(discriminator, logits, everywhere(logits))
     mean.value.backward()
-    torch.testing.assert_close(mean.value, -critic(logits, everywhere(logits)).mean())
+    torch.testing.assert_close(mean.value, -discriminator(logits, everywhere(logits)).mean())
     assert logits.grad.abs().max() > 0
-    assert all(p.grad is None and p.requires_grad for p in critic.parameters())
+    assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
 
 
-def test_critic_loss_is_the_hinge_and_leaves_the_student(critic):
-    critic.eval()
+def test_discriminator_loss_is_the_hinge_and_leaves_the_student(discriminator):
+    discriminator.eval()
     student, teacher = draw(4, 2, 3, 8, 8).requires_grad_(), draw(5, 2, 3, 8, 8)
-    mean = critic_loss(critic, student, teacher, everywhere(student))
+    mean = discriminator_loss(discriminator, student, teacher, everywhere(student))
     mean.value.backward()
-    real, fake = (critic(x, everywhere(x)) for x in (teacher, student))
+    real, fake = (discriminator(x, everywhere(x)) for x in (teacher, student))
     expected = (1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()
     torch.testing.assert_close(mean.value, expected)
     assert student.grad is None
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in discriminator.parameters())
 
 
 def test_hinge_by_hand():
     class Sum(torch.nn.Module):
-        def forward(self, logits, inside):
+        def forward(self, logits, valid):
             return logits.sum((1, 2, 3))
 
     teacher = torch.tensor([3.0, 0.5]).view(2, 1, 1, 1)  # hinge 0 and 0.5
     student = torch.tensor([0.25, -4.0]).view(2, 1, 1, 1)  # hinge 1.25 and 0
-    mean = critic_loss(Sum(), student, teacher, everywhere(student))
+    mean = discriminator_loss(Sum(), student, teacher, everywhere(student))
     assert mean.value == (0.5 + 1.25) / 2
 
 
-def test_an_image_of_padding_alone_does_not_count(critic):
+def test_an_image_of_padding_alone_does_not_count(discriminator):
     x = draw(6, 2, 3, 8, 8)
-    inside = everywhere(x)
-    inside[1] = False
-    assert holistic(critic, x, inside).count == 1
+    valid = everywhere(x)
+    valid[1] = False
+    assert holistic(discriminator, x, valid).count == 1

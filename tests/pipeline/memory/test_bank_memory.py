@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Distillation, Params, Student
+from pipeline.config.params import DistillationConfig, Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
@@ -24,7 +24,7 @@ KINDS = ("pixel", "region")
 
 
 @pytest.fixture
-def settings(tiny_params: Params) -> Distillation:
+def settings(tiny_params: Params) -> DistillationConfig:
     return tiny_params.distillation.model_copy(update={"memory": "bank"})
 
 
@@ -33,7 +33,7 @@ def batch(tiny_store: Reader) -> Batch:
     return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
 
 
-def opened(store: Reader, settings: Distillation, folder: Path, seed: int = 0) -> Bank:
+def opened(store: Reader, settings: DistillationConfig, folder: Path, seed: int = 0) -> Bank:
     bank = Bank(store.spec, settings, seed, CPU)
     bank.open(store, folder)
     return bank
@@ -66,10 +66,10 @@ def by_class(store: Reader, kind: str) -> list[list[tuple[int, tuple[float, ...]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_those_of_a_naive_reference(
-    tiny_store: Reader, settings: Distillation, batch: Batch, kind: str, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: str, tmp_path: Path
 ) -> None:
     bank, stored = opened(tiny_store, settings, tmp_path, seed=3), by_class(tiny_store, kind)
-    chance = np.random.default_rng(seed_sequence(3, "bank"))
+    rng = np.random.default_rng(seed_sequence(3, "bank"))
     num_classes = len(stored)
     per_class = contrast_per_class(getattr(settings, f"{kind}_contrast"), num_classes)
     own = set(batch.record.tolist())
@@ -78,7 +78,7 @@ def test_draws_are_those_of_a_naive_reference(
         row = 0
         for c, entries in enumerate(stored):
             size = max(len(entries), per_class)
-            for place in chance.choice(size, per_class, replace=False, shuffle=False):
+            for place in rng.choice(size, per_class, replace=False, shuffle=False):
                 record, embedding = entries[place] if place < len(entries) else (None, None)
                 assert found.classes[row] == c
                 assert found.usable[row] == (record is not None and record not in own)
@@ -90,7 +90,7 @@ def test_draws_are_those_of_a_naive_reference(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_usable_draws_are_of_their_class_without_replacement_and_of_other_records(
-    tiny_store: Reader, settings: Distillation, batch: Batch, kind: str, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: str, tmp_path: Path
 ) -> None:
     bank, stored = opened(tiny_store, settings, tmp_path), by_class(tiny_store, kind)
     own = set(batch.record.tolist())
@@ -106,7 +106,7 @@ def test_usable_draws_are_of_their_class_without_replacement_and_of_other_record
 
 
 def test_a_class_of_few_is_drawn_whole(
-    tiny_store: Reader, settings: Distillation, batch: Batch, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
 ) -> None:
     many = settings.model_copy(update={"region_contrast": 1000})
     found = opened(tiny_store, many, tmp_path).region_contrast(batch)
@@ -117,7 +117,7 @@ def test_a_class_of_few_is_drawn_whole(
 
 
 def test_every_embedding_is_drawn_equally_often(
-    tiny_store: Reader, settings: Distillation, batch: Batch, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
 ) -> None:
     few = settings.model_copy(update={"pixel_contrast": 2 * len(tiny_store.spec.class_names)})
     bank, stored = opened(tiny_store, few, tmp_path), by_class(tiny_store, "pixel")
@@ -138,7 +138,7 @@ def test_every_embedding_is_drawn_equally_often(
 
 
 def test_a_saved_bank_goes_on_as_if_never_saved(
-    tiny_store: Reader, settings: Distillation, batch: Batch, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
 ) -> None:
     one, other = (opened(tiny_store, settings, tmp_path, seed) for seed in (0, 1))
     contrast(one, "pixel", batch)
@@ -150,7 +150,7 @@ def test_a_saved_bank_goes_on_as_if_never_saved(
 
 
 def test_the_seed_names_the_draws(
-    tiny_store: Reader, settings: Distillation, batch: Batch, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
 ) -> None:
     one, same, other = (
         opened(tiny_store, settings, tmp_path, seed).pixel_contrast(batch).embeddings
@@ -165,7 +165,7 @@ def test_the_terms_do_not_know_which_memory_they_have(
 ) -> None:
     raw = tiny_params.students["r18_cirkd"].model_dump()
     raw["distillation"]["memory"] = "bank"
-    run = Student.model_validate(raw)
+    run = StudentConfig.model_validate(raw)
     student = build_student(run.architecture, tiny_store.spec.num_classes).train()
     objective = Objective(student, tiny_store.spec, run, CPU)
     objective.open(tiny_store, tmp_path)

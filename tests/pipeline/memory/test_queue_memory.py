@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Distillation, Params
+from pipeline.config.params import DistillationConfig, Params
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
 from pipeline.memory.queue_memory import Memory
@@ -16,11 +16,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def settings(tiny_params: Params) -> Distillation:
+def settings(tiny_params: Params) -> DistillationConfig:
     return tiny_params.distillation
 
 
-def filled(store: Reader, settings: Distillation, seed: int = 0) -> Memory:
+def filled(store: Reader, settings: DistillationConfig, seed: int = 0) -> Memory:
     memory = Memory(store.spec, settings, seed, CPU)
     memory.fill(store)
     return memory
@@ -30,7 +30,7 @@ def batches(store: Reader) -> list[Batch]:
     return list(stream(store, seed=0, batch_size=2, steps=range(3), device=CPU))
 
 
-def test_the_store_fills_both_queues(tiny_store: Reader, settings: Distillation) -> None:
+def test_the_store_fills_both_queues(tiny_store: Reader, settings: DistillationConfig) -> None:
     memory = filled(tiny_store, settings)
     present = (tiny_store.column("region_pixels") > 0).sum(axis=0)
     filled_regions = memory._regions.num_filled.tolist()
@@ -39,7 +39,7 @@ def test_the_store_fills_both_queues(tiny_store: Reader, settings: Distillation)
 
 
 def test_contrast_is_class_balanced_and_never_of_the_batch(
-    tiny_store: Reader, settings: Distillation
+    tiny_store: Reader, settings: DistillationConfig
 ) -> None:
     memory = filled(tiny_store, settings)
     batch = batches(tiny_store)[0]
@@ -55,7 +55,7 @@ def test_contrast_is_class_balanced_and_never_of_the_batch(
 
 
 def test_a_saved_memory_goes_on_as_if_never_saved(
-    tiny_store: Reader, settings: Distillation
+    tiny_store: Reader, settings: DistillationConfig
 ) -> None:
     one, other = filled(tiny_store, settings), Memory(tiny_store.spec, settings, 0, CPU)
     first, second, third = batches(tiny_store)
@@ -69,7 +69,9 @@ def test_a_saved_memory_goes_on_as_if_never_saved(
     assert torch.equal(left.usable, right.usable)
 
 
-def test_the_seed_names_the_order_of_the_fill(tiny_store: Reader, settings: Distillation) -> None:
+def test_the_seed_names_the_order_of_the_fill(
+    tiny_store: Reader, settings: DistillationConfig
+) -> None:
     batch = batches(tiny_store)[0]
     one, same, other = (
         filled(tiny_store, settings, seed).pixel_contrast(batch).embeddings for seed in (0, 0, 1)
@@ -79,7 +81,7 @@ def test_the_seed_names_the_order_of_the_fill(tiny_store: Reader, settings: Dist
 
 
 def test_uint8_queues_draw_nearly_what_float32_queues_draw(
-    tiny_store: Reader, settings: Distillation
+    tiny_store: Reader, settings: DistillationConfig
 ) -> None:
     batch = batches(tiny_store)[0]
     small = settings.model_copy(update={"queue_storage": "uint8"})
@@ -90,7 +92,7 @@ def test_uint8_queues_draw_nearly_what_float32_queues_draw(
 
 
 def test_signed_embeddings_are_refused_by_uint8_queues(
-    tiny_store: Reader, settings: Distillation, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Reader, settings: DistillationConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Reader.read
 

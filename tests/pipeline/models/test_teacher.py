@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.params import Params
-from pipeline.config.params import Teacher as Settings
+from pipeline.config.params import Params, TeacherConfig
 from pipeline.datasets.index import Index
 from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
 from pipeline.runtime.distributed import Ranks
@@ -16,12 +15,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_params: Params) -> Settings:
+def settings(tiny_params: Params) -> TeacherConfig:
     return tiny_params.teacher
 
 
 @pytest.fixture(scope="module")
-def saved(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def saved(settings: TeacherConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     return path, save_teacher(build_teacher(settings, 5), path)
 
@@ -38,14 +37,18 @@ def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
     assert teacher.network(torch.ones(1, 3, 32, 32))["out"].shape == (1, 5, 32, 32)
 
 
-def test_same_seed_same_hash(settings: Settings, saved: tuple[Path, str], tmp_path: Path) -> None:
+def test_same_seed_same_hash(
+    settings: TeacherConfig, saved: tuple[Path, str], tmp_path: Path
+) -> None:
     assert save_teacher(build_teacher(settings, 5), tmp_path / "again.pt") == saved[1]
     other = settings.model_copy(update={"seed": 1})
     assert save_teacher(build_teacher(other, 5), tmp_path / "other.pt") != saved[1]
     assert (tmp_path / "again.pt").read_bytes() == saved[0].read_bytes()
 
 
-def test_a_checkpoint_is_a_source(settings: Settings, saved: tuple[Path, str], tmp_path) -> None:
+def test_a_checkpoint_is_a_source(
+    settings: TeacherConfig, saved: tuple[Path, str], tmp_path
+) -> None:
     change = {"source": "checkpoint", "checkpoint": str(saved[0]), "seed": 9}
     teacher = build_teacher(settings.model_copy(update=change), 5)
     assert save_teacher(teacher, tmp_path / "copy.pt") == saved[1]
@@ -72,14 +75,14 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     [("COCO", "expected one of COCO_WITH_VOC_LABELS_V1"), ("DEFAULT", "knows 21 classes")],
 )
 def test_published_weights_that_do_not_fit_are_refused(
-    settings: Settings, weights: str, expected: str
+    settings: TeacherConfig, weights: str, expected: str
 ) -> None:
     change = {"source": "torchvision", "weights": weights}
     with pytest.raises(TeacherError, match=expected):
         build_teacher(settings.model_copy(update=change), 5)
 
 
-def test_a_fresh_residual_block_is_the_identity(settings: Settings) -> None:
+def test_a_fresh_residual_block_is_the_identity(settings: TeacherConfig) -> None:
     teacher = build_teacher(settings, 5).eval()
     block = teacher.network.backbone.layer1[1]
     image = torch.rand(1, 256, 4, 4)
@@ -87,7 +90,9 @@ def test_a_fresh_residual_block_is_the_identity(settings: Settings) -> None:
         torch.testing.assert_close(block(image), image)
 
 
-def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings: Settings) -> None:
+def test_crops_are_a_pure_function_of_seed_and_step(
+    tiny_index: Index, settings: TeacherConfig
+) -> None:
     whole = list(crops(tiny_index, settings, range(5), CPU, 0))
     rest = list(crops(tiny_index, settings, range(2, 5), CPU, 1))
     for one, other in zip(whole[2:], rest, strict=True):
@@ -98,18 +103,18 @@ def test_crops_are_a_pure_function_of_seed_and_step(tiny_index: Index, settings:
 
 
 def test_micro_batches_and_ranks_share_the_crops_of_a_step(
-    tiny_index: Index, settings: Settings
+    tiny_index: Index, settings: TeacherConfig
 ) -> None:
-    recipe = settings.training.model_copy(update={"batch_size": 8, "accumulate": 2})
-    whole = settings.model_copy(update={"training": recipe.model_copy(update={"accumulate": 1})})
+    training = settings.training.model_copy(update={"batch_size": 8, "accumulate": 2})
+    whole = settings.model_copy(update={"training": training.model_copy(update={"accumulate": 1})})
     (expected,) = crops(tiny_index, whole, range(1, 2), CPU, 0)
-    parts = settings.model_copy(update={"training": recipe})
+    parts = settings.model_copy(update={"training": training})
     by_rank = [list(crops(tiny_index, parts, range(1, 2), CPU, 0, Ranks(r, 2))) for r in (0, 1)]
     shared = [by_rank[rank][micro].image for micro in (0, 1) for rank in (0, 1)]
     assert torch.equal(torch.cat(shared), expected.image)
 
 
-def test_both_heads_learn(tiny_index: Index, settings: Settings) -> None:
+def test_both_heads_learn(tiny_index: Index, settings: TeacherConfig) -> None:
     teacher = build_teacher(settings, tiny_index.num_classes).train()
     (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
     terms = SupervisedTerms(teacher, "float32")(batch)

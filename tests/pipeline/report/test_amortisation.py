@@ -17,12 +17,12 @@ def make(extraction_s: float, offline_s: float, **step_s: float) -> Amortisation
 
 
 def test_a_student_costs_what_its_step_costs() -> None:
-    found = make(100.0, 60.0, ce=0.5, offline=1.0, live=1.5, online=3.0)
-    assert found.student_s == {"offline": 60, "live": 90, "online": 180}
-    assert found.rivals == ("live", "online")
-    assert [found.break_even(way) for way in found.rivals] == [4, 1]
+    found = make(100.0, 60.0, ce=0.5, offline=1.0, online=1.5, public_code=3.0)
+    assert found.student_s == {"offline": 60, "online": 90, "public_code": 180}
+    assert found.baselines == ("online", "public_code")
+    assert [found.break_even(variant) for variant in found.baselines] == [4, 1]
     assert found.total_s("offline", 4) == 340
-    assert found.total_s("live", 4) == 360
+    assert found.total_s("online", 4) == 360
 
 
 @given(extraction=SECONDS, offline=SECONDS, ratio=st.floats(0.5, 3))
@@ -47,7 +47,16 @@ def test_a_store_that_saves_nothing_never_pays(online: float) -> None:
 
 
 def test_json_and_back() -> None:
-    found = make(100.0, 60.0, ce=0.5, offline=1.0, live=0.9, online=3.0)
+    found = make(100.0, 60.0, ce=0.5, offline=1.0, online=0.9, public_code=3.0)
     written = json.loads(json.dumps(found.to_dict()))
-    assert written["break_even"] == {"live": None, "online": 1}
+    assert written["break_even"] == {"online": None, "public_code": 1}
+    assert Amortisation.from_dict(written) == found
+
+
+def test_a_file_of_before_is_read_by_the_variants_new_names() -> None:
+    found = make(100.0, 60.0, ce=0.5, offline=1.0, online=0.9, public_code=3.0)
+    written = json.loads(json.dumps(found.to_dict()))
+    for name in ("step_s", "student_s"):
+        seconds = written[name]
+        seconds["live"], seconds["online"] = seconds.pop("online"), seconds.pop("public_code")
     assert Amortisation.from_dict(written) == found

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.params import Distillation, Student, StudentTraining
+from pipeline.config.params import DistillationConfig, StudentConfig, StudentTrainingConfig
 from pipeline.report.comparison import Row, Spread, find_best, find_headline, group_runs
-from pipeline.report.results import Run, Scores
+from pipeline.report.results import RunResult, Scores
 from pipeline.report.wording import (
     caveat,
     duration,
@@ -18,7 +18,7 @@ from pipeline.report.wording import (
     spread,
 )
 
-TRAINING = StudentTraining(
+TRAINING = StudentTrainingConfig(
     steps=2,
     batch_size=2,
     optimizer="sgd",
@@ -27,7 +27,7 @@ TRAINING = StudentTraining(
     schedule="poly",
     precision="float32",
 )
-DISTILLATION = Distillation(
+DISTILLATION = DistillationConfig(
     temperature=1.0,
     similarity_temperature=0.1,
     pixel_queue=8,
@@ -38,7 +38,7 @@ DISTILLATION = Distillation(
 )
 
 
-def make(name: str, method: str | None, miou: float | None, **settings: Any) -> Run:
+def make(name: str, method: str | None, miou: float | None, **settings: Any) -> RunResult:
     asked: dict[str, Any] = {
         "architecture": "deeplabv3_resnet18",
         "seed": 0,
@@ -46,9 +46,9 @@ def make(name: str, method: str | None, miou: float | None, **settings: Any) -> 
         "distillation": DISTILLATION,
         **settings,
     }
-    return Run(
+    return RunResult(
         name=name,
-        settings=Student(method=method, **asked),
+        settings=StudentConfig(method=method, **asked),
         scores=Scores(miou, (miou, None), miou),
         num_parameters=1,
         seconds=1.0,
@@ -60,7 +60,7 @@ def make(name: str, method: str | None, miou: float | None, **settings: Any) -> 
     )
 
 
-def last_row(*runs: Run) -> Row:
+def last_row(*runs: RunResult) -> Row:
     return group_runs(runs)[-1]
 
 
@@ -80,12 +80,12 @@ def test_only_the_seed_is_shared_out_over_a_row() -> None:
     assert [row.name for row in group_runs(runs)] == ["a, c", "b", "d"]
 
 
-def sized(name: str, miou: float | None = 0.5, seed: int = 0, **sizes: int) -> Run:
+def sized(name: str, miou: float | None = 0.5, seed: int = 0, **sizes: int) -> RunResult:
     settings = DISTILLATION.model_copy(update=sizes)
     return make(name, "cirkd", miou, seed=seed, distillation=settings)
 
 
-def titles(*runs: Run) -> list[str]:
+def titles(*runs: RunResult) -> list[str]:
     return [row_title(row) for row in group_runs(runs)]
 
 

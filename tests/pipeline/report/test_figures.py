@@ -22,7 +22,7 @@ from pipeline.report.figures import (
     series_colour,
     thin_out,
 )
-from pipeline.report.route_picture import Box, draw_route
+from pipeline.report.route_figure import Box, draw_route
 
 PALETTE = ((10, 20, 30), (200, 100, 50))
 BARS = (
@@ -55,9 +55,9 @@ def test_every_class_of_a_full_table_keeps_its_colour() -> None:
 
 def test_large_pictures_shrink_and_invent_no_class() -> None:
     labels = np.tile(np.array([0, 1], np.uint8), (50, 100))
-    picture = open_uri(colour_labels(labels, PALETTE, 40))
-    assert picture.size == (40, 10)
-    colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    figure = open_uri(colour_labels(labels, PALETTE, 40))
+    assert figure.size == (40, 10)
+    colours = np.asarray(figure.convert("RGB")).reshape(-1, 3)
     assert {tuple(colour) for colour in colours.tolist()} <= set(PALETTE)
     assert open_uri(encode_photo(np.zeros((50, 200, 3), np.uint8), 40)).size == (40, 10)
 
@@ -152,7 +152,7 @@ def test_route_shortens_long_lines_and_keeps_its_border_whole(across: bool) -> N
 
 def test_figures_need_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, pipeline.report.figures, pipeline.report.route_picture; "
+        "import sys, pipeline.report.figures, pipeline.report.route_figure; "
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

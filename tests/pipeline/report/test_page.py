@@ -157,7 +157,7 @@ def test_extraction_time_is_shown_where_it_was_taken(profile: Path, params: Para
 
 
 def amortisation(store: str) -> Amortisation:
-    seconds = {"ce": 0.1, "offline": 0.2, "live": 0.3, "online": 0.1}
+    seconds = {"ce": 0.1, "offline": 0.2, "online": 0.3, "public_code": 0.1}
     costs = {"teacher_s": 180.0, "extraction_s": 95.0, "offline_s": 60.0, "step_s": seconds}
     return Amortisation.from_costs(store, "r18_cirkd", **costs)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline.config.params import Student, load_params
+from pipeline.config.params import StudentConfig, load_params
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.terms import TERMS
 from pipeline.loading.stream import stream
@@ -22,12 +22,12 @@ PARAMS = Path(__file__).parents[3] / "profiles/tiny.yaml"
 ALONE_ONLY = {"channel_minibatch"}  # compares channels of one rank's images with each other
 
 
-def settings() -> Student:
+def settings() -> StudentConfig:
     raw = load_params(PARAMS).students["r18_cirkd"].model_dump()
     raw["training"] |= {"batch_size": 4, "optimizer": "sgd", "learning_rate": 0.01}
     raw["distillation"] |= {"cross_rank_contrast": True}
     terms = {name: 1.0 for name in TERMS if name not in ALONE_ONLY}
-    return Student.model_validate({**raw, "method": None, "terms": terms})
+    return StudentConfig.model_validate({**raw, "method": None, "terms": terms})
 
 
 def freeze_chance(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.runtime.checkpoint import (
-    GlobalChance,
+    GlobalRng,
     SavedGenerator,
     hash_weights,
     load_checkpoint,
@@ -18,7 +18,7 @@ from pipeline.runtime.checkpoint import (
 
 def test_parts_come_back(tmp_path: Path) -> None:
     net, generator = nn.Linear(2, 2), torch.Generator().manual_seed(5)
-    parts = {"net": net, "chance": GlobalChance(), "generator": SavedGenerator(generator)}
+    parts = {"net": net, "chance": GlobalRng(), "generator": SavedGenerator(generator)}
     save_checkpoint(tmp_path / "last.pt", 7, parts)
     expected = torch.rand(3), torch.rand(3, generator=generator), net.weight.clone()
     with torch.no_grad():
@@ -26,6 +26,14 @@ def test_parts_come_back(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "last.pt", parts) == 7
     found = torch.rand(3), torch.rand(3, generator=generator), net.weight
     assert all(map(torch.equal, expected, found))
+
+
+@pytest.mark.parametrize(("former", "name"), [("chance", "rng"), ("adversary", "discriminator")])
+def test_a_part_is_found_under_its_former_name(former: str, name: str, tmp_path: Path) -> None:
+    saved, loaded = nn.Linear(2, 2), nn.Linear(2, 2)
+    save_checkpoint(tmp_path / "last.pt", 7, {former: saved})
+    load_checkpoint(tmp_path / "last.pt", {name: loaded})
+    assert torch.equal(saved.weight, loaded.weight)
 
 
 def test_no_checkpoint_is_step_zero(tmp_path: Path) -> None:

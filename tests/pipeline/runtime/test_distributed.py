@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Params, Store
-from pipeline.runtime.distributed import ALONE, Ranks
+from pipeline.config.params import Params, StoreConfig
+from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.mean import Mean
 from store.reader import Reader
 
@@ -35,7 +35,7 @@ def take_steps(store: Reader, folder: Path, *launcher: str) -> None:
 @pytest.fixture(scope="module")
 def taken(
     tiny_params: Params,
-    build_store: Callable[[Store], Reader],
+    build_store: Callable[[StoreConfig], Reader],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What one process did, and what each of two did, on views with padding.
@@ -85,7 +85,7 @@ def test_queues_are_equal_on_all_ranks_and_those_of_one_process(taken: dict[str,
 
 
 def test_critics_are_equal_on_all_ranks(taken: dict[str, Any]) -> None:
-    one, first, second = (taken[who]["states"]["adversary"]["critic"] for who in taken)
+    one, first, second = (taken[who]["states"]["discriminator"]["critic"] for who in taken)
     for name, expected in one.items():
         torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(first[name], second[name])
@@ -93,15 +93,15 @@ def test_critics_are_equal_on_all_ranks(taken: dict[str, Any]) -> None:
 
 def test_shares_cover_a_batch_once_in_order() -> None:
     whole = np.arange(12)
-    parts = [Ranks(rank, 3).share(whole) for rank in range(3)]
+    parts = [Ranks(rank, 3).shard(whole) for rank in range(3)]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_alone_nothing_is_changed() -> None:
     part = torch.ones(3, requires_grad=True)
-    assert ALONE.gather(part) is part
-    assert ALONE.leads
-    assert ALONE.agree(True)
-    assert not ALONE.agree(False)
+    assert SINGLE_PROCESS.gather(part) is part
+    assert SINGLE_PROCESS.is_main
+    assert SINGLE_PROCESS.agree(True)
+    assert not SINGLE_PROCESS.agree(False)
     mean = Mean(torch.tensor(6.0), torch.tensor(4))
-    assert ALONE.merge({"term": mean})["term"] == 1.5
+    assert SINGLE_PROCESS.merge({"term": mean})["term"] == 1.5

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.training import Training
+from pipeline.config.training import TrainingConfig
 from pipeline.runtime.rng import torch_generator
 from pipeline.training.optimizer import Optimisation
-from pipeline.training.steps import BatchTooLargeError, Report, train
+from pipeline.training.steps import BatchTooLargeError, StepResult, train
 
 CPU = torch.device("cpu")
-RECIPE = Training(
+TRAINING = TrainingConfig(
     steps=4,
     batch_size=8,
     optimizer="sgd",
@@ -37,26 +37,26 @@ class Rows:
         return Rows(self.values[:size])
 
 
-def recipe(**update: object) -> Training:
-    return Training.model_validate(RECIPE.model_dump() | update)
+def training(**update: object) -> TrainingConfig:
+    return TrainingConfig.model_validate(TRAINING.model_dump() | update)
 
 
 def rows(step: int) -> Tensor:
     return torch.randn(8, 3, generator=torch_generator(0, step))
 
 
-def fit(module: nn.Module, recipe: Training) -> list[Report]:
-    optimisation = Optimisation(module, recipe, CPU)
-    size = recipe.micro_batch_size()
-    batches = (Rows(part) for step in range(recipe.steps) for part in rows(step).split(size))
-    reports = train(
+def fit(module: nn.Module, training: TrainingConfig) -> list[StepResult]:
+    optimisation = Optimisation(module, training, CPU)
+    size = training.micro_batch_size()
+    batches = (Rows(part) for step in range(training.steps) for part in rows(step).split(size))
+    results = train(
         lambda batch: {"task": module(batch.values).square().mean()},
         {"task": 2.0},
         batches,
         optimisation,
-        accumulate=recipe.accumulate,
+        accumulate=training.accumulate,
     )
-    taken = list(reports)
+    taken = list(results)
     optimisation.finish()
     return taken
 
@@ -71,9 +71,9 @@ def line() -> nn.Module:
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_micro_batches_add_up_to_the_batch(accumulate: int) -> None:
     whole, parts = line(), line()
-    one, other = fit(whole, RECIPE), fit(parts, recipe(accumulate=accumulate))
+    one, other = fit(whole, TRAINING), fit(parts, training(accumulate=accumulate))
     torch.testing.assert_close(whole.weight, parts.weight)
-    assert [report.step for report in other] == [1, 2, 3, 4]
+    assert [result.step for result in other] == [1, 2, 3, 4]
     for left, right in zip(one, other, strict=True):
         torch.testing.assert_close(left.total, right.total)
         assert left.learning_rate == right.learning_rate
@@ -81,17 +81,17 @@ def test_micro_batches_add_up_to_the_batch(accumulate: int) -> None:
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of accumulate 3 x 1 ranks"):
-        recipe(accumulate=3)
+        training(accumulate=3)
     with pytest.raises(ValueError, match="two samples or more"):
-        recipe(accumulate=8)
+        training(accumulate=8)
     with pytest.raises(ValueError, match="accumulate 2 x 3 ranks"):
-        recipe(accumulate=2).micro_batch_size(3)
+        training(accumulate=2).micro_batch_size(3)
 
 
 def test_clipping_bounds_the_step() -> None:
     free, clipped = line(), line()
-    fit(free, recipe(steps=1))
-    fit(clipped, recipe(steps=1, clip_norm=0.01))
+    fit(free, training(steps=1))
+    fit(clipped, training(steps=1, clip_norm=0.01))
     start = line().weight
     assert (clipped.weight - start).norm() <= 0.1 * 0.01 + 1e-6 < (free.weight - start).norm()
 
@@ -105,7 +105,7 @@ def test_the_moving_average_is_the_average_of_the_weights() -> None:
             super().step()
             seen.append(module.weight.detach().clone())
 
-    optimisation = Watched(module, recipe(ema_decay=decay), CPU)
+    optimisation = Watched(module, training(ema_decay=decay), CPU)
     batches = (Rows(rows(step)) for step in range(4))
     list(train(lambda b: {"t": module(b.values).mean()}, {"t": 1.0}, batches, optimisation))
     optimisation.finish()
@@ -118,14 +118,14 @@ def test_the_moving_average_is_the_average_of_the_weights() -> None:
 
 def test_float16_scales_the_loss_and_takes_the_same_steps() -> None:
     exact, scaled = line(), line()
-    fit(exact, RECIPE)
-    fit(scaled, recipe(precision="float16"))
+    fit(exact, TRAINING)
+    fit(scaled, training(precision="float16"))
     torch.testing.assert_close(exact.weight, scaled.weight)
 
 
 def test_an_overflow_leaves_the_weights_alone() -> None:
     module = line()
-    optimisation = Optimisation(module, recipe(precision="float16"), CPU)
+    optimisation = Optimisation(module, training(precision="float16"), CPU)
     before = module.weight.detach().clone()
     optimisation.backward((module.weight * float("inf")).sum())
     optimisation.step()
@@ -147,7 +147,7 @@ def test_a_batch_that_does_not_fit_says_what_does() -> None:
     def batches() -> Iterator[Rows]:
         yield Rows(torch.randn(12, 3))
 
-    steps = train(compute, {"task": 1.0}, batches(), Optimisation(module, RECIPE, CPU))
+    steps = train(compute, {"task": 1.0}, batches(), Optimisation(module, TRAINING, CPU))
     with pytest.raises(BatchTooLargeError, match=r"12 samples .*, 3 do .*accumulate by 4"):
         list(steps)
     assert tried == [12, 6, 3]
@@ -160,7 +160,7 @@ def test_memory_that_runs_out_beside_the_passes_says_so() -> None:
 
     module = line()
     batches = [Rows(torch.randn(4, 3))]
-    optimisation = Full(module, RECIPE, CPU)
+    optimisation = Full(module, TRAINING, CPU)
     steps = train(lambda b: {"t": module(b.values).mean()}, {"t": 1.0}, batches, optimisation)
     with pytest.raises(BatchTooLargeError, match=r"step 1 .*training\.accumulate"):
         list(steps)
@@ -170,6 +170,6 @@ def test_memory_that_holds_no_batch_at_all_says_so() -> None:
     def compute(batch: Rows) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    optimisation = Optimisation(line(), RECIPE, CPU)
+    optimisation = Optimisation(line(), TRAINING, CPU)
     with pytest.raises(BatchTooLargeError, match="take a smaller crop"):
         list(train(compute, {}, [Rows(torch.zeros(4, 3))], optimisation))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.params import Scenes
+from pipeline.config.params import ScenesConfig
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
 from pipeline.datasets.scenes.dataset import CLASSES, draw_scene
@@ -20,7 +20,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_same_parameters_write_the_same_bytes(scenes: Scenes, tmp_path: Path) -> None:
+def test_the_same_parameters_write_the_same_bytes(scenes: ScenesConfig, tmp_path: Path) -> None:
     prepare_dataset(scenes, "f", tmp_path / "a")
     prepare_dataset(scenes, "f", tmp_path / "b")
     first = digests(tmp_path / "a")
@@ -28,14 +28,14 @@ def test_the_same_parameters_write_the_same_bytes(scenes: Scenes, tmp_path: Path
     assert len(first) == len(set(first.values())) == 2 * (6 + 3)
 
 
-def test_a_scene_does_not_depend_on_the_others(scenes: Scenes, tmp_path: Path) -> None:
+def test_a_scene_does_not_depend_on_the_others(scenes: ScenesConfig, tmp_path: Path) -> None:
     prepare_dataset(scenes, "f", tmp_path / "all")
     fewer = scenes.model_copy(update={"num_train": 2, "num_val": 1})
     prepare_dataset(fewer, "f", tmp_path / "fewer")
     assert digests(tmp_path / "fewer").items() <= digests(tmp_path / "all").items()
 
 
-def test_files_hold_what_is_drawn(scenes: Scenes, tmp_path: Path) -> None:
+def test_files_hold_what_is_drawn(scenes: ScenesConfig, tmp_path: Path) -> None:
     index = prepare_dataset(scenes, "f", tmp_path)
     assert [sample.key for sample in index.splits["val"]] == ["val/0000", "val/0001", "val/0002"]
     for split in ("val", "train"):
@@ -84,7 +84,7 @@ def test_any_size_can_be_drawn() -> None:
         assert (labels.shape, labels.dtype) == ((height, width), np.uint8)
 
 
-def test_fingerprint_follows_what_is_drawn_and_nothing_else(scenes: Scenes) -> None:
+def test_fingerprint_follows_what_is_drawn_and_nothing_else(scenes: ScenesConfig) -> None:
     def fingerprint(**changes: object) -> str:
         return str(fingerprint_dataset(scenes.model_copy(update=changes))["fingerprint"])
 

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.config import params
-from pipeline.config.training import StudentTraining
+from pipeline.config.params import (
+    Crop,
+    DistillationConfig,
+    Encodings,
+    StoreConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from pipeline.config.training import StudentTrainingConfig
 from pipeline.datasets.index import ClassTable, Index, Sample
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import build_teacher
@@ -17,13 +24,13 @@ NUM_PEAK_STEPS = 2  # that peak memory is taken over: the second has the optimiz
 
 
 @dataclass(frozen=True)
-class Setting:
+class Sizes:
     """Sizes of what is stepped; by default the paper's queues and contrast sets (Cityscapes).
 
     Attributes:
         height, width, batch_size: of a batch of views.
         precisions: each is measured.
-        anchors_per_image: rows of the relational terms, in every way; None = every pixel, whose
+        anchors_per_image: rows of the relational terms, in every variant; None = every pixel, whose
             whole matrices a batch of 512x1024 has no room for.
         threads: of the CPU.
         num_classes: K.
@@ -48,31 +55,31 @@ class Setting:
     matrix_side: int = 2048
 
 
-CPU = Setting(256, 512, 2, ("float32", "bfloat16"), None, 2)
-CUDA = Setting(512, 1024, 16, ("bfloat16",), 1024, 2, num_records=64, matrix_side=8192)
+CPU = Sizes(256, 512, 2, ("float32", "bfloat16"), None, 2)
+CUDA = Sizes(512, 1024, 16, ("bfloat16",), 1024, 2, num_records=64, matrix_side=8192)
 
 
-def default_setting(device: torch.device) -> Setting:
+def default_sizes(device: torch.device) -> Sizes:
     """The sizes that are measured on such a device."""
     return CUDA if device.type == "cuda" else CPU
 
 
-def cirkd_run(setting: Setting, architecture: str, precision: str) -> params.Student:
-    """The run that a setting means: the paper's recipe and weights."""
-    anchors = setting.anchors_per_image
-    drawn = None if anchors is None else anchors * setting.batch_size
-    return params.Student(
+def cirkd_run(sizes: Sizes, architecture: str, precision: str) -> StudentConfig:
+    """The run that these sizes mean, with the paper's training and weights."""
+    anchors = sizes.anchors_per_image
+    drawn = None if anchors is None else anchors * sizes.batch_size
+    return StudentConfig(
         architecture=architecture,  # type: ignore[arg-type]
         method="cirkd",
         seed=0,
-        training=recipe(setting, precision),
-        distillation=params.Distillation(
+        training=training_config(sizes, precision),
+        distillation=DistillationConfig(
             temperature=1.0,
             similarity_temperature=0.1,
-            pixel_queue=setting.pixel_queue,
-            region_queue=setting.region_queue,
-            pixel_contrast=setting.pixel_contrast,
-            region_contrast=setting.region_contrast,
+            pixel_queue=sizes.pixel_queue,
+            region_queue=sizes.region_queue,
+            pixel_contrast=sizes.pixel_contrast,
+            region_contrast=sizes.region_contrast,
             pixels_per_class=16,
             minibatch_anchors=drawn,
             memory_anchors=drawn,
@@ -80,11 +87,11 @@ def cirkd_run(setting: Setting, architecture: str, precision: str) -> params.Stu
     )
 
 
-def recipe(setting: Setting, precision: str) -> StudentTraining:
+def training_config(sizes: Sizes, precision: str) -> StudentTrainingConfig:
     """The paper's optimizer; as many steps as peak memory is taken over, unless replaced."""
-    return StudentTraining(
+    return StudentTrainingConfig(
         steps=NUM_PEAK_STEPS,
-        batch_size=setting.batch_size,
+        batch_size=sizes.batch_size,
         optimizer="sgd",
         learning_rate=0.02,
         weight_decay=1e-4,
@@ -93,45 +100,44 @@ def recipe(setting: Setting, precision: str) -> StudentTraining:
     )
 
 
-def random_job(setting: Setting, precision: str, device: torch.device) -> Extraction:
+def random_job(sizes: Sizes, precision: str, device: torch.device) -> Extraction:
     """A fresh teacher, and the plan of a store of random views: time does not depend on values."""
-    crop = params.Crop(
-        height=setting.height,
-        width=setting.width,
+    crop = Crop(
+        height=sizes.height,
+        width=sizes.width,
         scale_min=1.0,
         scale_max=1.0,
         flip_probability=0.0,
     )
-    settings = params.Store(
+    settings = StoreConfig(
         name="random",
         num_views=1,
         seed=0,
         crop=crop,
-        encodings=params.Encodings(logits="float16", features="uint8_per_pixel"),
+        encodings=Encodings(logits="float16", features="uint8_per_pixel"),
         samples_per_class=16,
-        unit_size=setting.batch_size,
-        forward_batch=setting.batch_size,
-        threads=setting.threads,
+        unit_size=sizes.batch_size,
+        forward_batch=sizes.batch_size,
+        threads=sizes.threads,
         precision=precision,  # type: ignore[arg-type]
     )
-    fresh = params.Teacher(
+    fresh = TeacherConfig(
         name="random",
         source="train",
         seed=0,
         dropout=0.0,
         crop=crop,
-        training=recipe(setting, precision),
+        training=training_config(sizes, precision),
     )
-    teacher = build_teacher(fresh, setting.num_classes).to(device).eval()
-    index = _random_index(setting)
+    teacher = build_teacher(fresh, sizes.num_classes).to(device).eval()
+    index = _random_index(sizes)
     return Extraction(index, teacher, settings, plan_store(index, settings, "", device), device)
 
 
-def _random_index(setting: Setting) -> Index:
-    ids = tuple(range(setting.num_classes))
+def _random_index(sizes: Sizes) -> Index:
+    ids = tuple(range(sizes.num_classes))
     samples = tuple(
-        Sample(f"random/{n}", "", "", setting.height, setting.width)
-        for n in range(setting.num_records)
+        Sample(f"random/{n}", "", "", sizes.height, sizes.width) for n in range(sizes.num_records)
     )
     return Index(
         name="random",
@@ -140,5 +146,5 @@ def _random_index(setting: Setting) -> Index:
         fingerprint="random",
         classes=ClassTable(tuple(map(str, ids)), tuple((n, n, n) for n in ids), ids, (VOID,)),
         splits={"train": samples},
-        most_classes=setting.num_classes,
+        most_classes=sizes.num_classes,
     )

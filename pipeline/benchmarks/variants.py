@@ -1,4 +1,4 @@
-"""One run stepped in every way: labels alone, from the store, and with the teacher in it."""
+"""One run stepped in four variants: labels alone, from the store, and with the teacher in it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.benchmarks.naive import naive_kl, naive_minibatch
-from pipeline.benchmarks.online import ask
+from pipeline.benchmarks.online import query_teacher
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.benchmarks.trainer import build_objective, take_steps
-from pipeline.config.params import Student as Run
+from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
@@ -28,7 +28,7 @@ from pipeline.models.network import normalise, precision_scope, upsample
 from pipeline.models.students import Student
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.rng import torch_generator
-from pipeline.training.steps import Report
+from pipeline.training.steps import StepResult
 from store.reader import Reader
 from store.schema import StoreSpec
 
@@ -40,20 +40,22 @@ class PublicCode(Objective):
     """CIRKD's terms as the paper's public code computes them: whole matrices, by plain autograd.
 
     It knows neither padding nor unusable columns; where there are none, the values are the same.
-    Where a run draws anchors, they are so many of every image, the same places in each.
+    Where a run draws anchors, they are so many of every image, the same positions in each.
     """
 
-    def __init__(self, student: Student, spec: StoreSpec, run: Run, device: torch.device) -> None:
-        super().__init__(student, spec, run, device)
-        self._places = torch_generator(run.seed, "anchor places", device=device)
+    def __init__(
+        self, student: Student, spec: StoreSpec, config: StudentConfig, device: torch.device
+    ) -> None:
+        super().__init__(student, spec, config, device)
+        self._rng = torch_generator(config.seed, "anchor places", device=device)
 
     def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the student on a batch and return every term's mean, unweighted."""
         assert batch.targets is not None, "CIRKD needs a teacher's targets"
-        settings, targets = self._run.distillation, batch.targets
+        settings, targets = self._config.distillation, batch.targets
         size = (batch.labels.shape[-2], batch.labels.shape[-1])
         tau, memory = settings.similarity_temperature, cast(Memory, self.parts["memory"])
-        with precision_scope(self._device, self._run.training.precision):
+        with precision_scope(self._device, self._config.training.precision):
             output = self.modules["student"](normalise(batch.image))
             heads = {"task": output.logits, "auxiliary": output.auxiliary}
             terms = {
@@ -61,8 +63,8 @@ class PublicCode(Objective):
                 for name, logits in heads.items()
                 if logits is not None
             }
-            inside, temperature = batch.grid_inside, settings.temperature
-            terms["kd"] = kd(output.logits, targets.logits, inside, temperature=temperature).value
+            valid, temperature = batch.grid_valid, settings.temperature
+            terms["kd"] = kd(output.logits, targets.logits, valid, temperature=temperature).value
             student, teacher = map(pixel_embeddings, (output.features, targets.features))
             rows = self._anchors(student)
             terms["minibatch_pixel"] = naive_minibatch(
@@ -77,22 +79,20 @@ class PublicCode(Objective):
         return terms
 
     def _anchors(self, embeddings: Tensor) -> Tensor | slice:
-        wanted = self._run.distillation.minibatch_anchors
+        wanted = self._config.distillation.minibatch_anchors
         if wanted is None:
             return slice(None)
-        order = torch.randperm(
-            embeddings.shape[1], generator=self._places, device=self._places.device
-        )
+        order = torch.randperm(embeddings.shape[1], generator=self._rng, device=self._rng.device)
         return order[: wanted // len(embeddings)]
 
 
 @dataclass(frozen=True)
-class Rivals:
+class Variants:
     """One CIRKD run over one store, and the teacher that would stand in for the store.
 
     Attributes:
-        reader: of the store; every way of stepping gets its images and labels from it.
-        run: of method cirkd; its `training.steps` is how many steps can be taken.
+        reader: of the store; every variant gets its images and labels from it.
+        config: of method cirkd; its `training.steps` is how many steps can be taken.
         teach: makes the teacher's job anew, each time with a teacher of its own.
         fill: fills the queues.
         device: of everything.
@@ -100,64 +100,64 @@ class Rivals:
     """
 
     reader: Reader
-    run: Run
+    config: StudentConfig
     teach: Callable[[], Extraction]
     fill: Callable[[Objective, Reader], None]
     device: torch.device
     num_workers: int
 
-    def steps(self, way: str) -> Iterator[Report]:
-        """Take the steps of one of WAYS."""
-        return WAYS[way](self)
+    def steps(self, variant: str) -> Iterator[StepResult]:
+        """Take the steps of one of VARIANTS."""
+        return VARIANTS[variant](self)
 
-    def _objective(self, run: Run, kind: type[Objective] = Objective) -> Objective:
-        objective = build_objective(run, self.reader.spec, self.device, kind)
+    def _objective(self, config: StudentConfig, kind: type[Objective] = Objective) -> Objective:
+        objective = build_objective(config, self.reader.spec, self.device, kind)
         self.fill(objective, self.reader)
         return objective
 
-    def _take(self, objective: Objective, batches: Iterable[Batch]) -> Iterator[Report]:
-        return take_steps(objective, self.run.training, batches)
+    def _take(self, objective: Objective, batches: Iterable[Batch]) -> Iterator[StepResult]:
+        return take_steps(objective, self.config.training, batches)
 
     def _stream(self, needs: tuple[str, ...] = ()) -> Iterator[Batch]:
         return stream(
             self.reader,
-            seed=self.run.seed,
-            batch_size=self.run.training.batch_size,
-            steps=range(self.run.training.steps),
+            seed=self.config.seed,
+            batch_size=self.config.training.batch_size,
+            steps=range(self.config.training.steps),
             device=self.device,
             num_workers=self.num_workers,
             needs=needs,
-            augment=self.run.training.augment,
-            accumulate=self.run.training.accumulate,
+            augment=self.config.training.augment,
+            accumulate=self.config.training.accumulate,
         )
 
-    def _ce(self) -> Iterator[Report]:
+    def _ce(self) -> Iterator[StepResult]:
         return self._take(
-            self._objective(self.run.model_copy(update={"method": "ce"})), self._stream()
+            self._objective(self.config.model_copy(update={"method": "ce"})), self._stream()
         )
 
-    def _offline(self) -> Iterator[Report]:
-        objective = self._objective(self.run)
+    def _offline(self) -> Iterator[StepResult]:
+        objective = self._objective(self.config)
         return self._take(objective, self._stream(objective.needs))
 
-    def _live(self) -> Iterator[Report]:
-        asked = map(partial(ask, self.teach()), self._stream())
-        return self._take(self._objective(self.run), asked)
+    def _online(self) -> Iterator[StepResult]:
+        asked = map(partial(query_teacher, self.teach()), self._stream())
+        return self._take(self._objective(self.config), asked)
 
-    def _online(self) -> Iterator[Report]:
-        objective, job = self._objective(self.run, PublicCode), self.teach()
+    def _public_code(self) -> Iterator[StepResult]:
+        objective, job = self._objective(self.config, PublicCode), self.teach()
         keep_contiguous(objective.modules["student"])
         keep_contiguous(job.teacher)
-        return self._take(objective, map(partial(ask, job), self._stream()))
+        return self._take(objective, map(partial(query_teacher, job), self._stream()))
 
 
-# Way of stepping -> its steps: labels alone; CIRKD from the store; the same objective with the
+# Variant -> its steps: labels alone; CIRKD from the store; the same objective with the
 # teacher in the loop; the teacher in the loop and everything as the paper's public code does it.
-WAYS: dict[str, Callable[[Rivals], Iterator[Report]]] = {
-    "ce": Rivals._ce,
-    "offline": Rivals._offline,
-    "live": Rivals._live,
-    "online": Rivals._online,
+VARIANTS: dict[str, Callable[[Variants], Iterator[StepResult]]] = {
+    "ce": Variants._ce,
+    "offline": Variants._offline,
+    "online": Variants._online,
+    "public_code": Variants._public_code,
 }
 
 
@@ -167,20 +167,20 @@ def keep_contiguous(network: nn.Module) -> None:
     network.register_forward_pre_hook(lambda module, images: (images[0].contiguous(),))
 
 
-def step_medians(rivals: Rivals, num_rounds: int) -> tuple[dict[str, float], float]:
-    """Median seconds of a step of every way, interleaved; the offline step's share of waiting.
+def step_medians(variants: Variants, num_rounds: int) -> tuple[dict[str, float], float]:
+    """Median seconds of a step of every variant, interleaved; the offline step's share of waiting.
 
     The wait is counted over steps in a row, after those whose batches lay ready because other
-    ways had their turn.
+    variants had their turn.
     """
-    warm_up = PREFETCH_FACTOR * rivals.num_workers
-    training = rivals.run.training.model_copy(
+    warm_up = PREFETCH_FACTOR * variants.num_workers
+    training = variants.config.training.model_copy(
         update={"steps": 1 + num_rounds + warm_up + NUM_WAIT_STEPS}
     )
-    rivals = replace(rivals, run=rivals.run.model_copy(update={"training": training}))
-    steps = {way: rivals.steps(way) for way in WAYS}
+    variants = replace(variants, config=variants.config.model_copy(update={"training": training}))
+    steps = {variant: variants.steps(variant) for variant in VARIANTS}
     seconds = interleaved_medians(
-        {way: partial(finish_step, reports) for way, reports in steps.items()}, num_rounds
+        {variant: partial(finish_step, results) for variant, results in steps.items()}, num_rounds
     )
     for _ in range(warm_up):
         finish_step(steps["offline"])
@@ -189,8 +189,8 @@ def step_medians(rivals: Rivals, num_rounds: int) -> tuple[dict[str, float], flo
     return seconds, sum(waits) / (time.perf_counter() - start)
 
 
-def finish_step(steps: Iterator[Report]) -> Report:
+def finish_step(steps: Iterator[StepResult]) -> StepResult:
     """Take the next step and wait for the device."""
-    report = next(steps)
-    report.total.item()
-    return report
+    result = next(steps)
+    result.total.item()
+    return result

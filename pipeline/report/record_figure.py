@@ -1,4 +1,4 @@
-"""One record of a store as a picture: what was seen, what was labelled, what the teacher said."""
+"""One record of a store as a figure: image, labels, and the teacher's targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw_record(reader: Reader, record: int, path: Path) -> None:
     Args:
         reader: an open store.
         record: its number.
-        path: the picture, a PNG.
+        path: the figure, a PNG.
     """
     arrays = reader.read([record], list(reader.arrays))
     names, grid = reader.spec.class_names, arrays["labels"][0]
@@ -28,16 +28,16 @@ def draw_record(reader: Reader, record: int, path: Path) -> None:
         f"labels  {present} of {len(names)} classes": np.ma.masked_equal(grid, VOID),
     }
     if "logits" in reader.spec.targets:
-        said = reader.decode("logits", arrays)[0].argmax(axis=0)
-        grid = nearest(grid, *said.shape)
-        agreement = (said == grid)[grid != VOID].mean() if (grid != VOID).any() else float("nan")
-        panels[f"teacher  agrees on {agreement:.0%} of the grid"] = said
+        outputs = reader.decode("logits", arrays)[0].argmax(axis=0)
+        grid = nearest(grid, *outputs.shape)
+        agreement = (outputs == grid)[grid != VOID].mean() if (grid != VOID).any() else float("nan")
+        panels[f"teacher  agrees on {agreement:.0%} of the grid"] = outputs
     if "features" in reader.spec.targets:
         features = reader.decode("features", arrays)[0]
         panels["features  length per pixel"] = np.linalg.norm(features, axis=0)
     figure = Figure(figsize=(11, 11 * reader.spec.height / reader.spec.width + 1.2))
-    for place, (title, panel) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(2, 2, place)
+    for number, (title, panel) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(2, 2, number)
         if panel.ndim == 3:
             axes.imshow(panel.transpose(1, 2, 0))
         elif np.issubdtype(panel.dtype, np.floating):

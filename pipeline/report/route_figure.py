@@ -1,4 +1,4 @@
-"""The route of one run as a picture: boxes with its figures, across a page or down a phone."""
+"""The route of one run as a figure: boxes with its figures, across a page or down a phone."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def draw_route(boxes: Sequence[Box], first_without_teacher: int, across: bool) -
 
     Args:
         boxes: in the order of the route.
-        first_without_teacher: the place of the first box on the far side of that line.
+        first_without_teacher: the index of the first box on the far side of that line.
         across: left to right; otherwise top to bottom.
     """
     height = HEAD + LINE_HEIGHT * max(len(box.lines) for box in boxes) + PADDING
-    places = _places(boxes, height, across)
-    drawn = [_draw_box(box, *place) for box, place in zip(boxes, places, strict=True)]
-    arrows = [_draw_arrow(*pair, across) for pair in pairwise(places)]
-    border = _draw_border(places[first_without_teacher], across)
-    total_width = max(x + w for x, _, w, _ in places) + 1
-    total_height = max(y + h for _, y, _, h in places) + 1
+    rectangles = _lay_out(boxes, height, across)
+    drawn = [_draw_box(box, *rectangle) for box, rectangle in zip(boxes, rectangles, strict=True)]
+    arrows = [_draw_arrow(*pair, across) for pair in pairwise(rectangles)]
+    border = _draw_border(rectangles[first_without_teacher], across)
+    total_width = max(x + w for x, _, w, _ in rectangles) + 1
+    total_height = max(y + h for _, y, _, h in rectangles) + 1
     opening = (
         f'<svg viewBox="0 0 {total_width} {total_height}" role="img" '
         f'aria-label="The route of this run" class="route {"across" if across else "down"}">'
@@ -49,19 +49,19 @@ def draw_route(boxes: Sequence[Box], first_without_teacher: int, across: bool) -
     return "".join([opening, *drawn, *arrows, border, "</svg>"])
 
 
-Place = tuple[int, int, int, int]
+Rectangle = tuple[int, int, int, int]
 """x, y, width, height."""
 
 
-def _places(boxes: Sequence[Box], height: int, across: bool) -> list[Place]:
+def _lay_out(boxes: Sequence[Box], height: int, across: bool) -> list[Rectangle]:
     if across:
         return [(1 + n * (BOX_WIDTH + GAP), 24, BOX_WIDTH, height) for n in range(len(boxes))]
-    places, y = [], 1
+    rectangles, y = [], 1
     for box in boxes:
         own = HEAD + LINE_HEIGHT * len(box.lines) + PADDING
-        places.append((1, y, 330, own))
+        rectangles.append((1, y, 330, own))
         y += own + GAP + 6
-    return places
+    return rectangles
 
 
 def _draw_box(box: Box, x: int, y: int, width: int, height: int) -> str:
@@ -78,7 +78,7 @@ def _draw_box(box: Box, x: int, y: int, width: int, height: int) -> str:
     return "".join(rows)
 
 
-def _draw_arrow(before: Place, after: Place, across: bool) -> str:
+def _draw_arrow(before: Rectangle, after: Rectangle, across: bool) -> str:
     x, y, width, height = before
     if across:
         start, end, middle = x + width + 4, after[0] - 4, y + height // 2
@@ -89,9 +89,9 @@ def _draw_arrow(before: Place, after: Place, across: bool) -> str:
     return f'<path d="{line}" class="arrow"/>'
 
 
-def _draw_border(place: Place, across: bool) -> str:
+def _draw_border(rectangle: Rectangle, across: bool) -> str:
     """The dashed line in the gap before a box, with both sides named."""
-    x, y, width, height = place
+    x, y, width, height = rectangle
     if across:
         line = x - GAP // 2
         return (
