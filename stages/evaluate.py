@@ -9,7 +9,7 @@ from pipeline.datasets.index import Index
 from pipeline.evaluation import evaluate, summarise
 from pipeline.ranks import joined
 from pipeline.students import load_student
-from stages.command import StageCommand, device_option, pick_device
+from stages.command import StageCommand, device_option, measure_precision, pick_device
 from stages.progress import progress
 from store.files import write_json
 
@@ -35,6 +35,7 @@ def command(
     place = pick_device(device)
     student, precision = load_student(student_path)
     student.to(place)
+    measure_precision(precision, place, "training.precision")
     start = time.perf_counter()
     title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
     with joined(place) as ranks, progress(title, -(-total // ranks.size), "images") as advance:

@@ -17,6 +17,7 @@ from stages.command import (
     Interruption,
     StageCommand,
     device_option,
+    measure_precision,
     params_option,
     pick_device,
 )
@@ -69,6 +70,7 @@ def command(
     """
     files = JobFiles(index_path.resolve(), teacher_path.resolve(), params_path.resolve(), device)
     job = files()
+    cost = measure_precision(job.settings.precision, job.device, "store.precision")
     start = time.perf_counter()
     if scheduler is None and num_workers == 1:
         manifest = fill(job, stores / job.spec.fingerprint)
@@ -77,7 +79,8 @@ def command(
             manifest = fill(job, stores / job.spec.fingerprint, extract_with=_many(client, files))
     seconds = round(time.perf_counter() - start, 2)
     # Of this call: views that an interrupted one left are not in it.
-    write_json({"seconds": seconds}, destination.with_suffix(".extract.json"))
+    figures = {"seconds": seconds, "precision_cost": cost}
+    write_json(figures, destination.with_suffix(".extract.json"))
     manifest.write(destination)
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 

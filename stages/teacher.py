@@ -27,6 +27,7 @@ from pipeline.teacher import (
 from stages.command import (
     StageCommand,
     device_option,
+    measure_precision,
     params_option,
     pick_device,
     work_folder,
@@ -54,11 +55,14 @@ def command(
     identity = [str(destination), place.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
     trains = settings.source == "train"
+    precision = settings.training.precision
+    cost = measure_precision(precision, place, "teacher.training.precision")
     with joined(place) as ranks:
-        seconds = _train(teacher, settings, index, work, num_workers, ranks) if trains else 0.0
+        seconds = (
+            _train(teacher, settings, index, work, num_workers, ranks, cost) if trains else 0.0
+        )
     if not ranks.leads:
         return
-    precision = settings.training.precision
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
         figures = summarise(evaluate(teacher, index, "val", place, precision, advance))
     card = TeacherCard(
@@ -82,6 +86,7 @@ def _train(
     work: Path,
     num_workers: int,
     ranks: Ranks,
+    precision_cost: float | None,
 ) -> float:
     recipe = settings.training
     device = next(teacher.parameters()).device
@@ -104,6 +109,7 @@ def _train(
                 "device": str(device),
                 "hardware": device_name(device),
                 "versions": versions(),
+                "precision_cost": precision_cost,
                 "params": settings.model_dump(mode="json"),
             },
             ranks=ranks,

@@ -22,6 +22,7 @@ from stages.command import (
     StageCommand,
     ahead_option,
     device_option,
+    measure_precision,
     params_option,
     pick_device,
     pick_slots,
@@ -137,6 +138,9 @@ def train_one(
         "device": str(place),
         "hardware": device_name(place),
         "versions": versions(),
+        "precision_cost": measure_precision(
+            settings.training.precision, place, "training.precision"
+        ),
         "label": settings.label,
         "params": settings.model_dump(mode="json"),
     }
