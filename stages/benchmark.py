@@ -56,6 +56,21 @@ def show_progress(line: str) -> None:
     click.echo(line, err=True)
 
 
+@command.command("portable", cls=StageCommand)
+@out_option
+@click.option("--suite/--no-suite", default=True, show_default=True, help="Time `pytest`, too.")
+def benchmark_portable(out: Path, suite: bool) -> None:
+    """What README's two commands cost here, in operations; run it in a fresh clone."""
+    from subprocess import CalledProcessError
+
+    from pipeline.benchmarks.portable import benchmark
+
+    try:
+        report(benchmark(Path.cwd(), suite), out)
+    except CalledProcessError as error:
+        raise click.ClickException(f"{error}; nothing was measured") from None
+
+
 @command.command("losses", cls=StageCommand)
 @out_option
 def benchmark_losses(out: Path) -> None:

@@ -13,6 +13,8 @@ import click
 from store.errors import StoreError
 
 EXIT_INTERRUPTED = 3
+SLOW_FROM = 1.2
+"""Half precision counts as slower from here: below, it may be the measurement's noise."""
 
 params_option = click.option(
     "--params",
@@ -95,6 +97,31 @@ class Interruption:
         """End with exit code 3 now."""
         click.echo(f"interrupted: {what_is_kept}; run the same command to go on", err=True)
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def measure_precision(precision: str, device: Any, setting: str) -> float | None:
+    """Say on stderr if half precision is slower than float32 here, before time is spent in it.
+
+    Args:
+        precision: what `setting` says; nothing is measured for float32.
+        device: to measure on.
+        setting: its name in params.yaml.
+
+    Returns:
+        How many times as long half precision takes, for the log; None for float32.
+    """
+    if precision == "float32":
+        return None
+    from pipeline.runtime.precision import half_precision_cost
+
+    cost = round(half_precision_cost(device, precision), 2)
+    if cost > SLOW_FROM:
+        click.echo(
+            f"{setting}: {precision} takes {cost:.1f} times as long as float32 on this "
+            f"{device.type}, which lacks the instructions for it; set {setting}: float32",
+            err=True,
+        )
+    return cost
 
 
 def work_folder(kind: str, identity: object) -> Path:

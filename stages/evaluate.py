@@ -10,7 +10,7 @@ from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.models.students import load_student
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import joined
-from stages.command import StageCommand, device_option
+from stages.command import StageCommand, device_option, measure_precision
 from stages.progress import progress
 from store.files import write_json
 
@@ -36,6 +36,7 @@ def command(
     device = pick_device(device_name)
     student, precision = load_student(student_path)
     student.to(device)
+    measure_precision(precision, device, "training.precision")
     start = time.perf_counter()
     title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
     with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:

@@ -11,7 +11,13 @@ import click
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.load import JobFiles
-from stages.command import Interruption, StageCommand, device_option, params_option
+from stages.command import (
+    Interruption,
+    StageCommand,
+    device_option,
+    measure_precision,
+    params_option,
+)
 from stages.progress import Advance, progress
 from store.files import write_json
 from store.manifest import Manifest
@@ -63,6 +69,7 @@ def command(
         index_path.resolve(), teacher_path.resolve(), params_path.resolve(), device_name
     )
     job = files.load()
+    cost = measure_precision(job.settings.precision, job.device, "store.precision")
     start = time.perf_counter()
     if scheduler is None and num_workers == 1:
         manifest = fill(job, stores / job.spec.fingerprint)
@@ -71,7 +78,8 @@ def command(
             manifest = fill(job, stores / job.spec.fingerprint, extract_with=_many(client, files))
     seconds = round(time.perf_counter() - start, 2)
     # Of this call: views that an interrupted one left are not in it.
-    write_json({"seconds": seconds}, destination.with_suffix(".extract.json"))
+    figures = {"seconds": seconds, "precision_cost": cost}
+    write_json(figures, destination.with_suffix(".extract.json"))
     manifest.write(destination)
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 

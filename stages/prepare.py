@@ -8,6 +8,7 @@ import click
 from pipeline.config.params import load_params
 from pipeline.datasets.registry import prepare_dataset
 from stages.command import StageCommand, params_option
+from stages.progress import progress_of_total
 
 
 @click.command("prepare", cls=StageCommand)
@@ -19,7 +20,9 @@ def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
     dataset = load_params(params_path).dataset
     pixels = destination / "pixels"
     pixels.mkdir(parents=True, exist_ok=True)
-    index = prepare_dataset(dataset, json.loads(fingerprint.read_text())["fingerprint"], pixels)
+    known = json.loads(fingerprint.read_text())["fingerprint"]
+    with progress_of_total("check", "samples") as checked:
+        index = prepare_dataset(dataset, known, pixels, checked)
     index.write(destination / "index.json")
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
     click.echo(f"{index.name}: {counts}; {index.num_classes} classes")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import click
@@ -14,16 +15,50 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 PLAIN_EVERY_S = 10.0
+WINDOW_S = 60.0
+"""How far back the rate looks; a slow step that stays alone in the window still counts."""
 
 
 class Advance(Protocol):
     """Tell that `count` more are done."""
 
     def __call__(self, count: int = 1, note: str = "") -> None: ...
+
+
+class MovingRate:
+    """Rate and time left over the last WINDOW_S seconds.
+
+    The first item only starts the clock: what it warms up (kernels, caches) predicts nothing.
+    """
+
+    def __init__(self, total: int, done: int, unit: str) -> None:
+        self._total, self._unit = total, unit
+        self._done = done
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def advance(self, count: int) -> None:
+        """Count `count` more, now."""
+        self._done += count
+        self._seen.append((time.monotonic(), self._done))
+        while len(self._seen) > 2 and self._seen[-1][0] - self._seen[1][0] > WINDOW_S:
+            self._seen.popleft()
+
+    @property
+    def done(self) -> int:
+        """How many are done, those before a resume included."""
+        return self._done
+
+    def __str__(self) -> str:
+        """`0.52 steps/s  70 s left`; nothing before there are two items to go by."""
+        if len(self._seen) < 2:
+            return ""
+        (start, before), (end, done) = self._seen[0], self._seen[-1]
+        rate = (done - before) / max(end - start, 1e-9)
+        left = (self._total - done) / rate
+        return f"{rate:.2f} {self._unit}/s  {left:.0f} s left"
 
 
 @contextmanager
@@ -36,45 +71,50 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         unit: what is counted, for the rate.
         done: how many were done before (resume); left out of the rate.
     """
-    start = time.monotonic()
-    finished = done
+    rate = MovingRate(total, done, unit)
     console = Console(stderr=True)
-
-    def rate() -> float:
-        return (finished - done) / max(time.monotonic() - start, 1e-9)
-
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, completed=done, note="")
 
             def advance(count: int = 1, note: str = "") -> None:
-                nonlocal finished
-                finished += count
-                bar.update(task, advance=count, note=f"{rate():.2f} {unit}/s  {note}")
+                rate.advance(count)
+                bar.update(task, advance=count, note=f"{rate}  {note}")
 
             yield advance
         return
 
-    last = start
+    last = time.monotonic()
 
     def print_line(count: int = 1, note: str = "") -> None:
-        nonlocal finished, last
-        finished += count
+        nonlocal last
+        rate.advance(count)
         now = time.monotonic()
-        if now - last < PLAIN_EVERY_S and finished < total:
+        if now - last < PLAIN_EVERY_S and rate.done < total:
             return
         last = now
-        left = (total - finished) / max(rate(), 1e-9)
-        click.echo(
-            f"{title} {finished}/{total}  {rate():.2f} {unit}/s  {left:.0f} s left  {note}",
-            err=True,
-        )
+        parts = (f"{title} {rate.done}/{total}", str(rate), note)
+        click.echo("  ".join(filter(None, parts)), err=True)
 
     yield print_line
+
+
+@contextmanager
+def progress_of_total(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress whose total comes with each call: (done, total), one more done each time."""
+    advance: Advance | None = None
+    with ExitStack() as stack:
+
+        def show(done: int, total: int) -> None:
+            nonlocal advance
+            if advance is None:
+                advance = stack.enter_context(progress(title, total, unit, done - 1))
+            advance()
+
+        yield show

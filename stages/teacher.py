@@ -18,7 +18,14 @@ from pipeline.runtime.environment import describe_device, versions
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.run import TrainingRun
 from pipeline.training.supervised import SupervisedTerms, crops
-from stages.command import StageCommand, device_option, params_option, work_folder, workers_option
+from stages.command import (
+    StageCommand,
+    device_option,
+    measure_precision,
+    params_option,
+    work_folder,
+    workers_option,
+)
 from stages.loop import fit
 from stages.progress import progress
 from store.files import write_json
@@ -41,11 +48,14 @@ def command(
     identity = [str(destination), device.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
     trains = settings.source == "train"
+    precision = settings.training.precision
+    cost = measure_precision(precision, device, "teacher.training.precision")
     with joined(device) as ranks:
-        seconds = _train(teacher, settings, index, work, num_workers, ranks) if trains else 0.0
+        seconds = (
+            _train(teacher, settings, index, work, num_workers, ranks, cost) if trains else 0.0
+        )
     if not ranks.is_main:
         return
-    precision = settings.training.precision
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
         figures = summarise(evaluate(teacher, index, "val", device, precision, advance))
     card = TeacherCard(
@@ -69,6 +79,7 @@ def _train(
     work: Path,
     num_workers: int,
     ranks: Ranks,
+    precision_cost: float | None,
 ) -> float:
     training = settings.training
     device = next(teacher.parameters()).device
@@ -91,6 +102,7 @@ def _train(
                 "device": str(device),
                 "hardware": describe_device(device),
                 "versions": versions(),
+                "precision_cost": precision_cost,
                 "params": settings.model_dump(mode="json"),
             },
             ranks=ranks,

@@ -23,6 +23,7 @@ from stages.command import (
     StageCommand,
     ahead_option,
     device_option,
+    measure_precision,
     params_option,
     work_folder,
     workers_option,
@@ -136,6 +137,9 @@ def train_one(
         "device": str(device),
         "hardware": describe_device(device),
         "versions": versions(),
+        "precision_cost": measure_precision(
+            settings.training.precision, device, "training.precision"
+        ),
         "label": settings.label,
         "params": settings.model_dump(mode="json"),
     }

@@ -44,11 +44,11 @@ def floor(
     }
 
 
-def matrix_rate(device: torch.device, precision: str, side: int) -> float:
-    """Floating-point operations a second in a large square product."""
+def matrix_rate(device: torch.device, precision: str, side: int, num_runs: int = 5) -> float:
+    """Floating-point operations a second in a large square product, median of `num_runs`."""
     dtype = getattr(torch, precision)
     left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
-    seconds = interleaved_medians({"product": lambda: (left @ right)[0, 0].item()}, 5)
+    seconds = interleaved_medians({"product": lambda: (left @ right)[0, 0].item()}, num_runs)
     return 2 * side**3 / seconds["product"]
 
 

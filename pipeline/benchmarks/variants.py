@@ -24,9 +24,10 @@ from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
 from pipeline.memory.queue_memory import Memory
-from pipeline.models.network import normalise, precision_scope, upsample
+from pipeline.models.network import normalise, upsample
 from pipeline.models.students import Student
 from pipeline.ops.embedding import pixel_embeddings
+from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
 from pipeline.training.steps import StepResult
 from store.reader import Reader

@@ -87,6 +87,23 @@ class Crop(BaseConfig):
             raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
         return self
 
+    def resized(self, factor: float) -> Crop:
+        """Return the crop that shows as much of an image in factor x factor as many pixels."""
+        return Crop(
+            height=round(self.height * factor),
+            width=round(self.width * factor),
+            scale_min=self.scale_min * factor,
+            scale_max=self.scale_max * factor,
+            flip_probability=self.flip_probability,
+        )
+
+
+class SmallPhase(BaseConfig):
+    """The first, or next, steps of a training, on smaller images (progressive resizing)."""
+
+    steps: Count
+    factor: Annotated[float, Field(gt=0, lt=1)]  # of each side
+
 
 class TeacherConfig(BaseConfig):
     """DeepLabV3-ResNet101 and where its weights come from."""
@@ -99,6 +116,33 @@ class TeacherConfig(BaseConfig):
     dropout: Fraction
     crop: Crop
     training: TrainingConfig
+    progressive: Annotated[tuple[SmallPhase, ...], Field(strict=False)] = ()
+
+    def crop_at(self, step: int) -> Crop:
+        """Return the crop that training step `step` (0-based) draws its views with."""
+        for phase in self.progressive:
+            if step < phase.steps:
+                return self.crop.resized(phase.factor)
+            step -= phase.steps
+        return self.crop
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> TeacherConfig:
+        small = sum(phase.steps for phase in self.progressive)
+        if small >= self.training.steps:
+            raise ValueError(
+                f"progressive: {small} steps on smaller images leave none of training.steps "
+                f"{self.training.steps} for whole ones"
+            )
+        for phase in self.progressive:
+            try:
+                self.crop.resized(phase.factor)
+            except ValidationError:
+                raise ValueError(
+                    f"progressive: factor {phase.factor} of a crop of {self.crop.height}x"
+                    f"{self.crop.width}; expected sides of 16 or more in multiples of 8"
+                ) from None
+        return self
 
     @model_validator(mode="after")
     def _source_has_its_field(self) -> TeacherConfig:

@@ -13,10 +13,11 @@ from pipeline.distillation.terms import TERMS, Step
 from pipeline.loading.batch import TARGETS, Batch
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.memory.bank_memory import BANKS, Bank
-from pipeline.models.network import normalise, precision_scope, upsample
+from pipeline.models.network import normalise, upsample
 from pipeline.models.students import Student
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
+from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
 from store.reader import Reader
 from store.schema import StoreSpec

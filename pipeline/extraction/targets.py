@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
-from pipeline.models.network import normalise, precision_scope
+from pipeline.models.network import normalise
 from pipeline.ops.attention_map import attention, power
 from pipeline.ops.embedding import embed
 from pipeline.ops.regions import draw_pixels, region_centers
+from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
 from store.grid import nearest
 from store.schema import VOID

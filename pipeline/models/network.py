@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.datasets.views import MEAN, STD
+from pipeline.runtime.precision import precision_scope
 
 STRIDE = 8
 
@@ -47,15 +46,6 @@ def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear to `size` (align_corners=False), the one rule for teacher and students."""
     return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-@contextlib.contextmanager
-def precision_scope(device: torch.device, precision: str) -> Iterator[None]:
-    """Run a forward pass in float32, or with bfloat16 or float16 autocast."""
-    half = precision != "float32"
-    dtype = getattr(torch, precision) if half else torch.bfloat16
-    with torch.autocast(device.type, dtype=dtype, enabled=half):
-        yield
 
 
 def compile_network(network: nn.Module, backend: str | None) -> None:

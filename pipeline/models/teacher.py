@@ -127,7 +127,10 @@ def _load(teacher: Teacher, state: dict[str, Any], source: str) -> None:
             f"{source} is no {ARCHITECTURE} with auxiliary head for "
             f"{teacher.network.classifier[-1].out_channels} classes:\n{listing}{more}"
         )
-    teacher.network.load_state_dict(state)
+    fitting = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
+    teacher.network.load_state_dict(fitting, assign=True)
+    # Whatever format the file's tensors have: it decides last bits on some processors.
+    teacher.to(memory_format=torch.channels_last)
 
 
 def save_teacher(teacher: Teacher, path: Path) -> str:
@@ -143,6 +146,7 @@ def load_teacher(path: Path, num_classes: int) -> Teacher:
     Raises:
         TeacherError: the file is missing, or its keys or class count do not fit.
     """
-    teacher = Teacher(num_classes, dropout=0.0)
+    with torch.device("meta"):  # drawing weights only to replace them takes seconds
+        teacher = Teacher(num_classes, dropout=0.0)
     _load(teacher, _read_state(path), str(path))
     return teacher.eval()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.config.params import Crop, TeacherConfig
+from pipeline.config.params import TeacherConfig
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
 from pipeline.loading.workers import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.models.network import normalise, precision_scope, upsample
+from pipeline.models.network import normalise, upsample
 from pipeline.models.teacher import Teacher
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
+from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import seed_sequence
 
 
@@ -39,21 +42,25 @@ class Labelled:
 class _Crops(Dataset[tuple[Tensor, Tensor]]):
     """Freshly drawn training views per item, numbered from the start of the training."""
 
-    def __init__(self, index: Index, crop: Crop, seed: int) -> None:
-        self._index, self._crop, self._seed = index, crop, seed
+    def __init__(self, index: Index, settings: TeacherConfig) -> None:
+        self._index, self._settings = index, settings
 
     def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor]:
-        samples = self._index.splits["train"]
+        samples, seed = self._index.splits["train"], self._settings.seed
+        crop = self._settings.crop_at(numbers[0] // self._settings.training.batch_size)
         images, labels = [], []
         for number in numbers:
             epoch, position = divmod(number, len(samples))
-            order = np.random.default_rng(seed_sequence(self._seed, "order", epoch))
-            sample = samples[order.permutation(len(samples))[position]]
-            size = sample.height, sample.width
-            view = draw_view(self._crop, self._seed, sample.key, epoch, *size)
+            sample = samples[_epoch_order(seed, epoch, len(samples))[position]]
+            view = draw_view(crop, seed, sample.key, epoch, sample.height, sample.width)
             images.append(view.image(read_image(self._index, sample)))
             labels.append(view.labels(read_labels(self._index, sample)))
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed_sequence(seed, "order", epoch)).permutation(num_samples)
 
 
 def crops(
@@ -70,7 +77,7 @@ def crops(
     whole = size * ranks.size
     firsts = range(steps.start * training.batch_size, steps.stop * training.batch_size, whole)
     batches = [ranks.shard(range(first, first + whole)) for first in firsts]
-    dataset = _Crops(index, settings.crop, settings.seed)
+    dataset = _Crops(index, settings)
     loader = open_loader(dataset, batches, settings.seed, num_workers, device.type == "cuda")
     for image, labels in loader:
         yield Labelled(*(x.to(device, non_blocking=True) for x in (image, labels)))

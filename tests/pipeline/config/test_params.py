@@ -66,6 +66,8 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
+        ("teacher", "progressive", [{"steps": 2, "factor": 0.5}], "leave none of training.steps 2"),
+        ("teacher", "progressive", [{"steps": 1, "factor": 0.4}], "expected sides of 16 or more"),
         ("training", "steps", 0, "greater than or equal to 1"),
         ("training", "steps", "many", "valid integer"),
         ("training", "precision", "float8", "float32"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.params import Params, TeacherConfig
+from pipeline.config.params import Params, SmallPhase, TeacherConfig
 from pipeline.datasets.index import Index
 from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
 from pipeline.runtime.distributed import Ranks
@@ -100,6 +100,36 @@ def test_crops_are_a_pure_function_of_seed_and_step(
         assert torch.equal(one.labels, other.labels)
     assert whole[0].image.shape == (2, 3, 32, 32)
     assert not torch.equal(whole[0].image, whole[3].image)
+
+
+def test_the_first_steps_see_as_much_in_fewer_pixels(
+    tiny_index: Index, settings: TeacherConfig
+) -> None:
+    phases = (SmallPhase(steps=2, factor=0.5), SmallPhase(steps=1, factor=0.75))
+    growing = settings.model_copy(update={"progressive": phases})
+    sizes = [tuple(b.image.shape[-2:]) for b in crops(tiny_index, growing, range(5), CPU, 0)]
+    assert sizes == [(16, 16), (16, 16), (24, 24), (32, 32), (32, 32)]
+    assert growing.crop_at(0).scale_max == settings.crop.scale_max / 2
+    resumed = list(crops(tiny_index, growing, range(2, 5), CPU, 0))
+    whole = list(crops(tiny_index, growing, range(5), CPU, 1))[2:]
+    assert all(torch.equal(a.image, b.image) for a, b in zip(resumed, whole, strict=True))
+
+
+def test_a_loaded_teacher_has_its_own_memory_format(
+    tiny_index: Index, settings: TeacherConfig, tmp_path: Path
+) -> None:
+    teacher = build_teacher(settings, tiny_index.num_classes)
+    state = {
+        name: tensor.contiguous().double() if tensor.is_floating_point() else tensor
+        for name, tensor in teacher.network.state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "foreign.pt")
+    loaded = load_teacher(tmp_path / "foreign.pt", tiny_index.num_classes)
+    for mine, other in zip(teacher.parameters(), loaded.parameters(), strict=True):
+        assert mine.dtype == other.dtype
+        assert mine.stride() == other.stride()
+        assert torch.equal(mine, other)
+        assert other.requires_grad
 
 
 def test_micro_batches_and_ranks_share_the_crops_of_a_step(
