@@ -22,7 +22,7 @@ from pipeline.regions import draw_pixels, region_centers
 from pipeline.stream import TABLE, grid_inside
 from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.views import draw_view
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.grid import nearest
 from store.journal import UnitDigest
 from store.schema import SCHEMA_VERSION, TARGETS, VOID, StoreSpec

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.frozen import Count, Fraction, Frozen, Name, Positive, Precision, Seed, Side, Weight
 from pipeline.methods import METHODS, TERMS
 from pipeline.recipe import StudentTraining, Training
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.files import replacing
 from store.schema import TARGETS
 

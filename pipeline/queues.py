@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 
 NO_RECORD = -1
 _UINT8 = find_encoding("uint8_per_pixel")

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from store.encoding import Encoding, RecordArrays
-from store.encodings import encoding_from_dict
+from store.encodings.base import Encoding, RecordArrays
+from store.encodings.registry import encoding_from_dict
 from store.errors import StoreMismatchError
 
 SCHEMA_VERSION = 1

@@ -18,8 +18,8 @@ from pipeline.losses.embedding import pixel_embeddings
 from pipeline.losses.mean import Mean
 from pipeline.queues import Contrast
 from pipeline.randomness import torch_generator
-from store.encoding import Encoding
-from store.encodings import ENCODINGS
+from store.encodings.base import Encoding
+from store.encodings.registry import ENCODINGS
 
 K, D, TAU = 19, 256, 0.1
 LOGITS = ("float32", "float16", "int8_per_channel", "uint8_affine", "top_3", "top_5", "top_8")

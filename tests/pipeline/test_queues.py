@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.losses.embedding import embed
 from pipeline.queues import Queue
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.schema import VOID
 
 K, CAPACITY = 3, 4

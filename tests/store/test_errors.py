@@ -12,7 +12,7 @@ import zarr
 
 from store import errors
 from store.cache import CachedFiles
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.layout import LocalFiles
 from store.manifest import Manifest
 from store.reader import open_store
