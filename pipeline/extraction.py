@@ -22,10 +22,11 @@ from pipeline.regions import draw_pixels, region_centers
 from pipeline.stream import TABLE, grid_inside
 from pipeline.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.views import draw_view
+from store.arrays import TARGETS
 from store.encodings.registry import find_encoding
 from store.grid import nearest
 from store.journal import UnitDigest
-from store.schema import SCHEMA_VERSION, TARGETS, VOID, StoreSpec
+from store.schema import SCHEMA_VERSION, VOID, StoreSpec
 from store.writer import Writer, write_unit
 
 Item = TypeVar("Item")

@@ -16,9 +16,10 @@ from pipeline.params import Distillation
 from pipeline.params import Student as Run
 from pipeline.randomness import torch_generator
 from pipeline.ranks import ALONE, PerRank, Ranks
-from pipeline.stream import TARGETS, Batch
+from pipeline.stream import Batch
 from pipeline.students import Student
 from pipeline.terms import TERMS, Step
+from store.arrays import TARGETS
 from store.reader import Reader
 from store.schema import StoreSpec
 
@@ -67,7 +68,7 @@ class Objective:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What must be read of each record beside image and labels; keys of TARGETS."""
+        """What must be read of each record beside image and labels; names of TARGETS."""
         needed = {need for term in self._run.weights for need in TERMS[term].needs}
         return tuple(need for need in TARGETS if need in needed)
 

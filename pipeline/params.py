@@ -12,9 +12,9 @@ from ruamel.yaml.error import YAMLError
 from pipeline.frozen import Count, Fraction, Frozen, Name, Positive, Precision, Seed, Side, Weight
 from pipeline.methods import METHODS, TERMS
 from pipeline.recipe import StudentTraining, Training
+from store.arrays import TARGETS
 from store.encodings.registry import find_encoding
 from store.files import replacing
-from store.schema import TARGETS
 
 
 class ParamsError(ValueError):

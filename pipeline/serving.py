@@ -7,8 +7,9 @@ from collections.abc import Collection
 from pipeline.methods import METHODS
 from pipeline.params import Student as Run
 from pipeline.terms import TERMS
+from store.arrays import TARGETS
 from store.errors import StoreMismatchError
-from store.schema import TARGETS, StoreSpec, target_arrays
+from store.schema import StoreSpec, target_arrays
 
 
 def missing_targets(terms: Collection[str], spec: StoreSpec) -> dict[str, list[str]]:

@@ -15,12 +15,12 @@ from pipeline.loading import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.losses.at import attention
 from pipeline.ranks import ALONE, Ranks
 from pipeline.views import View
+from store.arrays import MAPS, TARGETS, batch_arrays
 from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
 from store.schema import VOID, StoreSpec, map_arrays
 
-MAPS = ("logits", "features")
 _CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 TABLE = tuple(field.name for field in fields(View))
 
@@ -30,7 +30,7 @@ class Targets:
     """What the teacher said about a batch: as much of it as a run needs.
 
     Attributes:
-        arrays: by the names in TARGETS' values.
+        arrays: by the names that `store.arrays.batch_arrays` gives.
     """
 
     arrays: Mapping[str, Tensor]
@@ -59,15 +59,6 @@ class Targets:
     def region_pixels(self) -> Tensor:
         """int32 [B, K]."""
         return self.arrays["region_pixels"]
-
-
-# What a term can need -> the arrays that are read for it.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "logits": ("logits",),
-    "features": ("features",),
-    "auxiliary_attention": ("auxiliary_attention",),
-    "regions": ("region_center", "region_pixels"),
-}
 
 
 @dataclass(frozen=True)
@@ -196,12 +187,8 @@ class _Batches:
 
 def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
     """Names of the stored arrays that a training with the given needs reads of each record."""
-    targets = [name for need in needs for name in TARGETS[need]]
-    stored = [
-        array
-        for name in targets
-        for array in (map_arrays(spec, name).values() if name in MAPS else (name,))
-    ]
+    names = [name for need in needs for name in batch_arrays(need)]
+    stored = [array for name in names for array in map_arrays(spec, name).values()]
     return ("image", "labels", *TABLE, *stored)
 
 
@@ -213,7 +200,7 @@ def stream(
     steps: range,
     device: torch.device,
     num_workers: int = 0,
-    needs: Collection[str] = tuple(TARGETS),
+    needs: Collection[str] = TARGETS,
     augment: Augment = WHOLE,
     prefetch_factor: int = PREFETCH_FACTOR,
     accumulate: int = 1,
@@ -233,7 +220,7 @@ def stream(
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
         num_workers: processes that read ahead; 0 reads in this one.
-        needs: keys of TARGETS; only what is needed is read.
+        needs: names of TARGETS; only what is needed is read.
         augment: what to cut out of each record, and how often to mirror it.
         prefetch_factor: batches that each process reads ahead.
         accumulate: micro-batches of a step, streamed one by one.
@@ -254,7 +241,7 @@ def stream(
 def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
     arrays = {}
-    for name in (name for need in needs for name in TARGETS[need]):
+    for name in (name for need in needs for name in batch_arrays(need)):
         value = reader.decode(name, raw) if name in MAPS else raw[name]
         arrays[name] = value.float() if value.is_floating_point() else value
     own = ("record", "image", "labels", "grid_labels", "grid_inside")

@@ -172,7 +172,7 @@ class Term:
 
     Attributes:
         compute: its mean on one step.
-        needs: keys of `pipeline.stream.TARGETS`.
+        needs: names of `store.arrays.TARGETS`.
         companions: keys of `pipeline.companions.COMPANIONS`.
         auxiliary: whether the student must have an auxiliary head.
     """

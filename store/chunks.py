@@ -14,10 +14,11 @@ import google_crc32c
 import numpy as np
 from numcodecs import vlen, zstd
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError
 from store.journal import Journal, UnitDigest, read_journal
 from store.layout import METADATA, Files, read_spec, unit_key
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.schema import StoreSpec, array_specs
 
 ZSTD_LEVEL = 1
 _CHECKSUM_BYTES = 4

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreMismatchError
-from store.schema import VOID, ArraySpec, StoreSpec, array_specs
+from store.schema import VOID, StoreSpec, array_specs
 
 
 def fit_arrays(

@@ -14,13 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreMismatchError
 from store.files import replacing
 from store.hdf5_source import DIGESTS, chunk_shape, hash_values
 from store.layout import JOURNAL, group_attributes, open_files
 from store.manifest import Manifest
 from store.reader import Reader, open_store
-from store.schema import ArraySpec, StoreSpec
+from store.schema import StoreSpec
 from store.writer import Writer
 
 StorePath = str | os.PathLike[str]

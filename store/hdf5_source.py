@@ -10,10 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreError, StoreNotFoundError
 from store.journal import Journal, UnitDigest, parse_journal
 from store.layout import JOURNAL, RESUME, parse_attributes, remedy_at
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.schema import StoreSpec, array_specs
 
 DIGESTS = "sha256"
 """The group that holds, for every array, the SHA-256 of the values of each unit."""

@@ -12,8 +12,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
-from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs
+from store.schema import SCHEMA_VERSION, StoreSpec, array_specs
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"

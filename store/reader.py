@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.cache import CachedFiles
 from store.chunks import ZarrSource
 from store.errors import (
@@ -27,7 +28,7 @@ from store.layout import (
     remedy_at,
     unit_key,
 )
-from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity, map_arrays
+from store.schema import StoreSpec, array_specs, diff_identity, map_arrays
 
 
 class Source(Protocol):

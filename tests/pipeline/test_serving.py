@@ -9,9 +9,10 @@ from pipeline.methods import METHODS
 from pipeline.params import Params, Student
 from pipeline.serving import refuse_unserved, served_methods
 from pipeline.terms import TERMS
+from store.arrays import TARGETS
 from store.errors import StoreMismatchError
 from store.reader import Reader
-from store.schema import TARGETS, StoreSpec
+from store.schema import StoreSpec
 
 SpecOf = Callable[..., StoreSpec]
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from pipeline.augmentation import WHOLE, Augment, draw_window
 from pipeline.flight import batch_bytes, fit_prefetch, in_flight_bytes
 from pipeline.loading import PREFETCH_FACTOR, open_loader
-from pipeline.stream import TARGETS, Batch, stream
+from pipeline.stream import Batch, stream
+from store.arrays import TARGETS
 from store.reader import Reader
 
 CPU = torch.device("cpu")
@@ -111,7 +112,7 @@ def test_anchors_leave_void_out_unless_a_record_has_no_label() -> None:
     assert batch.anchors.tolist() == [[[False, True]], [[True, False]]]
 
 
-@pytest.mark.parametrize("needs", [(), ("logits",), tuple(TARGETS)], ids=["ce", "kd", "all"])
+@pytest.mark.parametrize("needs", [(), ("logits",), TARGETS], ids=["ce", "kd", "all"])
 def test_bytes_of_a_batch_are_what_a_worker_hands_over(
     needs: tuple[str, ...], tiny_store: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
