@@ -8,7 +8,7 @@ from pipeline.methods import METHODS
 from pipeline.params import Student as Run
 from pipeline.terms import TERMS
 from store.arrays import TARGETS
-from store.errors import StoreMismatchError
+from store.errors import StoreMismatchError, list_lines
 from store.schema import StoreSpec, target_arrays
 
 
@@ -43,9 +43,9 @@ def refuse_unserved(run: Run, spec: StoreSpec, where: str) -> None:
     targets = ", ".join(target for target in TARGETS if target in wanted)
     raise StoreMismatchError(
         f"the store lacks arrays that {run.label} learns from",
-        where,
-        expected="\n    ".join(["", *lines]),
+        where=where,
+        expected=list_lines(lines),
         found=f"targets {', '.join(spec.targets)}, which serve {', '.join(served_methods(spec))}",
-        remedy=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
+        hint=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
         "run `dvc repro`, which extracts a store that holds them",
     )

@@ -109,5 +109,7 @@ def _row_dtype(channels: int) -> np.dtype:
 
 
 def _no_bank(path: Path, dtype: np.dtype, found: object) -> StoreMismatchError:
-    remedy = "delete the file: it is built again from the store"
-    return StoreMismatchError("not the bank of this store", str(path), dtype, found, remedy)
+    hint = "delete the file: it is built again from the store"
+    return StoreMismatchError(
+        "not the bank of this store", where=str(path), expected=dtype, found=found, hint=hint
+    )

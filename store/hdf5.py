@@ -37,7 +37,11 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
     reader, target = open_store(path), Path(file)
     if target.exists():
         raise StoreMismatchError(
-            "the file exists", str(target), "no file", "one", "remove it, or name another"
+            "the file exists",
+            where=str(target),
+            expected="no file",
+            found="one",
+            hint="remove it, or name another",
         )
     with replacing(target) as partial, h5py.File(partial, "w", libver="v110") as hdf5:
         hdf5.attrs.update(_attributes(reader.spec))

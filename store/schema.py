@@ -63,14 +63,22 @@ class StoreSpec:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
-                raise StoreMismatchError("size out of range", name, ">= 1", value)
+                raise StoreMismatchError(
+                    "size out of range", where=name, expected=">= 1", found=value
+                )
         if len(self.class_names) != self.num_classes:
             raise StoreMismatchError(
-                "wrong number of class names", "class_names", self.num_classes, self.class_names
+                "wrong number of class names",
+                where="class_names",
+                expected=self.num_classes,
+                found=self.class_names,
             )
         if self.targets != tuple(name for name in TARGETS if name in self.targets):
             raise StoreMismatchError(
-                "no such targets", "targets", f"some of {TARGETS}", self.targets
+                "no such targets",
+                where="targets",
+                expected=f"some of {TARGETS}",
+                found=self.targets,
             )
         object.__setattr__(self, "logits_encoding", self.logits_encoding.bind(self.num_classes))
         object.__setattr__(

@@ -77,7 +77,7 @@ def refuse_values(
             where=encoding.name,
             expected=expected,
             found=f"{int(bad.sum())} others, the first {x[bad][0]!r}",
-            remedy=f"choose the encoding {instead}" if instead else "look at the teacher's output",
+            hint=f"choose the encoding {instead}" if instead else "look at the teacher's output",
         )
 
 

@@ -34,10 +34,10 @@ def find_encoding(name: str) -> Encoding:
     if name not in ENCODINGS:
         raise StoreMismatchError(
             "unknown encoding",
-            "store.encodings of params.yaml",
-            f"one of {', '.join(ENCODINGS)}",
-            name,
-            "choose one of these",
+            where="store.encodings of params.yaml",
+            expected=f"one of {', '.join(ENCODINGS)}",
+            found=name,
+            hint="choose one of these",
         )
     return ENCODINGS[name]
 

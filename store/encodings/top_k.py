@@ -36,7 +36,10 @@ class TopK(Encoding):
     def bind(self, channels: int) -> Self:
         if channels <= self.k:
             raise StoreMismatchError(
-                "too few classes for the encoding", self.name, f"more than {self.k}", channels
+                "too few classes for the encoding",
+                where=self.name,
+                expected=f"more than {self.k}",
+                found=channels,
             )
         return replace(self, channels=channels)
 
