@@ -16,9 +16,9 @@ from pipeline.queues import Contrast
 from pipeline.randomness import seed_sequence
 from pipeline.ranks import ALONE, Ranks
 from pipeline.stream import Batch
-from store.bank import NO_RECORD, open_bank
+from store.bank import open_bank
 from store.reader import Reader
-from store.schema import StoreSpec
+from store.schema import NO_RECORD, StoreSpec
 
 BANKS = Path("artifacts/banks")
 """Where banks are built, and found by every run over the same store."""

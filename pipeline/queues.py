@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from store.encodings.registry import find_encoding
+from store.schema import NO_RECORD
 
-NO_RECORD = -1
 _UINT8 = find_encoding("uint8_per_pixel")
 _LEVELS = 255
 

@@ -20,9 +20,7 @@ from store.errors import StoreMismatchError
 from store.files import PARTIAL, replacing
 from store.lock import Lock
 from store.reader import Reader
-from store.schema import VOID
-
-NO_RECORD = -1
+from store.schema import NO_RECORD, VOID
 
 
 class Rows(NamedTuple):

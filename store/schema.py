@@ -22,6 +22,8 @@ from store.errors import StoreMismatchError
 SCHEMA_VERSION = 1
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
+NO_RECORD = -1
+"""Stands for a record's number where a queue or a bank holds no embedding."""
 
 
 @dataclass(frozen=True)
