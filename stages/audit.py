@@ -64,10 +64,10 @@ def spot(files: JobFiles, reader: Reader, num_spots: int) -> dict[str, float]:
     if job.spec.fingerprint != reader.spec.fingerprint:
         raise StoreMismatchError(
             "another store",
-            str(reader.path),
+            where=str(reader.path),
             expected=job.spec.fingerprint,
             found=reader.spec.fingerprint,
-            remedy="give the params, teacher and index that the store was made with",
+            hint="give the params, teacher and index that the store was made with",
         )
     rng = np.random.default_rng(seed_sequence(job.settings.seed, "spot"))
     records = rng.choice(len(reader), min(num_spots, len(reader)), replace=False)

@@ -7,9 +7,9 @@ from typing import Any
 import dask
 import numpy as np
 
-from store.errors import StoreDamagedError
+from store.errors import StoreDamagedError, list_lines
 from store.grid import nearest
-from store.layout import REBUILD, remedy_at
+from store.layout import REBUILD, hint_at
 from store.metrics import (
     confusion_matrix,
     iou_per_class,
@@ -60,9 +60,9 @@ def audit(reader: Reader) -> dict[str, Any]:
         lines = [f"{one.file}: {one.what}" for one in findings]
         raise StoreDamagedError(
             f"{len(lines)} faults",
-            reader.path,
-            found="\n    ".join(["", *lines]),
-            remedy=remedy_at(reader.path, REBUILD),
+            where=reader.path,
+            found=list_lines(lines),
+            hint=hint_at(reader.path, REBUILD),
         )
     parts = [dask.delayed(_tally)(reader, unit) for unit in range(reader.spec.num_units)]
     tally = reduce(Tally.__add__, dask.compute(*parts, scheduler="threads"))

@@ -20,9 +20,7 @@ from store.errors import StoreMismatchError
 from store.files import PARTIAL, replacing
 from store.lock import Lock
 from store.reader import Reader
-from store.schema import VOID
-
-NO_RECORD = -1
+from store.schema import NO_RECORD, VOID
 
 
 class Rows(NamedTuple):
@@ -109,5 +107,7 @@ def _row_dtype(channels: int) -> np.dtype:
 
 
 def _no_bank(path: Path, dtype: np.dtype, found: object) -> StoreMismatchError:
-    remedy = "delete the file: it is built again from the store"
-    return StoreMismatchError("not the bank of this store", str(path), dtype, found, remedy)
+    hint = "delete the file: it is built again from the store"
+    return StoreMismatchError(
+        "not the bank of this store", where=str(path), expected=dtype, found=found, hint=hint
+    )

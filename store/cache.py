@@ -53,9 +53,9 @@ class CachedFiles:
         except OSError as error:
             raise StoreWriteError(
                 "a copy cannot be kept",
-                str(copy),
-                "room, and permission to write",
-                error,
-                "make room, name another folder with --cache, or go without",
+                where=str(copy),
+                expected="room, and permission to write",
+                found=error,
+                hint="make room, name another folder with --cache, or go without",
             ) from error
         return self._copies

@@ -14,10 +14,11 @@ import google_crc32c
 import numpy as np
 from numcodecs import vlen, zstd
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError
 from store.journal import Journal, UnitDigest, read_journal
 from store.layout import METADATA, Files, read_spec, unit_key
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.schema import StoreSpec, array_specs
 
 ZSTD_LEVEL = 1
 _CHECKSUM_BYTES = 4
@@ -72,7 +73,7 @@ class ZarrSource:
         try:
             content = self._files.read(key)
         except FileNotFoundError as error:
-            raise StoreDamagedError("the file is missing", where) from error
+            raise StoreDamagedError("the file is missing", where=where) from error
         facts = {
             "the file is of another size": (digest.num_bytes.get(array.name), len(content)),
             "the file is not the one that was written": (
@@ -82,7 +83,7 @@ class ZarrSource:
         }
         for what, (expected, found) in facts.items():
             if found != expected:
-                raise StoreDamagedError(what, where, expected, found)
+                raise StoreDamagedError(what, where=where, expected=expected, found=found)
         held = ZarrSource(_Held(self.location, content))
         return np.stack(list(held.records(array, unit, array.unit_rows(unit))))
 
@@ -109,9 +110,9 @@ class ZarrSource:
                 chunk = _decode(_checked(self._files.read(key)), array, array.file_shape)
                 yield from chunk[rows]
         except FileNotFoundError as error:
-            raise StoreDamagedError("a file is missing", where) from error
+            raise StoreDamagedError("a file is missing", where=where) from error
         except (ValueError, RuntimeError) as error:
-            raise StoreDamagedError("a file is damaged", where, found=error) from error
+            raise StoreDamagedError("a file is damaged", where=where, found=error) from error
 
     def _shard(self, array: ArraySpec, key: str, rows: np.ndarray) -> Iterator[np.ndarray]:
         index_bytes = array.unit_size * _PAIR_BYTES + _CHECKSUM_BYTES

@@ -1,6 +1,8 @@
 """Errors in four parts: what, where, expected against found, what to do."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Self
 
 
 class StoreError(Exception):
@@ -9,22 +11,33 @@ class StoreError(Exception):
     Args:
         what: What went wrong, one clause.
         where: The path, array, unit or record concerned.
-        expected: What should have been there.
-        found: What was there instead.
-        remedy: What the reader of this message can do.
+        expected: What should have been there (any value: it is printed).
+        found: What was there instead (any value: it is printed).
+        hint: What the reader of this message can do.
     """
 
     def __init__(
         self,
         what: str,
+        *,
         where: str = "",
         expected: Any = None,
         found: Any = None,
-        remedy: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        self.parts = (what, where, expected, found, remedy)
-        self.what, self.where, self.expected, self.found, self.remedy = self.parts
+        self.what, self.where = what, where
+        self.expected, self.found, self.hint = expected, found, hint
         super().__init__(self._message())
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arguments by name."""
+        names = ("what", "where", "expected", "found", "hint")
+        return {name: getattr(self, name) for name in names}
+
+    def at(self, where: str, hint: str) -> Self:
+        """Return the same error, told of another place."""
+        return type(self)(**self.parts | {"where": where, "hint": hint})
 
     def _message(self) -> str:
         lines = [f"{self.what}: {self.where}" if self.where else self.what]
@@ -32,17 +45,22 @@ class StoreError(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.found is not None:
             lines.append(f"  found: {self.found}")
-        if self.remedy:
-            lines.append(f"  what to do: {self.remedy}")
+        if self.hint:
+            lines.append(f"  what to do: {self.hint}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         # OSError would print its own idea of these arguments.
         return self._message()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
         # Errors travel out of reader processes, so they must survive pickling with all parts.
-        return type(self), self.parts
+        return partial(type(self), **self.parts), ()
+
+
+def list_lines(lines: Iterable[str]) -> str:
+    """Join lines so that each stands on a line of its own below "expected:" or "found:"."""
+    return "\n    ".join(["", *lines])
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreMismatchError
-from store.schema import VOID, ArraySpec, StoreSpec, array_specs
+from store.schema import VOID, StoreSpec, array_specs
 
 
 def fit_arrays(
@@ -25,7 +26,9 @@ def fit_arrays(
     """
     specs = array_specs(spec)
     if set(arrays) != set(specs):
-        raise StoreMismatchError("other arrays than the schema's", where, [*specs], [*arrays])
+        raise StoreMismatchError(
+            "other arrays than the schema's", where=where, expected=[*specs], found=[*arrays]
+        )
     num_records = len(spec.unit_records(unit))
     fitted = {
         name: _fit(np.asarray(arrays[name]), array, num_records, f"{where}, {name}")
@@ -50,12 +53,12 @@ def _fit(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> 
     if values.shape != shape or not fits:
         raise StoreMismatchError(
             "array does not fit the schema",
-            where,
-            f"{array.dtype} {shape}",
-            f"{values.dtype} {values.shape}",
+            where=where,
+            expected=f"{array.dtype} {shape}",
+            found=f"{values.dtype} {values.shape}",
         )
     if fitted.dtype.kind == "f" and not np.isfinite(fitted).all():
-        raise StoreMismatchError("values are not finite", where, "finite values")
+        raise StoreMismatchError("values are not finite", where=where, expected="finite values")
     return fitted
 
 
@@ -63,4 +66,6 @@ def _refuse_strange_classes(classes: np.ndarray, num_classes: int, where: str) -
     strange = np.unique(classes[(classes >= num_classes) & (classes != VOID)])
     if len(strange):
         expected = f"0..{num_classes - 1} or {VOID}"
-        raise StoreMismatchError("no such class", where, expected, strange.tolist())
+        raise StoreMismatchError(
+            "no such class", where=where, expected=expected, found=strange.tolist()
+        )

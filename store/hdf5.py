@@ -14,13 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreMismatchError
 from store.files import replacing
 from store.hdf5_source import DIGESTS, chunk_shape, hash_values
 from store.layout import JOURNAL, group_attributes, open_files
 from store.manifest import Manifest
 from store.reader import Reader, open_store
-from store.schema import ArraySpec, StoreSpec
+from store.schema import StoreSpec
 from store.writer import Writer
 
 StorePath = str | os.PathLike[str]
@@ -36,7 +37,11 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
     reader, target = open_store(path), Path(file)
     if target.exists():
         raise StoreMismatchError(
-            "the file exists", str(target), "no file", "one", "remove it, or name another"
+            "the file exists",
+            where=str(target),
+            expected="no file",
+            found="one",
+            hint="remove it, or name another",
         )
     with replacing(target) as partial, h5py.File(partial, "w", libver="v110") as hdf5:
         hdf5.attrs.update(_attributes(reader.spec))

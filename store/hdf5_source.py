@@ -10,10 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreError, StoreNotFoundError
 from store.journal import Journal, UnitDigest, parse_journal
-from store.layout import JOURNAL, RESUME, parse_attributes, remedy_at
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.layout import JOURNAL, RESUME, hint_at, parse_attributes
+from store.schema import StoreSpec, array_specs
 
 DIGESTS = "sha256"
 """The group that holds, for every array, the SHA-256 of the values of each unit."""
@@ -75,7 +76,9 @@ class Hdf5Source:
             expected, found = self._open()[DIGESTS][array.name][unit].decode(), hash_values(values)
         if found != expected:
             where = f"{self.location}/{self.name(array, unit)}"
-            raise StoreDamagedError("values are not those that were copied", where, expected, found)
+            raise StoreDamagedError(
+                "values are not those that were copied", where=where, expected=expected, found=found
+            )
         return values
 
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -95,9 +98,13 @@ class Hdf5Source:
             try:
                 self._hdf5 = h5py.File(self.location, "r")
             except FileNotFoundError as error:
-                remedy = remedy_at(self.location, RESUME)
+                hint = hint_at(self.location, RESUME)
                 raise StoreNotFoundError(
-                    "no store here", self.location, "an HDF5 file", "none", remedy
+                    "no store here",
+                    where=self.location,
+                    expected="an HDF5 file",
+                    found="none",
+                    hint=hint,
                 ) from error
             self._pid = os.getpid()
         return self._hdf5
@@ -111,9 +118,9 @@ class Hdf5Source:
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise StoreDamagedError(
                 "the file is damaged",
-                f"{self.location}/{name}" if name else self.location,
+                where=f"{self.location}/{name}" if name else self.location,
                 found=error,
-                remedy=remedy_at(self.location, RESUME),
+                hint=hint_at(self.location, RESUME),
             ) from error
 
 

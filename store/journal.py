@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import StoreDamagedError, StoreNotFoundError
 from store.files import replace_file
-from store.layout import JOURNAL, REBUILD, RESUME, Files, remedy_at
+from store.layout import JOURNAL, REBUILD, RESUME, Files, hint_at
 from store.schema import canonical_json
 
 
@@ -66,8 +66,10 @@ def read_journal(files: Files) -> Journal:
     try:
         content = files.read(JOURNAL)
     except (FileNotFoundError, NotADirectoryError) as error:
-        remedy = remedy_at(where, RESUME)
-        raise StoreNotFoundError("not a store", where, "a journal", "none", remedy) from error
+        hint = hint_at(where, RESUME)
+        raise StoreNotFoundError(
+            "not a store", where=where, expected="a journal", found="none", hint=hint
+        ) from error
     return parse_journal(content, where)
 
 
@@ -77,7 +79,7 @@ def parse_journal(content: bytes, where: str) -> Journal:
     entries = [_parse(line, where, number) for number, line in enumerate(lines, start=1)]
     if not entries or "metadata" not in entries[0]:
         raise StoreDamagedError(
-            "the journal has no header", where, remedy=remedy_at(where, REBUILD)
+            "the journal has no header", where=where, hint=hint_at(where, REBUILD)
         )
     units: dict[int, UnitDigest] = {}
     for entry in entries[1:]:
@@ -106,15 +108,17 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
-    remedy, where = remedy_at(where, REBUILD), f"{where}, line {number}"
+    hint, where = hint_at(where, REBUILD), f"{where}, line {number}"
     try:
         entry = json.loads(line)
         found = entry.pop("crc32")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise StoreDamagedError("journal line is not readable", where, remedy=remedy) from error
+        raise StoreDamagedError("journal line is not readable", where=where, hint=hint) from error
     expected = _checksum(entry)
     if found != expected:
-        raise StoreDamagedError("journal line was altered", where, expected, found, remedy)
+        raise StoreDamagedError(
+            "journal line was altered", where=where, expected=expected, found=found, hint=hint
+        )
     return dict(entry)
 
 

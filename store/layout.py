@@ -12,8 +12,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
-from store.schema import SCHEMA_VERSION, ArraySpec, StoreSpec, array_specs
+from store.schema import SCHEMA_VERSION, StoreSpec, array_specs
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -33,7 +34,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def remedy_at(location: str, local: str) -> str:
+def hint_at(location: str, local: str) -> str:
     """Say what to do about a fault; `local` holds for a folder, which alone can be written."""
     if is_url(location):
         return "correct the URL, or copy the whole store there again"
@@ -124,14 +125,18 @@ def read_spec(files: Files) -> StoreSpec:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreNotFoundError(
             "no store here",
-            files.location,
-            f"a folder with {METADATA}",
-            "none",
-            remedy_at(where, RESUME),
+            where=files.location,
+            expected=f"a folder with {METADATA}",
+            found="none",
+            hint=hint_at(where, RESUME),
         ) from error
     except ValueError as error:
         raise StoreDamagedError(
-            "metadata is not JSON", where, "JSON", error, remedy_at(where, REBUILD)
+            "metadata is not JSON",
+            where=where,
+            expected="JSON",
+            found=error,
+            hint=hint_at(where, REBUILD),
         ) from error
     attributes = metadata.get("attributes", {}) if isinstance(metadata, dict) else {}
     return parse_attributes(attributes, where)
@@ -147,38 +152,36 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
     if attributes.get("kind") != KIND:
         raise StoreMismatchError(
             "not a feature store",
-            where,
-            KIND,
-            attributes.get("kind", "something else"),
-            "name the folder, URL or HDF5 file of a store",
+            where=where,
+            expected=KIND,
+            found=attributes.get("kind", "something else"),
+            hint="name the folder, URL or HDF5 file of a store",
         )
     if attributes.get("schema_version") != SCHEMA_VERSION:
         raise StoreMismatchError(
             "store of another schema version",
-            where,
-            SCHEMA_VERSION,
-            attributes.get("schema_version"),
-            "use the release of offline-cirkd that wrote it, or extract anew",
+            where=where,
+            expected=SCHEMA_VERSION,
+            found=attributes.get("schema_version"),
+            hint="use the release of offline-cirkd that wrote it, or extract anew",
         )
     try:
         spec = StoreSpec.from_dict(attributes["spec"])
     except StoreMismatchError as error:
-        raise StoreMismatchError(
-            error.what, where, error.expected, error.found, "use the release that wrote the store"
-        ) from error
+        raise error.at(where, "use the release that wrote the store") from error
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamagedError(
             "metadata does not describe a store",
-            where,
+            where=where,
             found=error,
-            remedy=remedy_at(where, REBUILD),
+            hint=hint_at(where, REBUILD),
         ) from error
     if spec.fingerprint != attributes.get("fingerprint"):
         raise StoreDamagedError(
             "identity and fingerprint disagree",
-            where,
-            attributes.get("fingerprint"),
-            spec.fingerprint,
-            remedy_at(where, REBUILD),
+            where=where,
+            expected=attributes.get("fingerprint"),
+            found=spec.fingerprint,
+            hint=hint_at(where, REBUILD),
         )
     return spec

@@ -33,9 +33,9 @@ class Lock:
             self._file.close()
             raise StoreLockedError(
                 "another process is at work here",
-                str(root),
+                where=str(root),
                 found=f"the lock is held by {holder}",
-                remedy="wait for that process, or stop it",
+                hint="wait for that process, or stop it",
             ) from error
         self._file.truncate(0)
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, self._file)

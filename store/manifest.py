@@ -40,14 +40,18 @@ class Manifest:
             StoreNotFoundError: There is no such file.
             StoreMismatchError: The file is not a manifest.
         """
-        remedy = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
+        hint = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
         try:
             return cls(**json.loads(Path(path).read_bytes()))
         except FileNotFoundError as error:
             raise StoreNotFoundError(
-                "no manifest", os.fspath(path), "a file", "none", remedy
+                "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint
             ) from error
         except (ValueError, TypeError) as error:
             raise StoreMismatchError(
-                "not a manifest", os.fspath(path), "the JSON of a manifest", error, remedy
+                "not a manifest",
+                where=os.fspath(path),
+                expected="the JSON of a manifest",
+                found=error,
+                hint=hint,
             ) from error

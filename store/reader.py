@@ -9,25 +9,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.cache import CachedFiles
 from store.chunks import ZarrSource
 from store.errors import (
     StoreDamagedError,
-    StoreError,
     StoreIncompleteError,
     StoreMismatchError,
+    list_lines,
 )
 from store.journal import Journal, UnitDigest
 from store.layout import (
     HDF5_SUFFIXES,
     REBUILD,
     RESUME,
+    hint_at,
     is_url,
     open_files,
-    remedy_at,
     unit_key,
 )
-from store.schema import ArraySpec, StoreSpec, array_specs, diff_identity, map_arrays
+from store.schema import StoreSpec, array_specs, diff_identity, map_arrays
 
 
 class Source(Protocol):
@@ -96,10 +97,10 @@ class Reader:
         if not 1 <= num_views <= self.spec.num_views:
             raise StoreMismatchError(
                 "the store has not so many views",
-                self.path,
-                f"1 to {self.spec.num_views}",
-                num_views,
-                "ask for fewer, or extract a store with a larger num_views",
+                where=self.path,
+                expected=f"1 to {self.spec.num_views}",
+                found=num_views,
+                hint="ask for fewer, or extract a store with a larger num_views",
             )
         return Reader(self.source, replace(self.spec, num_views=num_views), self.journal)
 
@@ -119,12 +120,14 @@ class Reader:
         Raises:
             IndexError: A record is outside the store.
             StoreMismatchError: The store has no such array.
-            StoreDamagedError: Bytes are missing or altered; names the record's key and the remedy.
+            StoreDamagedError: Bytes are missing or altered; names the record's key and the hint.
         """
         wanted = self._positions(indices)
         unknown = sorted(set(names) - set(self.arrays))
         if unknown:
-            raise StoreMismatchError("no such array", self.path, list(self.arrays), unknown)
+            raise StoreMismatchError(
+                "no such array", where=self.path, expected=list(self.arrays), found=unknown
+            )
         return {name: self._read(self.arrays[name], wanted) for name in names}
 
     def column(self, name: str) -> np.ndarray:
@@ -179,8 +182,7 @@ class Reader:
             with contextlib.suppress(StoreDamagedError):
                 key = repr(str(self.read([record], ["key"])["key"][0]))
         where = f"{error.where} ({array.name} of record {record}, key {key})"
-        remedy = remedy_at(self.path, REBUILD)
-        return StoreDamagedError(error.what, where, error.expected, error.found, remedy)
+        return error.at(where, hint_at(self.path, REBUILD))
 
 
 def open_store(
@@ -228,10 +230,10 @@ def find_source(
     if is_url(location):
         raise StoreMismatchError(
             "an HDF5 file opens from the local disk alone",
-            location,
-            "a path",
-            "a URL",
-            "copy the file here, or put the folder of the store there",
+            where=location,
+            expected="a path",
+            found="a URL",
+            hint="copy the file here, or put the folder of the store there",
         )
     # Most processes never read HDF5; they need not load its library.
     from store.hdf5_source import Hdf5Source
@@ -246,18 +248,18 @@ def _whole_journal(source: Source, spec: StoreSpec) -> Journal:
     if damaged:
         raise StoreDamagedError(
             "metadata was altered",
-            source.location,
+            where=source.location,
             found=", ".join(damaged),
-            remedy=remedy_at(source.location, REBUILD),
+            hint=hint_at(source.location, REBUILD),
         )
     missing = spec.num_units - len(journal.units)
     if missing:
         raise StoreIncompleteError(
             "the store is not finished",
-            source.location,
-            f"{spec.num_units} units",
-            f"{len(journal.units)} units, {missing} missing",
-            remedy_at(source.location, RESUME),
+            where=source.location,
+            expected=f"{spec.num_units} units",
+            found=f"{len(journal.units)} units, {missing} missing",
+            hint=hint_at(source.location, RESUME),
         )
     return journal
 
@@ -274,13 +276,18 @@ def _unit_hashes(spec: StoreSpec, journal: Journal) -> dict[str, str]:
 
 def _refuse_foreign(where: str, spec: StoreSpec, expected: str | Mapping[str, Any] | None) -> None:
     """Raise StoreMismatchError, field by field where it can, unless it is the expected store."""
-    error: StoreError | None = None
-    if isinstance(expected, str) and expected != spec.fingerprint:
-        error = StoreMismatchError("another store", where, expected, spec.fingerprint)
-    elif isinstance(expected, Mapping):
+    if expected is None:
+        return
+    wanted, found = str(expected), spec.fingerprint
+    differs = found != wanted
+    if isinstance(expected, Mapping):
         lines = diff_identity(expected, spec.identity)
-        if lines:
-            found = "\n    ".join(["", *lines])
-            error = StoreMismatchError("another store", where, "the identity asked for", found)
-    if error:
-        raise type(error)(*error.parts[:4], "open the store that these parameters name")
+        differs, wanted, found = bool(lines), "the identity asked for", list_lines(lines)
+    if differs:
+        raise StoreMismatchError(
+            "another store",
+            where=where,
+            expected=wanted,
+            found=found,
+            hint="open the store that these parameters name",
+        )

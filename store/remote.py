@@ -73,10 +73,10 @@ class RemoteFiles:
             missing = isinstance(error, ImportError)
             raise StoreUnreachableError(
                 "the store cannot be reached",
-                f"{self.location}/{key}",
-                "a package for this kind of URL" if missing else "an answer",
-                f"{type(error).__name__}: {error}",
-                "install it: for s3:// `pip install s3fs`, for https:// `pip install aiohttp`"
+                where=f"{self.location}/{key}",
+                expected="a package for this kind of URL" if missing else "an answer",
+                found=f"{type(error).__name__}: {error}",
+                hint="install it: for s3:// `pip install s3fs`, for https:// `pip install aiohttp`"
                 if missing
                 else "check the URL, the credentials in the environment, and the network",
             ) from error

@@ -10,67 +10,20 @@ a newer schema is refused; so is one of an older schema, unless a line here says
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
-
-from store.encoding import Encoding, RecordArrays
-from store.encodings import encoding_from_dict
+from store.arrays import ARRAYS, AXES, TARGETS, ArrayDefinition, ArraySpec
+from store.encodings.base import Encoding, RecordArrays
+from store.encodings.registry import encoding_from_dict
 from store.errors import StoreMismatchError
 
 SCHEMA_VERSION = 1
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
-TARGETS = ("logits", "features", "auxiliary_attention", "regions")
-"""What a teacher may be asked for; `target_arrays` says which arrays hold it."""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of the store.
-
-    Attributes:
-        name: Its name in the group.
-        shape: [num_records, ...].
-        dtype: A numpy dtype name, or "str".
-        unit_size: Records in one file.
-        sharded: Whether a record can be read without its neighbours (a file is then a shard with
-            one inner chunk a record), or a file is one chunk.
-        axes: A name for every axis.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    unit_size: int
-    sharded: bool
-    axes: tuple[str, ...]
-
-    @property
-    def record_shape(self) -> tuple[int, ...]:
-        """The shape of one record."""
-        return self.shape[1:]
-
-    @property
-    def file_shape(self) -> tuple[int, ...]:
-        """The shape of one file: a unit of records."""
-        return (self.unit_size, *self.record_shape)
-
-    def unit_rows(self, unit: int) -> np.ndarray:
-        """Positions of one unit's records inside it, int [n]; the last unit may be short."""
-        return np.arange(min(self.unit_size, self.shape[0] - unit * self.unit_size))
-
-    @property
-    def record_bytes(self) -> int:
-        """Bytes of one record before compression (0 for strings, whose length varies)."""
-        return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * self._record_size
-
-    @property
-    def _record_size(self) -> int:
-        return math.prod(self.record_shape)
+NO_RECORD = -1
+"""Stands for a record's number where a queue or a bank holds no embedding."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +65,22 @@ class StoreSpec:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
-                raise StoreMismatchError("size out of range", name, ">= 1", value)
+                raise StoreMismatchError(
+                    "size out of range", where=name, expected=">= 1", found=value
+                )
         if len(self.class_names) != self.num_classes:
             raise StoreMismatchError(
-                "wrong number of class names", "class_names", self.num_classes, self.class_names
+                "wrong number of class names",
+                where="class_names",
+                expected=self.num_classes,
+                found=self.class_names,
             )
         if self.targets != tuple(name for name in TARGETS if name in self.targets):
             raise StoreMismatchError(
-                "no such targets", "targets", f"some of {TARGETS}", self.targets
+                "no such targets",
+                where="targets",
+                expected=f"some of {TARGETS}",
+                found=self.targets,
             )
         object.__setattr__(self, "logits_encoding", self.logits_encoding.bind(self.num_classes))
         object.__setattr__(
@@ -169,54 +130,33 @@ class StoreSpec:
         return cls(**given)
 
 
-VIEW_TABLE = {
-    "key": "str",
-    "view_index": "int32",
-    "source_height": "int32",
-    "source_width": "int32",
-    "scale": "float64",
-    "flip": "bool",
-    "top": "int32",
-    "left": "int32",
-    "crop_height": "int32",
-    "crop_width": "int32",
-}
-"""The columns that replay a view, one array each."""
-
-
 def array_specs(spec: StoreSpec) -> dict[str, ArraySpec]:
     """List every array of a store, by name."""
-    by_target = target_arrays(spec)
-    records: RecordArrays = {
-        "image": ((3, spec.height, spec.width), "uint8"),
-        "labels": ((spec.height, spec.width), "uint8"),
-        **{name: array for target in spec.targets for name, array in by_target[target].items()},
-        **{name: ((), dtype) for name, dtype in VIEW_TABLE.items()},
-    }
-    return {name: _array_spec(spec, name, *record) for name, record in records.items()}
-
-
-def target_arrays(spec: StoreSpec) -> dict[str, RecordArrays]:
-    """List the arrays of every target, whether the store holds it or not."""
-    k, d, p = spec.num_classes, spec.feature_channels, spec.sample_slots
-    grid = (spec.feature_height, spec.feature_width)
     return {
-        "logits": _encoded("logits", spec.logits_encoding.array_specs(k, *grid)),
-        "features": _encoded("features", spec.features_encoding.array_specs(d, *grid)),
-        "auxiliary_attention": {"auxiliary_attention": (grid, "float16")},
-        "regions": {
-            "region_center": ((k, d), "float16"),
-            "region_pixels": ((k,), "int32"),
-            "pixel_sample": ((p, d), "float16"),
-            "pixel_sample_class": ((p,), "uint8"),
-        },
+        array.name: array
+        for one in ARRAYS
+        if one.target is None or one.target in spec.targets
+        for array in _stored_arrays(spec, one).values()
+    }
+
+
+def target_arrays(spec: StoreSpec) -> dict[str, list[str]]:
+    """Name the arrays of every target, whether the store holds it or not."""
+    return {
+        target: [
+            array.name
+            for one in ARRAYS
+            if one.target == target
+            for array in _stored_arrays(spec, one).values()
+        ]
+        for target in TARGETS
     }
 
 
 def map_arrays(spec: StoreSpec, name: str) -> dict[str, str]:
-    """Return suffix -> array name for a map stored by an encoding ("logits" or "features")."""
-    encoding = {"logits": spec.logits_encoding, "features": spec.features_encoding}[name]
-    return {suffix: name + suffix for suffix in encoding.array_specs(1, 1, 1)}
+    """Return suffix -> array name of what holds `name`: "" alone, unless an encoding stores it."""
+    one = next(one for one in ARRAYS if one.name == name)
+    return {suffix: array.name for suffix, array in _stored_arrays(spec, one).items()}
 
 
 def canonical_json(values: Any) -> str:
@@ -241,35 +181,35 @@ def diff_identity(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list
     ]
 
 
-def _encoded(name: str, arrays: RecordArrays) -> RecordArrays:
-    return {name + suffix: record for suffix, record in arrays.items()}
-
-
-def _array_spec(spec: StoreSpec, name: str, record_shape: tuple[int, ...], dtype: str) -> ArraySpec:
-    is_map = name.startswith(("image", "labels", "logits", "features", "auxiliary"))
-    return ArraySpec(
-        name=name,
-        shape=(spec.num_records, *record_shape),
-        dtype=dtype,
-        unit_size=spec.unit_size,
-        # Maps are read record by record; everything else is small, and many small chunks are slow.
-        sharded=is_map and len(record_shape) >= 2,
-        axes=("record", *_axes(name, len(record_shape))),
-    )
-
-
-def _axes(name: str, num_axes: int) -> tuple[str, ...]:
-    named = {
-        "image": ("colour", "y", "x"),
-        "labels": ("y", "x"),
-        "region_center": ("class", "channel"),
-        "region_pixels": ("class",),
-        "pixel_sample": ("slot", "channel"),
-        "pixel_sample_class": ("slot",),
+def _stored_arrays(spec: StoreSpec, one: ArrayDefinition) -> dict[str, ArraySpec]:
+    """Return suffix -> array for one line of the table."""
+    sizes = [_size(spec, axis) for axis in one.axes]
+    records: RecordArrays = {"": (tuple(sizes), one.dtype)}
+    if one.encoding:
+        encoding: Encoding = getattr(spec, one.encoding)
+        records = encoding.array_specs(*sizes)
+    return {
+        suffix: ArraySpec(
+            name=one.name + suffix,
+            shape=(spec.num_records, *shape),
+            dtype=dtype,
+            unit_size=spec.unit_size,
+            axes=("record", *_record_axes(one, len(shape))),
+        )
+        for suffix, (shape, dtype) in records.items()
     }
-    by_rank = {0: (), 1: ("channel",), 2: ("feature_y", "feature_x")}
-    leading = "class" if name.startswith("logits") else "channel"
-    return named.get(name) or by_rank.get(num_axes, (leading, "feature_y", "feature_x"))
+
+
+def _size(spec: StoreSpec, axis: str) -> int:
+    size = AXES[axis].size
+    return size if isinstance(size, int) else int(getattr(spec, size))
+
+
+def _record_axes(one: ArrayDefinition, num_axes: int) -> tuple[str, ...]:
+    """Return the axes of an encoding's array: the map's own, one value a pixel, or a channel."""
+    if one.encoding and num_axes == 1:
+        return ("channel",)
+    return one.axes[len(one.axes) - num_axes :]
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, str]:

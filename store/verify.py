@@ -7,11 +7,12 @@ from typing import Any
 import dask
 import numpy as np
 
+from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreNotFoundError
 from store.journal import UnitDigest
 from store.layout import JOURNAL
 from store.reader import Source, find_source
-from store.schema import ArraySpec, StoreSpec, array_specs
+from store.schema import StoreSpec, array_specs
 
 
 @dataclass(frozen=True)

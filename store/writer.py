@@ -25,6 +25,7 @@ from store.errors import (
     StoreIncompleteError,
     StoreMismatchError,
     StoreWriteError,
+    list_lines,
 )
 from store.files import PARTIAL, replace_file, sync_path
 from store.fit import fit_arrays
@@ -119,10 +120,10 @@ class Writer:
         if missing:
             raise StoreIncompleteError(
                 "the store is not finished",
-                str(self.path),
-                f"{self.spec.num_units} units",
-                f"{len(missing)} missing, the first {missing[0]}",
-                RESUME,
+                where=str(self.path),
+                expected=f"{self.spec.num_units} units",
+                found=f"{len(missing)} missing, the first {missing[0]}",
+                hint=RESUME,
             )
         return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
@@ -144,10 +145,10 @@ def local_folder(path: StorePath) -> Path:
     if is_url(location) or location.endswith(HDF5_SUFFIXES):
         raise StoreMismatchError(
             "only a local folder can be written",
-            location,
-            "a folder",
-            "a URL" if is_url(location) else "an HDF5 file",
-            "work on the folder that it was copied from, and copy it again",
+            where=location,
+            expected="a folder",
+            found="a URL" if is_url(location) else "an HDF5 file",
+            hint="work on the folder that it was copied from, and copy it again",
         )
     return Path(location)
 
@@ -194,7 +195,11 @@ def _refuse_strangers(root: Path, spec: StoreSpec) -> None:
     strangers = [name for name in strangers if not name.endswith(PARTIAL)]
     if strangers:
         raise StoreMismatchError(
-            "not a feature store", str(root), "an empty folder", strangers, "name another folder"
+            "not a feature store",
+            where=str(root),
+            expected="an empty folder",
+            found=strangers,
+            hint="name another folder",
         )
 
 
@@ -241,10 +246,10 @@ def _refuse_other(root: Path, spec: StoreSpec) -> None:
     if lines:
         raise StoreMismatchError(
             "another store lies here",
-            str(root),
-            "the identity asked for",
-            "\n    ".join(["", *lines]),
-            "choose another folder, or go back to the parameters that it was begun with",
+            where=str(root),
+            expected="the identity asked for",
+            found=list_lines(lines),
+            hint="choose another folder, or go back to the parameters that it was begun with",
         )
 
 
@@ -257,8 +262,8 @@ def _writing(root: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreWriteError(
             "the file system refused",
-            str(root),
+            where=str(root),
             expected="room, and permission to write",
             found=error,
-            remedy="make room or gain permission, then start again: finished units are kept",
+            hint="make room or gain permission, then start again: finished units are kept",
         ) from error

@@ -23,7 +23,7 @@ from pipeline.models.teacher import TeacherCard, load_teacher
 from pipeline.runtime.rng import seed_torch, torch_generator
 from pipeline.training.run import TrainingRun
 from stages.loop import fit
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.schema import StoreSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"

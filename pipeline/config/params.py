@@ -22,9 +22,9 @@ from pipeline.config.base import (
 )
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.training import StudentTrainingConfig, TrainingConfig
-from store.encodings import find_encoding
+from store.arrays import TARGETS
+from store.encodings.registry import find_encoding
 from store.files import replacing
-from store.schema import TARGETS
 
 
 class ParamsError(ValueError):

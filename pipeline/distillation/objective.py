@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.config.params import DistillationConfig, StudentConfig
 from pipeline.distillation.components import COMPONENTS
 from pipeline.distillation.terms import TERMS, Step
-from pipeline.loading.batch import TARGETS, Batch
+from pipeline.loading.batch import Batch
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.memory.bank_memory import BANKS, Bank
 from pipeline.models.network import normalise, upsample
@@ -19,6 +19,7 @@ from pipeline.runtime.checkpoint import SavedGenerator, Stateful
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
+from store.arrays import TARGETS
 from store.reader import Reader
 from store.schema import StoreSpec
 
@@ -67,7 +68,7 @@ class Objective:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What must be read of each record beside image and labels; keys of TARGETS."""
+        """What must be read of each record beside image and labels; names of TARGETS."""
         needed = {need for term in self._config.weights for need in TERMS[term].needs}
         return tuple(need for need in TARGETS if need in needed)
 

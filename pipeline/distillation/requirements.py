@@ -7,8 +7,9 @@ from collections.abc import Collection
 from pipeline.config.methods import METHODS
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.terms import TERMS
-from store.errors import StoreMismatchError
-from store.schema import TARGETS, StoreSpec, target_arrays
+from store.arrays import TARGETS
+from store.errors import StoreMismatchError, list_lines
+from store.schema import StoreSpec, target_arrays
 
 
 def missing_targets(terms: Collection[str], spec: StoreSpec) -> dict[str, list[str]]:
@@ -43,9 +44,9 @@ def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> No
     methods = ", ".join(supported_methods(spec))
     raise StoreMismatchError(
         f"the store lacks arrays that {config.label} learns from",
-        where,
-        expected="\n    ".join(["", *lines]),
+        where=where,
+        expected=list_lines(lines),
         found=f"targets {', '.join(spec.targets)}, which serve {methods}",
-        remedy=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
+        hint=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
         "run `dvc repro`, which extracts a store that holds them",
     )

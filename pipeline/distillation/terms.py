@@ -173,7 +173,7 @@ class Term:
 
     Attributes:
         compute: its mean on one step.
-        needs: keys of `pipeline.loading.batch.TARGETS`.
+        needs: names of `store.arrays.TARGETS`.
         components: keys of `pipeline.distillation.components.COMPONENTS`.
         auxiliary: whether the student must have an auxiliary head.
     """

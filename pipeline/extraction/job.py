@@ -13,8 +13,9 @@ from pipeline.datasets.index import Index
 from pipeline.models.network import STRIDE
 from pipeline.models.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.runtime.environment import describe_device, versions
-from store.encodings import find_encoding
-from store.schema import SCHEMA_VERSION, TARGETS, StoreSpec
+from store.arrays import TARGETS
+from store.encodings.registry import find_encoding
+from store.schema import SCHEMA_VERSION, StoreSpec
 
 
 def plan_store(

@@ -15,7 +15,7 @@ class Targets:
     """The teacher's targets for a batch: as much of it as a run needs.
 
     Attributes:
-        arrays: by the names in TARGETS' values.
+        arrays: by the names that `store.arrays.batch_arrays` gives.
     """
 
     arrays: Mapping[str, Tensor]
@@ -44,15 +44,6 @@ class Targets:
     def region_pixels(self) -> Tensor:
         """int32 [B, K]."""
         return self.arrays["region_pixels"]
-
-
-# What a term can need -> the arrays that are read for it.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "logits": ("logits",),
-    "features": ("features",),
-    "auxiliary_attention": ("auxiliary_attention",),
-    "regions": ("region_center", "region_pixels"),
-}
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from torch.utils.data import Dataset
 from pipeline.config.augment import WHOLE, Augment
 from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
-from pipeline.loading.batch import TARGETS, Batch, Targets
+from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.ops.attention_map import attention
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
+from store.arrays import MAPS, TARGETS, batch_arrays
 from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
 from store.schema import StoreSpec, map_arrays
 
-MAPS = ("logits", "features")
 _CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 
 
@@ -101,12 +101,8 @@ class _Batches:
 
 def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
     """Names of the stored arrays that a training with the given needs reads of each record."""
-    targets = [name for need in needs for name in TARGETS[need]]
-    stored = [
-        array
-        for name in targets
-        for array in (map_arrays(spec, name).values() if name in MAPS else (name,))
-    ]
+    names = [name for need in needs for name in batch_arrays(need)]
+    stored = [array for name in names for array in map_arrays(spec, name).values()]
     return ("image", "labels", *TABLE, *stored)
 
 
@@ -118,7 +114,7 @@ def stream(
     steps: range,
     device: torch.device,
     num_workers: int = 0,
-    needs: Collection[str] = tuple(TARGETS),
+    needs: Collection[str] = TARGETS,
     augment: Augment = WHOLE,
     prefetch_factor: int = PREFETCH_FACTOR,
     accumulate: int = 1,
@@ -138,7 +134,7 @@ def stream(
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
         num_workers: processes that read ahead; 0 reads in this one.
-        needs: keys of TARGETS; only what is needed is read.
+        needs: names of TARGETS; only what is needed is read.
         augment: what to cut out of each record, and how often to mirror it.
         prefetch_factor: batches that each process reads ahead.
         accumulate: micro-batches of a step, streamed one by one.
@@ -159,7 +155,7 @@ def stream(
 def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
     arrays = {}
-    for name in (name for need in needs for name in TARGETS[need]):
+    for name in (name for need in needs for name in batch_arrays(need)):
         value = reader.decode(name, raw) if name in MAPS else raw[name]
         arrays[name] = value.float() if value.is_floating_point() else value
     own = ("record", "image", "labels", "grid_labels", "grid_valid")

@@ -16,9 +16,9 @@ from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue_memory import contrast_per_class
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence
-from store.bank import NO_RECORD, open_bank
+from store.bank import open_bank
 from store.reader import Reader
-from store.schema import StoreSpec
+from store.schema import NO_RECORD, StoreSpec
 
 BANKS = Path("artifacts/banks")
 """Where banks are built, and found by every run over the same store."""

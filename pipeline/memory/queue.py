@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pipeline.losses.contrast import Contrast
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
+from store.schema import NO_RECORD
 
-NO_RECORD = -1
 _UINT8 = find_encoding("uint8_per_pixel")
 _LEVELS = 255
 

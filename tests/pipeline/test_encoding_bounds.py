@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from store.encoding import Encoding
 from torch import Tensor
 
 from pipeline.losses import cirkd, kd
@@ -18,8 +19,7 @@ from pipeline.losses.contrast import Contrast
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.mean import Mean
 from pipeline.runtime.rng import torch_generator
-from store.encoding import Encoding
-from store.encodings import ENCODINGS
+from store.encodings.registry import ENCODINGS
 
 K, D, TAU = 19, 256, 0.1
 LOGITS = ("float32", "float16", "int8_per_channel", "uint8_affine", "top_3", "top_5", "top_8")

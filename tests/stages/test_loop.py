@@ -128,7 +128,7 @@ def test_an_error_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
     def vanishing(steps: range) -> Iterator[torch.Tensor]:
         for step, batch in zip(steps, batches(steps), strict=True):
             if step == 6:
-                raise StoreDamagedError("a file is missing", "image/c.0", remedy="repair it")
+                raise StoreDamagedError("a file is missing", where="image/c.0", hint="repair it")
             yield batch
 
     with pytest.raises(StoreDamagedError):

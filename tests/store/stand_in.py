@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.schema import StoreSpec, array_specs
 from store.writer import Writer
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from store.encoding import Encoding
-from store.encodings import ENCODINGS, encoding_from_dict, find_encoding
+from store.encodings.base import Encoding
+from store.encodings.registry import ENCODINGS, encoding_from_dict, find_encoding
 from store.errors import StoreMismatchError
 
 UNSIGNED = ("uint8_per_pixel", "uint8_per_channel", "uint4_per_channel")

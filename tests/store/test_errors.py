@@ -12,7 +12,7 @@ import zarr
 
 from store import errors
 from store.cache import CachedFiles
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.layout import LocalFiles
 from store.manifest import Manifest
 from store.reader import open_store
@@ -23,7 +23,9 @@ MakeSpec = Callable[..., StoreSpec]
 
 
 def test_a_message_has_its_four_parts() -> None:
-    error = errors.StoreMismatchError("another store", "stores/x", "aa", "bb", "look again")
+    error = errors.StoreMismatchError(
+        "another store", where="stores/x", expected="aa", found="bb", hint="look again"
+    )
     assert str(error).splitlines() == [
         "another store: stores/x",
         "  expected: aa",
@@ -51,12 +53,22 @@ def test_parts_that_do_not_apply_are_left_out() -> None:
 def test_errors_are_the_builtin_a_caller_expects_and_travel_between_processes(
     kind: type[errors.StoreError], builtin: type[Exception]
 ) -> None:
-    error = kind("what", "where", 1, 2, "remedy")
+    error = kind("what", where="where", expected=1, found=2, hint="hint")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, builtin)
     assert (type(copy), copy.parts, str(copy)) == (kind, error.parts, str(error))
     # torch's DataLoader raises a worker's error anew from its message alone.
     assert "what: where" in str(kind(str(error)))
+    elsewhere = error.at("there", "look")
+    assert (type(elsewhere), elsewhere.parts) == (
+        kind,
+        error.parts | {"where": "there", "hint": "look"},
+    )
+
+
+def test_every_part_but_the_first_is_named() -> None:
+    with pytest.raises(TypeError):
+        errors.StoreError("no store", "here")  # type: ignore[misc]
 
 
 def edit(store: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -158,7 +170,7 @@ def test_a_fault_is_told_in_four_parts(store: Path, name: str) -> None:
     with pytest.raises(kind) as told:
         provoke(store)
     assert type(told.value) is kind
-    assert all(part not in (None, "") for part in told.value.parts), told.value.parts
+    assert all(part not in (None, "") for part in told.value.parts.values()), told.value.parts
     assert words in str(told.value)
 
 
@@ -183,5 +195,5 @@ def test_a_disk_that_refuses_is_told_in_four_parts(
     ):
         with pytest.raises(errors.StoreWriteError) as told:
             write()
-        assert all(part not in (None, "") for part in told.value.parts), told.value.parts
+        assert all(part not in (None, "") for part in told.value.parts.values()), told.value.parts
         assert os.strerror(reason) in str(told.value)

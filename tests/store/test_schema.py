@@ -2,15 +2,15 @@ from collections.abc import Callable
 
 import pytest
 
+from store.arrays import ARRAYS, AXES, TARGETS, arrays_table, batch_arrays
 from store.errors import StoreMismatchError
 from store.layout import unit_key
 from store.schema import (
     SCHEMA_VERSION,
-    TARGETS,
-    VIEW_TABLE,
     StoreSpec,
     array_specs,
     diff_identity,
+    map_arrays,
     target_arrays,
 )
 
@@ -106,7 +106,7 @@ def test_a_store_of_every_target_says_nothing_of_them(make_spec: MakeSpec) -> No
 @pytest.mark.parametrize("target", TARGETS)
 def test_only_the_arrays_of_the_targets_are_there(make_spec: MakeSpec, target: str) -> None:
     spec = make_spec(targets=(target,))
-    views = {"image", "labels", *VIEW_TABLE}
+    views = {one.name for one in ARRAYS if one.target is None}
     assert set(array_specs(spec)) == views | set(target_arrays(spec)[target])
     whole = {name for arrays in target_arrays(make_spec()).values() for name in arrays}
     assert set(array_specs(make_spec())) == views | whole
@@ -116,3 +116,22 @@ def test_only_the_arrays_of_the_targets_are_there(make_spec: MakeSpec, target: s
 def test_strange_targets_are_refused(make_spec: MakeSpec, targets: tuple[str, ...]) -> None:
     with pytest.raises(StoreMismatchError, match="targets"):
         make_spec(targets=targets)
+
+
+def test_the_table_of_the_documentation_is_the_one_that_stores_follow(make_spec: MakeSpec) -> None:
+    lines = arrays_table().splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == [one.name for one in ARRAYS]
+    assert "| `region_center` | [N,K,D] | float16 | regions | " in arrays_table()
+    assert {axis for one in ARRAYS for axis in one.axes} | {"record"} == set(AXES)
+    stored = array_specs(make_spec("float32", "float32"))
+    for one in ARRAYS:
+        assert stored[one.name].axes == ("record", *one.axes)
+        assert stored[one.name].dtype == one.dtype
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_batch_of_a_target_is_read_from_its_arrays(make_spec: MakeSpec, target: str) -> None:
+    spec = make_spec("top_3", num_classes=5, class_names=tuple("abcde"))
+    read = {a for name in batch_arrays(target) for a in map_arrays(spec, name).values()}
+    samples = {"pixel_sample", "pixel_sample_class"} if target == "regions" else set()
+    assert read | samples == set(target_arrays(spec)[target])

@@ -9,12 +9,12 @@ from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation import terms
 from pipeline.distillation.components import COMPONENTS
 from pipeline.distillation.objective import Objective
-from pipeline.loading.batch import TARGETS, Batch
+from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
 from pipeline.models.students import build_student
 from pipeline.runtime.distributed import Ranks
 from pipeline.runtime.rng import seed_torch
-from store import schema
+from store.arrays import TARGETS, batch_arrays
 from store.reader import Reader
 
 CPU = torch.device("cpu")
@@ -42,7 +42,6 @@ def test_params_and_terms_know_the_same_names() -> None:
     assert set(terms.TERMS) == methods.TERMS
     assert {name for term in terms.TERMS.values() for name in term.components} == set(COMPONENTS)
     assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
-    assert tuple(TARGETS) == schema.TARGETS
 
 
 def test_the_passes_of_a_step_share_its_random_rows(
@@ -84,7 +83,7 @@ def test_a_term_reads_what_it_needs_and_nothing_else(
     whole = {"seed": 0, "batch_size": 2, "steps": range(1), "device": CPU}
     batch = next(stream(tiny_store, **whole, needs=objective.needs))
     assert batch.targets is not None
-    expected = {array for need in terms.TERMS[name].needs for array in TARGETS[need]}
+    expected = {array for need in terms.TERMS[name].needs for array in batch_arrays(need)}
     assert set(batch.targets.arrays) == expected
     assert torch.isfinite(objective.compute_terms(batch)[name])
 

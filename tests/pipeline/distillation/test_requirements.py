@@ -9,9 +9,10 @@ from pipeline.config.methods import METHODS
 from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation.requirements import check_requirements, supported_methods
 from pipeline.distillation.terms import TERMS
+from store.arrays import TARGETS
 from store.errors import StoreMismatchError
 from store.reader import Reader
-from store.schema import TARGETS, StoreSpec
+from store.schema import StoreSpec
 
 SpecOf = Callable[..., StoreSpec]
 

@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
 from pipeline.loading.augmentation import draw_window
-from pipeline.loading.batch import TARGETS, Batch
+from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import batch_bytes, fit_prefetch, in_flight_bytes
 from pipeline.loading.stream import stream
 from pipeline.loading.workers import PREFETCH_FACTOR, open_loader
+from store.arrays import TARGETS
 from store.reader import Reader
 
 CPU = torch.device("cpu")
@@ -113,7 +114,7 @@ def test_anchors_leave_void_out_unless_a_record_has_no_label() -> None:
     assert batch.anchors.tolist() == [[[False, True]], [[True, False]]]
 
 
-@pytest.mark.parametrize("needs", [(), ("logits",), tuple(TARGETS)], ids=["ce", "kd", "all"])
+@pytest.mark.parametrize("needs", [(), ("logits",), TARGETS], ids=["ce", "kd", "all"])
 def test_bytes_of_a_batch_are_what_a_worker_hands_over(
     needs: tuple[str, ...], tiny_store: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

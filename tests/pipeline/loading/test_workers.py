@@ -22,7 +22,7 @@ class Numbers(Dataset[int]):
 
     def __getitem__(self, item: int) -> int:
         if item == self._damaged:
-            raise StoreDamagedError("a file is missing", "logits/c.0", remedy="repair it")
+            raise StoreDamagedError("a file is missing", where="logits/c.0", hint="repair it")
         if item == self._deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return 2 * item
@@ -42,7 +42,7 @@ def test_an_error_crosses_from_a_worker_as_it_was_raised(num_workers: int) -> No
     with pytest.raises(StoreDamagedError) as caught:
         load(Numbers(damaged=2), num_workers)
     assert caught.value.where == "logits/c.0"
-    assert caught.value.remedy == "repair it"
+    assert caught.value.hint == "repair it"
 
 
 def test_a_killed_worker_is_named() -> None:

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.memory.queue import Queue
 from pipeline.ops.embedding import embed
-from store.encodings import find_encoding
+from store.encodings.registry import find_encoding
 from store.schema import VOID
 
 K, CAPACITY = 3, 4

@@ -1,5 +1,6 @@
-"""What every encoding of teacher maps is, and the quantisation that several of them share."""
+"""What every encoding of teacher maps is."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +13,6 @@ from store.errors import StoreMismatchError
 RecordArrays = dict[str, tuple[tuple[int, ...], str]]
 """Suffix -> (shape of one record, dtype)."""
 
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-_ROUNDING = 2.0**-14
-"""Slack, in steps, for the float32 division and product around a rounding to 255 steps."""
-
 
 @dataclass(frozen=True)
 class Encoding(ABC):
@@ -23,10 +20,11 @@ class Encoding(ABC):
 
     Arrays are named by suffix: "" is the main array, "_scale" and the like stand beside it.
     `encode` runs on numpy while a store is written; `decode` is written in operators that numpy
-    arrays and torch tensors share, so a trainer decodes on its own device.
+    arrays and torch tensors share, so a trainer decodes on its own device (hence its Any: arrays
+    of either kind, and torch is not imported here).
 
     Attributes:
-        name: Under which `store.encodings.ENCODINGS` lists it.
+        name: Under which `store.encodings.registry.ENCODINGS` lists it.
         measure: What `max_error` bounds: the absolute error of every value ("absolute"), or the
             divergence KL(softmax(x) || softmax(decoded)) over C of every pixel, in nats ("kl").
     """
@@ -59,30 +57,17 @@ class Encoding(ABC):
         return asdict(self)
 
 
-def quantisation_step(encoding: Encoding, peak: np.ndarray, levels: int) -> np.ndarray:
-    """Return the quantisation step float32; one too small to be exact becomes 0 (all codes 0)."""
-    scale = (peak / np.float32(levels)).astype(np.float32)
-    refuse_unless_fit(encoding, ~np.isfinite(scale), peak, "finite values", None)
-    return np.where(scale < _SMALLEST_NORMAL, np.float32(0), scale)
-
-
-def quantise(x: np.ndarray, scale: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-    """Round x to multiples of a scale that broadcasts to it."""
-    return np.rint(x / np.where(scale > 0, scale, np.float32(1))).astype(dtype)
-
-
-def step_error(peak: np.ndarray, levels: int) -> np.ndarray:
-    """Bound the error of rounding values up to `peak` to so many steps: half a step, and slack."""
-    step = (peak / np.float32(levels)).astype(np.float32)
-    return np.where(step < _SMALLEST_NORMAL, peak, step * np.float32(0.5 + _ROUNDING))
-
-
 def as_float32(x: Any) -> Any:
-    """Convert a numpy array or a torch tensor."""
+    """Convert a numpy array or a torch tensor to float32."""
     return x.astype(np.float32) if isinstance(x, np.ndarray) else x.float()
 
 
-def refuse_unless_fit(
+def namespace(x: Any) -> Any:
+    """Return numpy, or torch, which need not be imported: whoever made the tensor has done that."""
+    return np if isinstance(x, np.ndarray) else sys.modules["torch"]
+
+
+def refuse_values(
     encoding: Encoding, bad: np.ndarray, x: np.ndarray, expected: str, instead: str | None
 ) -> None:
     """Raise StoreMismatchError if any value is bad, naming another encoding that would do."""
@@ -92,5 +77,11 @@ def refuse_unless_fit(
             where=encoding.name,
             expected=expected,
             found=f"{int(bad.sum())} others, the first {x[bad][0]!r}",
-            remedy=f"choose the encoding {instead}" if instead else "look at the teacher's output",
+            hint=f"choose the encoding {instead}" if instead else "look at the teacher's output",
         )
+
+
+def refuse_beyond_float16(encoding: Encoding, x: np.ndarray) -> None:
+    """Raise StoreMismatchError if a value is not finite as float16."""
+    limit = float(np.finfo(np.float16).max)
+    refuse_values(encoding, ~(np.abs(x) <= limit), x, f"|x| <= {limit:g}", "float32")

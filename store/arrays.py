@@ -1,0 +1,182 @@
+"""The arrays of a store, in one table: what layout, schema, targets and documentation follow.
+
+Adding an array is adding one line to `ARRAYS` (and raising `store.schema.SCHEMA_VERSION`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Axis(NamedTuple):
+    """An axis of an array: its symbol in the documentation and its size.
+
+    Attributes:
+        symbol: As in [N,K,h,w].
+        size: The field of `store.schema.StoreSpec` that holds it, or a number.
+    """
+
+    symbol: str
+    size: str | int
+
+
+AXES: dict[str, Axis] = {
+    "record": Axis("N", "num_records"),
+    "colour": Axis("3", 3),
+    "y": Axis("H", "height"),
+    "x": Axis("W", "width"),
+    "class": Axis("K", "num_classes"),
+    "channel": Axis("D", "feature_channels"),
+    "feature_y": Axis("h", "feature_height"),
+    "feature_x": Axis("w", "feature_width"),
+    "slot": Axis("P", "sample_slots"),
+}
+
+
+@dataclass(frozen=True)
+class ArrayDefinition:
+    """One line of the table.
+
+    Attributes:
+        name: Its name in the group; the arrays of an encoding append their suffixes to it.
+        axes: The axes of one record, names in `AXES`.
+        dtype: A numpy dtype name, or "str"; of a map its dtype once decoded.
+        meaning: For the documentation.
+        target: Which of the teacher's targets it belongs to; None is stored always.
+        encoding: The field of `store.schema.StoreSpec` that holds its encoding; None stores it
+            as it is.
+        in_batch: Whether a training that needs the target reads it with every batch.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+    meaning: str
+    target: str | None = None
+    encoding: str | None = None
+    in_batch: bool = True
+
+
+_GRID = ("feature_y", "feature_x")
+
+ARRAYS: tuple[ArrayDefinition, ...] = (
+    ArrayDefinition("image", ("colour", "y", "x"), "uint8", "RGB, 0..255, before normalisation"),
+    ArrayDefinition("labels", ("y", "x"), "uint8", "class, 255 = void or padding"),
+    ArrayDefinition(
+        *("logits", ("class", *_GRID), "float32", "logits before softmax"),
+        target="logits",
+        encoding="logits_encoding",
+    ),
+    ArrayDefinition(
+        *("features", ("channel", *_GRID), "float32", "input of the layer that classifies"),
+        target="features",
+        encoding="features_encoding",
+    ),
+    ArrayDefinition(
+        *("auxiliary_attention", _GRID, "float16", "attention map of the auxiliary head's logits"),
+        target="auxiliary_attention",
+    ),
+    ArrayDefinition(
+        *("region_center", ("class", "channel"), "float16", "mean embedding of a class, L2 norm 1"),
+        target="regions",
+    ),
+    ArrayDefinition(
+        *("region_pixels", ("class",), "int32", "pixels of a class, 0 = absent"),
+        target="regions",
+    ),
+    ArrayDefinition(
+        *("pixel_sample", ("slot", "channel"), "float16", "embeddings of pixels drawn at random"),
+        target="regions",
+        in_batch=False,
+    ),
+    ArrayDefinition(
+        *("pixel_sample_class", ("slot",), "uint8", "class of each sample, 255 = empty slot"),
+        target="regions",
+        in_batch=False,
+    ),
+    ArrayDefinition("key", (), "str", "name of the image in the dataset's index"),
+    ArrayDefinition("view_index", (), "int32", "which view of the image"),
+    ArrayDefinition("source_height", (), "int32", "height of the image, in pixels"),
+    ArrayDefinition("source_width", (), "int32", "width of the image, in pixels"),
+    ArrayDefinition("scale", (), "float64", "factor that the image was resized by"),
+    ArrayDefinition("flip", (), "bool", "whether it was mirrored"),
+    ArrayDefinition("top", (), "int32", "first row of the window in the resized image"),
+    ArrayDefinition("left", (), "int32", "first column of the window in the resized image"),
+    ArrayDefinition("crop_height", (), "int32", "height of the window, in pixels"),
+    ArrayDefinition("crop_width", (), "int32", "width of the window, in pixels"),
+)
+
+TARGETS: tuple[str, ...] = tuple(dict.fromkeys(one.target for one in ARRAYS if one.target))
+"""What a teacher may be asked for."""
+
+MAPS: tuple[str, ...] = tuple(one.name for one in ARRAYS if one.encoding)
+"""The arrays that are stored by an encoding."""
+
+
+def batch_arrays(target: str) -> tuple[str, ...]:
+    """Name the arrays, maps decoded, that a batch holds of one target."""
+    return tuple(one.name for one in ARRAYS if one.target == target and one.in_batch)
+
+
+def arrays_table() -> str:
+    """Return the table of the documentation: every array in Markdown."""
+    lines = ["| array | shape | dtype | target | meaning |", "|---|---|---|---|---|"]
+    for one in ARRAYS:
+        shape = ",".join(AXES[axis].symbol for axis in ("record", *one.axes))
+        dtype = f"`{one.encoding}`" if one.encoding else one.dtype
+        lines.append(
+            f"| `{one.name}` | [{shape}] | {dtype} | {one.target or 'always'} | {one.meaning} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of one store.
+
+    Attributes:
+        name: Its name in the group.
+        shape: [num_records, ...].
+        dtype: A numpy dtype name, or "str".
+        unit_size: Records in one file.
+        axes: A name for every axis.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    unit_size: int
+    axes: tuple[str, ...]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a file is a shard with one inner chunk a record, rather than one chunk.
+
+        Maps are read record by record; all else is small, and many small chunks are slow.
+        """
+        return self.axes[-1] in ("x", "feature_x")
+
+    @property
+    def record_shape(self) -> tuple[int, ...]:
+        """The shape of one record."""
+        return self.shape[1:]
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        """The shape of one file: a unit of records."""
+        return (self.unit_size, *self.record_shape)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one record before compression (0 for strings, whose length varies)."""
+        return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * self._record_size
+
+    @property
+    def _record_size(self) -> int:
+        return math.prod(self.record_shape)
+
+    def unit_rows(self, unit: int) -> np.ndarray:
+        """Return the positions of one unit's records inside it, int [n]; the last may be short."""
+        return np.arange(min(self.unit_size, self.shape[0] - unit * self.unit_size))
