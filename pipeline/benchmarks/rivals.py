@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ class Rivals:
     Attributes:
         reader: of the store; every way of stepping gets its images and labels from it.
         run: of method cirkd; its `training.steps` is how many steps can be taken.
-        teach: makes the teacher's job anew, each time with a teacher of its own.
+        teach: makes the teacher's job; its teacher is left as it is.
         fill: fills the queues.
         device: of everything.
         num_workers: loader processes, as in training.
@@ -145,6 +146,7 @@ class Rivals:
 
     def _online(self) -> Iterator[Report]:
         objective, job = self._objective(self.run, PublicCode), self.teach()
+        job = replace(job, teacher=copy.deepcopy(job.teacher))
         keep_contiguous(objective.modules["student"])
         keep_contiguous(job.teacher)
         return self._take(objective, map(partial(ask, job), self._stream()))

@@ -113,6 +113,23 @@ def test_contiguous_networks_see_contiguous_images() -> None:
     assert network.weight.is_contiguous()
 
 
+def test_the_public_codes_memory_format_is_not_given_to_the_callers_teacher(
+    reader: Reader, job: Extraction
+) -> None:
+    def state() -> dict[str, tuple[torch.Tensor, tuple[int, ...]]]:
+        return {name: (x.clone(), x.stride()) for name, x in job.teacher.state_dict().items()}
+
+    before = state()
+    measured = rivals.Rivals(
+        reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, 0
+    )
+    rivals.finish_step(measured.steps("online"))
+    for name, (values, stride) in state().items():
+        assert torch.equal(values, before[name][0]), name
+        assert stride == before[name][1], name
+    assert not job.teacher._forward_pre_hooks
+
+
 def test_relational_flops_by_hand() -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
