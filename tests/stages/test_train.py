@@ -84,17 +84,18 @@ def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) ->
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
-def test_a_compiled_student_with_every_option_trains(manifest: Path, tmp_path: Path) -> None:
+def test_a_compiled_student_with_every_option_trains(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The backend `eager` traces as inductor does, and needs no compiler on the machine."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "profiles/tiny.yaml").read_text()
     recipe = "{compile: eager, ema_decay: 0.9, clip_norm: 1.0, batch_size: 4, accumulate: 2}"
     params = tmp_path / "params.yaml"
     params.write_text(text.replace("method: cirkd,", f"method: cirkd, training: {recipe},"))
-    arguments = ["r18_cirkd", str(manifest), str(tmp_path / "run"), "--params", str(params)]
-    command = [sys.executable, "-m", "stages.train", *arguments, "--workers", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
+    arguments = ["r18_cirkd", str(manifest), "run", "--params", str(params), "--workers", "0"]
+    done = CliRunner().invoke(main, ["train", *arguments])
+    assert done.exit_code == 0, done.output
     student, _ = load_student(tmp_path / "run/model.pt")
     assert all(torch.isfinite(x).all() for x in student.state_dict().values())
 

@@ -157,7 +157,10 @@ def test_network_flops_by_hand(groups: int) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_every_way_is_stepped(reader: Reader, job: Extraction, num_workers: int) -> None:
+def test_every_way_is_stepped(
+    reader: Reader, job: Extraction, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rivals, "NUM_WAIT_STEPS", 1)
     measured = rivals.Rivals(
         reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, num_workers
     )
