@@ -1,11 +1,13 @@
 """A tiny dataset, a tiny teacher, and stores made of them."""
 
 import faulthandler
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from pipeline.config.params import Params, StoreConfig, load_params
@@ -22,6 +24,12 @@ from store.writer import Writer
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
+# A law is not broken by a slow machine.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
 
 class TinyTeacher(nn.Module):
     """Two convolutions with the outputs of a DeepLabV3-ResNet101: 256 features at stride 8."""
@@ -32,7 +40,7 @@ class TinyTeacher(nn.Module):
         self.stem = nn.Conv2d(3, 16, 9, stride=8, padding=4)
         self.body = nn.Conv2d(16, 256, 1)
         self.classifier = nn.Conv2d(256, num_classes, 1)
-        self.eval()
+        self.to(memory_format=torch.channels_last).eval()
 
     def forward(self, image: Tensor) -> Output:
         features = self.body(self.stem(image).relu()).relu()
@@ -49,14 +57,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_unconfigure() -> None:
-    """A process that does not end after its summary says where it waits, and fails."""
-    faulthandler.dump_traceback_later(120, exit=True)
+def pytest_configure() -> None:
+    """Give one thread to every process that is started from here, pytest-xdist's included."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A process that does not end after its summary says where it waits, and fails.
+
+    One of pytest-xdist's waits rightly, for the others' last tests, and is ended by the first.
+    """
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(120, exit=True)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _same_start() -> None:
+    """Begin every test alike, whatever ran before it in this process.
+
+    Where a test says "bit for bit", that is on one device, with one thread, the same forward batch
+    and the memory format that teacher and students fix: last bits depend on each of them.
+    """
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

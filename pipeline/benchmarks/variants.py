@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -94,7 +95,7 @@ class Variants:
     Attributes:
         reader: of the store; every variant gets its images and labels from it.
         config: of method cirkd; its `training.steps` is how many steps can be taken.
-        teach: makes the teacher's job anew, each time with a teacher of its own.
+        teach: makes the teacher's job; its teacher is left as it is.
         fill: fills the queues.
         device: of everything.
         num_workers: loader processes, as in training.
@@ -147,6 +148,7 @@ class Variants:
 
     def _public_code(self) -> Iterator[StepResult]:
         objective, job = self._objective(self.config, PublicCode), self.teach()
+        job = replace(job, teacher=copy.deepcopy(job.teacher))
         keep_contiguous(objective.modules["student"])
         keep_contiguous(job.teacher)
         return self._take(objective, map(partial(query_teacher, job), self._stream()))

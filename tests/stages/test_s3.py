@@ -14,7 +14,9 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
+from stages.cli import main
 from store.layout import METADATA
 from store.manifest import Manifest
 from store.reader import Reader, open_store
@@ -64,10 +66,14 @@ def url(server: dict[str, str], tiny_store: Reader, monkeypatch: pytest.MonkeyPa
     return f"s3://{bucket}/stores/tiny"
 
 
-def cirkd(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def cirkd(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def fresh_cirkd(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "stages.cli", *map(str, arguments)],
-        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -76,9 +82,10 @@ def cirkd(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def adopted(url: str, tmp_path: Path) -> Path:
-    done = cirkd(tmp_path, "store", "adopt", url, "remote.json")
-    assert done.returncode == 0, done.stderr
+def adopted(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    done = cirkd("store", "adopt", url, "remote.json")
+    assert done.exit_code == 0, done.output
     return tmp_path / "remote.json"
 
 
@@ -87,21 +94,21 @@ def test_a_remote_store_is_adopted_verified_and_its_damage_found(
 ) -> None:
     one, other = Manifest.read(adopted), Manifest.read(manifest)
     assert (one.path, one.digest, one.fingerprint) == (url, other.digest, other.fingerprint)
-    assert cirkd(adopted.parent, "store", "verify", adopted).stdout == "whole\n"
+    assert cirkd("store", "verify", adopted).output == "whole\n"
     remote = fsspec.filesystem("s3")
     (file,) = remote.glob(f"{url}/features/c.1.*")
     content = remote.cat_file(file)
     remote.pipe_file(file, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     remote.rm_file(remote.glob(f"{url}/labels/c.0.*")[0])
-    damaged = cirkd(adopted.parent, "store", "verify", adopted, "--json")
-    assert damaged.returncode == 1
-    findings = json.loads(damaged.stdout)["findings"]
+    damaged = cirkd("store", "verify", adopted, "--json")
+    assert damaged.exit_code == 1
+    findings = json.loads(damaged.output)["findings"]
     assert [(one["array"], one["unit"]) for one in findings] == [("labels", 0), ("features", 1)]
-    refused = train(adopted, "spoiled", "--workers", 0)
-    assert refused.returncode == 1
-    assert "Traceback" not in refused.stderr
-    assert f"a file is missing: {url}/labels" in refused.stderr
-    assert "copy the whole store there again" in refused.stderr
+    refused = cirkd(*train(adopted, "spoiled"), "--workers", 0)
+    assert refused.exit_code == 1
+    assert "Traceback" not in refused.output
+    assert f"a file is missing: {url}/labels" in refused.output
+    assert "copy the whole store there again" in refused.output
 
 
 @pytest.mark.parametrize("chain", ["", "filecache::"])
@@ -114,17 +121,17 @@ def test_a_remote_store_reads_like_the_local_one(
         np.testing.assert_array_equal(remote.column(name), tiny_store.column(name))
 
 
-def train(manifest: Path, folder: str, *options: object) -> subprocess.CompletedProcess[str]:
+def train(manifest: Path, folder: str) -> list[object]:
     params = ["--params", ROOT / "profiles/tiny.yaml", "--device", "cpu"]
-    return cirkd(manifest.parent, "train", "r18_cirkd", manifest, folder, *params, *options)
+    return ["train", "r18_cirkd", manifest, folder, *params]
 
 
 def test_a_student_of_a_remote_store_has_the_same_weights(
     adopted: Path, manifest: Path, tmp_path: Path
 ) -> None:
     """Two forks of a process that has read the store read it, too, and share their copies."""
-    assert train(manifest, "local", "--workers", 0).returncode == 0
-    done = train(adopted, "remote", "--workers", 2, "--cache", "copies")
+    assert cirkd(*train(manifest, "local"), "--workers", 0).exit_code == 0
+    done = fresh_cirkd(*train(adopted, "remote"), "--workers", 2, "--cache", "copies")
     assert done.returncode == 0, done.stderr
     local, remote = (torch.load(tmp_path / f"{name}/model.pt") for name in ("local", "remote"))
     weights = local["state_dict"]
@@ -144,7 +151,7 @@ def test_a_server_that_is_not_there_is_a_message(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    refused = cirkd(adopted.parent, "store", "verify", adopted)
+    refused = fresh_cirkd("store", "verify", adopted)
     assert refused.returncode == 1
     assert "the store cannot be reached: s3://" in refused.stderr
     assert "what to do: check the URL" in refused.stderr

@@ -36,14 +36,26 @@ print(bool({"pipeline.models.teacher", "pipeline.extraction"} & set(sys.modules)
 """
 
 
-def train(run: str, manifest: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    arguments = [run, str(manifest), str(folder), "--params", str(ROOT / "profiles/tiny.yaml")]
-    command = [sys.executable, "-W", "error", "-c", CODE, *arguments, "--workers", "0"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent)
+def arguments_of(run: str, manifest: Path, folder: Path) -> list[str]:
+    options = ["--params", str(ROOT / "profiles/tiny.yaml"), "--workers", "0"]
+    return [run, str(manifest), str(folder), *options]
+
+
+@pytest.fixture
+def train(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the stage in this process, into a folder of tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, folder: str = "run", manifest: Path = manifest) -> Result:
+        return CliRunner().invoke(main, ["train", *arguments_of(name, manifest, tmp_path / folder)])
+
+    return run
 
 
 def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_path: Path) -> None:
-    done = train("r18_cirkd", manifest, tmp_path / "run")
+    arguments = arguments_of("r18_cirkd", manifest, tmp_path / "run")
+    command = [sys.executable, "-W", "error", "-c", CODE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "False"
     summary = json.loads((tmp_path / "run/run.json").read_text())
@@ -64,24 +76,26 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert not list((tmp_path / "artifacts/work").iterdir())
 
 
-def test_same_seed_same_weights(manifest: Path, tmp_path: Path) -> None:
+def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) -> None:
+    """Whatever torch's global generator has given before."""
     for name in ("one", "other"):
-        assert train("r18_ce", manifest, tmp_path / name).returncode == 0
+        assert train("r18_ce", name).exit_code == 0
     one, other = (load_student(tmp_path / name / "model.pt")[0] for name in ("one", "other"))
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
-def test_a_compiled_student_with_every_option_trains(manifest: Path, tmp_path: Path) -> None:
+def test_a_compiled_student_with_every_option_trains(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The backend `eager` traces as inductor does, and needs no compiler on the machine."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "profiles/tiny.yaml").read_text()
     training = "{compile: eager, ema_decay: 0.9, clip_norm: 1.0, batch_size: 4, accumulate: 2}"
     params = tmp_path / "params.yaml"
     params.write_text(text.replace("method: cirkd,", f"method: cirkd, training: {training},"))
-    arguments = ["r18_cirkd", str(manifest), str(tmp_path / "run"), "--params", str(params)]
-    command = [sys.executable, "-m", "stages.train", *arguments, "--workers", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
+    arguments = ["r18_cirkd", str(manifest), "run", "--params", str(params), "--workers", "0"]
+    done = CliRunner().invoke(main, ["train", *arguments])
+    assert done.exit_code == 0, done.output
     student, _ = load_student(tmp_path / "run/model.pt")
     assert all(torch.isfinite(x).all() for x in student.state_dict().values())
 
@@ -161,31 +175,36 @@ def logs_of(folder: Path) -> list[Path]:
     return list(folder.glob("artifacts/work/*/log.jsonl"))
 
 
-def test_an_unknown_run_is_refused(manifest: Path, tmp_path: Path) -> None:
-    done = train("nobody", manifest, tmp_path / "run")
-    assert done.returncode != 0
-    assert "expected one of r18_ce, r18_cirkd" in done.stderr
+def test_an_unknown_run_is_refused(train: Callable[..., Result]) -> None:
+    done = train("nobody")
+    assert done.exit_code != 0
+    assert "expected one of r18_ce, r18_cirkd" in done.output
 
 
 def test_a_run_that_the_store_cannot_serve_is_refused_before_anything_is_built(
-    tiny_params: Params, build_store: Callable[[StoreConfig], Reader], tmp_path: Path
+    tiny_params: Params,
+    build_store: Callable[[StoreConfig], Reader],
+    train: Callable[..., Result],
+    tmp_path: Path,
 ) -> None:
     store = build_store(tiny_params.store.model_copy(update={"targets": ("logits",)}))
     fingerprint, path = store.spec.fingerprint, tmp_path / "manifest.json"
     Manifest(str(store.path), fingerprint, len(store), store.journal.digest, 1).write(path)
-    done = train("r18_cirkd", path, tmp_path / "run")
-    assert done.returncode != 0
-    assert "which serve ce, kd" in done.stderr
+    done = train("r18_cirkd", manifest=path)
+    assert done.exit_code != 0
+    assert "which serve ce, kd" in done.output
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["manifest.json"]
 
 
-def test_a_missing_store_says_how_to_build_it(manifest: Path, tmp_path: Path) -> None:
+def test_a_missing_store_says_how_to_build_it(
+    manifest: Path, train: Callable[..., Result], tmp_path: Path
+) -> None:
     raw = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**raw, "path": str(tmp_path / "gone")}))
-    done = train("r18_ce", manifest, tmp_path / "run")
-    assert done.returncode != 0
-    assert "gone" in done.stderr
-    assert "extract" in done.stderr
+    done = train("r18_ce")
+    assert done.exit_code != 0
+    assert "gone" in done.output
+    assert "extract" in done.output
 
 
 @pytest.fixture

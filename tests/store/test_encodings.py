@@ -34,7 +34,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ENCODINGS)
 @pytest.mark.parametrize("limit", [2.0**-130, 2.0**-8, 16.0, 60000.0])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=st.data())
 def test_error_stays_within_its_bound(name: str, limit: float, drawn: st.DataObject) -> None:
     x = drawn.draw(maps(limit, name))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.benchmarks import amortise
+from pipeline.benchmarks import amortise, variants
 from pipeline.config.params import Params
 from store.reader import Reader
 
@@ -25,7 +25,10 @@ def results_of(params: Params, extract_seconds: float | None) -> Any:
     )
 
 
-def test_costs_are_joined(tiny_params: Params, tiny_store: Reader, tiny_job: Any) -> None:
+def test_costs_are_joined(
+    tiny_params: Params, tiny_store: Reader, tiny_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "NUM_WAIT_STEPS", 1)
     found = amortise.benchmark(
         results_of(tiny_params, 20.0),
         tiny_store,

@@ -111,6 +111,23 @@ def test_contiguous_networks_see_contiguous_images() -> None:
     assert network.weight.is_contiguous()
 
 
+def test_the_public_codes_memory_format_is_not_given_to_the_callers_teacher(
+    reader: Reader, job: Extraction
+) -> None:
+    def state() -> dict[str, tuple[torch.Tensor, tuple[int, ...]]]:
+        return {name: (x.clone(), x.stride()) for name, x in job.teacher.state_dict().items()}
+
+    before = state()
+    measured = variants.Variants(
+        reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, 0
+    )
+    variants.finish_step(measured.steps("public_code"))
+    for name, (values, stride) in state().items():
+        assert torch.equal(values, before[name][0]), name
+        assert stride == before[name][1], name
+    assert not job.teacher._forward_pre_hooks
+
+
 def test_relational_flops_by_hand() -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
@@ -138,7 +155,10 @@ def test_network_flops_by_hand(groups: int) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_every_way_is_stepped(reader: Reader, job: Extraction, num_workers: int) -> None:
+def test_every_way_is_stepped(
+    reader: Reader, job: Extraction, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "NUM_WAIT_STEPS", 1)
     measured = variants.Variants(
         reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, num_workers
     )

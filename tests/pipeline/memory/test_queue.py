@@ -34,7 +34,7 @@ def contents(queue):
 @given(
     st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 2, VOID]), max_size=11), min_size=1, max_size=6)
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_holds_the_newest_of_each_class(pushes):
     queue, reference, first = Queue(K, CAPACITY, 1), [deque(maxlen=CAPACITY) for _ in range(K)], 0
     for classes in pushes:
@@ -169,7 +169,7 @@ def uint8_pair(num_classes=K, capacity=CAPACITY, dim=16):
 @given(
     st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 2, VOID]), max_size=11), min_size=1, max_size=6)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_uint8_holds_what_float32_holds_within_its_bound(pushes):
     """Wrap-around, fill mask, records and draws are the same; values differ by half a step."""
     exact, small = uint8_pair()

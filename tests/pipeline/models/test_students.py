@@ -1,5 +1,6 @@
 """Students: sizes at stride 8, the auxiliary head, and files that come back as they went."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.models.network import normalise, predict
 from pipeline.models.students import ARCHITECTURES, build_student, load_student, save_student
+from pipeline.models.teacher import Teacher
 from pipeline.runtime.rng import seed_torch
 
 
@@ -25,6 +27,20 @@ def test_outputs_lie_at_stride_eight(architecture: str) -> None:
     # The features are what the classifier sees.
     assert torch.equal(student.classifier(output.features), output.logits)
     assert student.eval()(torch.randn(1, 3, 40, 64)).auxiliary is None
+
+
+@pytest.mark.parametrize("name", ["teacher", *ARCHITECTURES])
+def test_networks_keep_the_memory_format_they_fix(name: str) -> None:
+    """Also after weights of another format, a copy, and a change of dtype or device."""
+    network = Teacher(5, dropout=0.0) if name == "teacher" else build_student(name, 5)
+    state = network.state_dict()
+    network.load_state_dict({key: x.contiguous() for key, x in state.items()})
+    for one in (network, copy.deepcopy(network), copy.deepcopy(network).double()):
+        kernels = [x for x in one.parameters() if x.ndim == 4]
+        assert kernels
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in kernels)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    assert normalise(images).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_pspnet_uses_every_encoder_stage() -> None:

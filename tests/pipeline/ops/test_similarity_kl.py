@@ -67,7 +67,7 @@ def few_columns(monkeypatch):
     scale=st.sampled_from([1e-8, 0.1, 1.0, 1e3]),
     block_bytes=st.sampled_from([1, TINY_BLOCKS, 2**20]),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[_SAME_FOR_ALL])
+@settings(max_examples=100, suppress_health_check=[_SAME_FOR_ALL])
 def test_equals_dense_float64(few_columns, seed, n, m, sets, keep, scale, block_bytes):
     (s, t, cs, ct), rows, columns = problem(seed, n, m, sets, keep=keep, scale=scale)
     mean = similarity_kl(

@@ -1,10 +1,9 @@
-"""Take a few steps of every term and save what they did; run alone, or by torchrun."""
+"""Take a few steps of every term and save what they did, alone or as one of several ranks."""
 
-import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config.params import StudentConfig, load_params
 from pipeline.distillation.objective import Objective
@@ -47,22 +46,25 @@ def take_steps(reader: Reader, ranks: Ranks) -> dict[str, object]:
     objective.fill(reader)
     freeze_chance(objective.modules)
     optimisation = Optimisation(objective.modules, run.training, CPU)
-    compute_terms, weights = objective.replicated(), objective.weights
+    compute_terms = objective.replicated()
     steps = range(NUM_STEPS)
     batches = stream(reader, seed=0, batch_size=4, steps=steps, device=CPU, ranks=ranks)
-    seen = []
+    seen: list[dict[str, float]] = []
+    gradients: dict[str, Tensor] = {}
     for batch in batches:
         terms = compute_terms(batch)
-        optimisation.backward(torch.stack([weights[n] * v for n, v in terms.items()]).sum())
-        gradients = {n: p.grad.clone() for n, p in objective.modules.named_parameters()}
+        optimisation.backward(
+            torch.stack([objective.weights[n] * v for n, v in terms.items()]).sum()
+        )
+        if not seen:
+            gradients = {n: p.grad.clone() for n, p in objective.modules.named_parameters()}
         optimisation.step()
-        seen.append({"terms": {n: v.item() for n, v in terms.items()}, "gradients": gradients})
+        seen.append({name: value.item() for name, value in terms.items()})
     states = {name: part.state_dict() for name, part in objective.parts.items()}
-    return {"steps": seen, "weights": objective.modules.state_dict(), "states": states}
+    weights = objective.modules.state_dict()
+    return {"terms": seen, "first_gradients": gradients, "weights": weights, "states": states}
 
 
-if __name__ == "__main__":
-    store, folder = sys.argv[1:]
-    torch.set_num_threads(1)
+def take_and_save(store: str, folder: Path) -> None:
     with joined(CPU) as ranks:
-        torch.save(take_steps(open_store(store), ranks), Path(folder) / f"{ranks.rank}.pt")
+        torch.save(take_steps(open_store(store), ranks), folder / f"{ranks.rank}.pt")
