@@ -9,7 +9,7 @@ import torch
 from pipeline.benchmarks import random_store, step, variants
 from pipeline.benchmarks.floor import network_flops, relational_flops
 from pipeline.benchmarks.online import query_teacher
-from pipeline.benchmarks.sizes import CPU as CPU_SETTING
+from pipeline.benchmarks.sizes import CPU as CPU_SIZES
 from pipeline.benchmarks.sizes import Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.distillation.objective import Objective
@@ -132,7 +132,7 @@ def test_relational_flops_by_hand() -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
     assert relational_flops(SMALL, 64) == minibatch + 3 * 2 * 64 * (27 + 15) * 256
-    assert relational_flops(CPU_SETTING, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
+    assert relational_flops(CPU_SIZES, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
 
 
 @pytest.mark.parametrize("groups", [1, 3])

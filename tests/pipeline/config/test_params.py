@@ -124,7 +124,7 @@ def test_a_bad_student_is_named(raw, entry, expected, tmp_path) -> None:
     assert "students.r18_ce" in str(failure.value)
 
 
-def test_a_student_overrides_the_shared_recipe(raw: dict, tmp_path: Path) -> None:
+def test_a_student_overrides_the_shared_training(raw: dict, tmp_path: Path) -> None:
     raw["students"]["r18_ce"]["training"] = {"steps": 77}
     students = load_params(write(tmp_path / "params.yaml", raw)).students
     assert students["r18_ce"].training.steps == 77

@@ -122,7 +122,7 @@ def test_shapes_types_and_memory(view: View) -> None:
 
 
 @given(views)
-def test_a_labelled_cell_of_the_grid_is_inside(view: View) -> None:
+def test_a_labelled_cell_of_the_grid_is_valid(view: View) -> None:
     zeros = np.zeros((view.source_height, view.source_width), np.uint8)
     grid = view.grid_valid(8)
     assert grid.shape == (view.crop_height // 8, view.crop_width // 8)

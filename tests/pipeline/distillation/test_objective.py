@@ -131,7 +131,7 @@ def test_more_contrast_than_a_queue_holds_is_refused_at_the_start(
         objective_of(tiny_store, run)
 
 
-def test_a_critic_learns_and_is_saved(
+def test_a_discriminator_learns_and_is_saved(
     tiny_store: Reader, tiny_params: Params, batch: Batch
 ) -> None:
     objective = objective_of(tiny_store, run_with(tiny_params, method="skd"))

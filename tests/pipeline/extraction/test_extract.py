@@ -119,7 +119,7 @@ def test_views_differ_and_the_first_ones_stay(tiny_index: Index, settings: Store
     )
 
 
-def test_stored_targets_are_the_live_ones(
+def test_stored_targets_are_the_online_ones(
     tiny_job, tiny_params: Params, tiny_store: Reader
 ) -> None:
     job, records = tiny_job(tiny_params.store), range(4)

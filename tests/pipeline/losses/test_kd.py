@@ -23,7 +23,7 @@ def test_hand_worked():
     assert mean.value.item() == pytest.approx(3 * math.log(1.5) + math.log(0.5), rel=1e-6)
 
 
-def test_mean_over_pixels_inside():
+def test_mean_over_valid_pixels():
     student, teacher = draw(0, 2, 4, 1, 3), draw(1, 2, 4, 1, 3)
     mean = kd(student, teacher, INSIDE, 1.0)
     total = 0.0
@@ -56,7 +56,7 @@ def test_padding_is_inert():
     assert (x.grad.permute(0, 2, 3, 1)[~INSIDE] == 0).all()
 
 
-def test_nothing_inside_is_zero():
+def test_nothing_valid_is_zero():
     x = draw(8, 2, 4, 1, 3).requires_grad_()
     mean = kd(x, draw(9, 2, 4, 1, 3), torch.zeros_like(INSIDE), 1.0)
     mean.value.backward()

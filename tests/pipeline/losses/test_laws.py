@@ -157,7 +157,7 @@ def test_padding_is_the_same_as_a_smaller_image(name):
 
 
 @every_term
-def test_nothing_inside_is_zero(name):
+def test_nothing_valid_is_zero(name):
     student, teacher, valid = problem()
     mean = TERMS[name](student.requires_grad_(), teacher, torch.zeros_like(valid))
     mean.value.backward()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.ops import pairwise_similarity_kl as pairs
-from pipeline.ops import tiling as products
+from pipeline.ops import tiling
 from pipeline.ops.embedding import embed
 from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
 from pipeline.ops.similarity_kl import similarity_kl
@@ -15,7 +15,7 @@ from pipeline.ops.similarity_kl import similarity_kl
 @pytest.fixture(autouse=True)
 def _only_pairs(monkeypatch):
     """Few rows are enough for pairs, in tiles of three; whatever walks rows instead is noticed."""
-    monkeypatch.setattr(products, "FEWEST_COLUMNS", 1)
+    monkeypatch.setattr(tiling, "FEWEST_COLUMNS", 1)
     monkeypatch.setattr(pairs, "tile_rows", lambda *_: 3)
     monkeypatch.setattr(pairs, "similarity_kl", lambda *_, **__: pytest.fail("no pairs"))
 
@@ -171,7 +171,7 @@ def test_walks_rows_where_pairs_do_not_serve(change, monkeypatch):
     student = student * scale
     temperature = 0.01 if change == "temperature" else 0.1
     if change == "few":
-        monkeypatch.setattr(products, "FEWEST_COLUMNS", 8)
+        monkeypatch.setattr(tiling, "FEWEST_COLUMNS", 8)
     monkeypatch.setattr(pairs, "similarity_kl", similarity_kl)
     monkeypatch.setattr(pairs, "_PairsKL", None)
     block_bytes = 2 * 7 * 7 * 8 - 1 if change == "memory" else 2**20

@@ -54,7 +54,7 @@ def test_draws_come_from_the_classes_own_pixels_without_repetition() -> None:
         assert (draw.embeddings[image][draw.classes[image] == VOID] == 0).all()
 
 
-def test_chance_is_the_generator_alone() -> None:
+def test_draws_come_from_the_generator_alone() -> None:
     embeddings, labels = scene()
     one, again, other = (
         draw_pixels(embeddings, labels, 6, 2, torch_generator(seed, "test")) for seed in (0, 0, 1)

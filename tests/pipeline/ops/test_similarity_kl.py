@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ops import similarity_kl as similarity
-from pipeline.ops import tiling as products
+from pipeline.ops import tiling
 from pipeline.ops.embedding import embed
 from pipeline.ops.similarity_kl import similarity_kl
 
@@ -54,7 +54,7 @@ def value_and_grads(loss, student, contrast):
 @pytest.fixture
 def few_columns(monkeypatch):
     """Take the way of many columns at few, in tiles of two rows."""
-    monkeypatch.setattr(products, "FEWEST_COLUMNS", 1)
+    monkeypatch.setattr(tiling, "FEWEST_COLUMNS", 1)
     monkeypatch.setattr(similarity, "tile_rows", lambda *_: 2)
 
 

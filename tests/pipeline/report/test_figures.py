@@ -53,7 +53,7 @@ def test_every_class_of_a_full_table_keeps_its_colour() -> None:
     assert pixels[15, 15, 3] == 0
 
 
-def test_large_pictures_shrink_and_invent_no_class() -> None:
+def test_large_maps_shrink_and_invent_no_class() -> None:
     labels = np.tile(np.array([0, 1], np.uint8), (50, 100))
     figure = open_uri(colour_labels(labels, PALETTE, 40))
     assert figure.size == (40, 10)
@@ -62,7 +62,7 @@ def test_large_pictures_shrink_and_invent_no_class() -> None:
     assert open_uri(encode_photo(np.zeros((50, 200, 3), np.uint8), 40)).size == (40, 10)
 
 
-def test_small_pictures_keep_their_size() -> None:
+def test_small_maps_keep_their_size() -> None:
     assert open_uri(encode_photo(np.zeros((5, 7, 3), np.uint8), 480)).size == (7, 5)
 
 

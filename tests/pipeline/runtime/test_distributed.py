@@ -94,7 +94,7 @@ def test_queues_are_equal_on_all_ranks_and_those_of_one_process(taken: dict[str,
         assert torch.equal(one["generator"], first["generator"])
 
 
-def test_critics_are_equal_on_all_ranks(taken: dict[str, Any]) -> None:
+def test_discriminators_are_equal_on_all_ranks(taken: dict[str, Any]) -> None:
     one, first, second = (taken[who]["states"]["discriminator"]["critic"] for who in taken)
     for name, expected in one.items():
         torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
