@@ -30,12 +30,12 @@ REBUILD = (
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a store lies behind fsspec rather than in the local file system."""
+    """Tell whether a store lies behind fsspec rather than in the local file system."""
     return "://" in os.fspath(path)
 
 
 def hint_at(location: str, local: str) -> str:
-    """Say what to do about a fault; `local` holds for a folder, which alone can be written."""
+    """Return what to do about a fault; `local` is for a folder, which alone can be written."""
     if is_url(location):
         return "correct the URL, or copy the whole store there again"
     if location.endswith(HDF5_SUFFIXES):
@@ -81,7 +81,7 @@ class LocalFiles:
 def open_files(
     path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
 ) -> Files:
-    """Reach the files of a store in a local folder or at a URL."""
+    """Return access to the files of a store in a local folder or at a URL."""
     location = os.fspath(path)
     if not is_url(location):
         return LocalFiles(location)

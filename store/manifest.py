@@ -1,4 +1,4 @@
-"""The manifest: the small file that stands for a finished store in front of DVC."""
+"""The manifest: the small file that names a finished store; DVC tracks it in the store's place."""
 
 import json
 import os
