@@ -1,10 +1,9 @@
-"""The audit of a store: proven whole, then what it says about teacher, classes and size."""
+"""The audit of a store: verified, then described (teacher, classes, size)."""
 
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import dask
 import numpy as np
 
 from store.errors import StoreDamagedError, list_lines
@@ -17,14 +16,15 @@ from store.metrics import (
     mean_iou,
     pixel_accuracy,
 )
+from store.parallel import map_units
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
 from store.verify import verify_source
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What a part of a store counts; tallies of parts add up.
+class Counts:
+    """Pixels, centers and samples of a part of a store; counts of parts add up.
 
     Attributes:
         confusion: Teacher against labels on the feature grid, int64 [K,K]; zeros without logits.
@@ -40,8 +40,8 @@ class Tally:
     centers: np.ndarray
     samples: np.ndarray
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
             *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
         )
 
@@ -64,8 +64,8 @@ def audit(reader: Reader) -> dict[str, Any]:
             found=list_lines(lines),
             hint=hint_at(reader.path, REBUILD),
         )
-    parts = [dask.delayed(_tally)(reader, unit) for unit in range(reader.spec.num_units)]
-    tally = reduce(Tally.__add__, dask.compute(*parts, scheduler="threads"))
+    by_unit = map_units(lambda unit: _count_unit(reader, unit), reader.spec.num_units)
+    counts = reduce(Counts.__add__, by_unit)
     return {
         "path": reader.path,
         "fingerprint": reader.spec.fingerprint,
@@ -74,14 +74,14 @@ def audit(reader: Reader) -> dict[str, Any]:
         "images": reader.spec.num_images,
         "views": reader.spec.num_views,
         "units": reader.spec.num_units,
-        **_teacher(tally),
-        "classes": _classes(reader.spec, tally),
-        "void_pixels": int(tally.void_pixels),
+        **_teacher(counts),
+        "classes": _classes(reader.spec, counts),
+        "void_pixels": int(counts.void_pixels),
         **sizes(reader),
     }
 
 
-def _tally(reader: Reader, unit: int) -> Tally:
+def _count_unit(reader: Reader, unit: int) -> Counts:
     spec = reader.spec
     names = ["labels", "region_pixels", "pixel_sample_class", *reader.map_arrays("logits").values()]
     stored = [name for name in names if name in reader.arrays]
@@ -97,7 +97,7 @@ def _tally(reader: Reader, unit: int) -> Tally:
         centers = (arrays["region_pixels"] > 0).sum(axis=0)
         found = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
         samples = found[: spec.num_classes]
-    return Tally(
+    return Counts(
         confusion=confusion,
         pixels=pixels[: spec.num_classes],
         void_pixels=int(pixels[VOID]),
@@ -106,28 +106,28 @@ def _tally(reader: Reader, unit: int) -> Tally:
     )
 
 
-def _teacher(tally: Tally) -> dict[str, Any]:
+def _teacher(counts: Counts) -> dict[str, Any]:
     return {
-        "teacher_miou": json_number(mean_iou(tally.confusion)),
-        "teacher_pixel_accuracy": json_number(pixel_accuracy(tally.confusion)),
+        "teacher_miou": json_number(mean_iou(counts.confusion)),
+        "teacher_pixel_accuracy": json_number(pixel_accuracy(counts.confusion)),
     }
 
 
-def _classes(spec: StoreSpec, tally: Tally) -> dict[str, dict[str, Any]]:
-    ious, has_regions = iou_per_class(tally.confusion), "regions" in spec.targets
+def _classes(spec: StoreSpec, counts: Counts) -> dict[str, dict[str, Any]]:
+    ious, has_regions = iou_per_class(counts.confusion), "regions" in spec.targets
     return {
         name: {
             "teacher_iou": json_number(ious[k]),
-            "pixels": int(tally.pixels[k]),
-            "centers": int(tally.centers[k]) if has_regions else None,
-            "samples": int(tally.samples[k]) if has_regions else None,
+            "pixels": int(counts.pixels[k]),
+            "centers": int(counts.centers[k]) if has_regions else None,
+            "samples": int(counts.samples[k]) if has_regions else None,
         }
         for k, name in enumerate(spec.class_names)
     }
 
 
 def sizes(reader: Reader) -> dict[str, Any]:
-    """Stored and raw bytes of every array, and of all together."""
+    """Return stored and raw bytes of every array, and of all together."""
     arrays = {
         name: {
             "stored_bytes": reader.source.stored_bytes(array, reader.journal),

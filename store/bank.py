@@ -2,8 +2,8 @@
 
 A bank is a .npy file of rows (class, record, embedding) in the order of classes, then of records,
 and one row of zeros after the last, which stands for "none". It is mapped, never read whole, so
-that all runs on a machine share one copy in the page cache. It can be deleted at any time: whoever
-misses it builds it again.
+that all runs on a machine share one copy in the page cache. It can be deleted at any time: the next
+run builds it again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
     """
     path = folder / reader.journal.digest[:16] / f"{kind}.npy"
     if not path.exists():
-        with _turn(path.parent):
+        with _lock_folder(path.parent):
             if not path.exists():
                 with replacing(path) as partial:
                     _build(reader, _find(reader, kind), partial)
@@ -59,15 +59,15 @@ def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
     try:
         bank = np.asarray(open_memmap(path, "r"))
     except ValueError as error:
-        raise _no_bank(path, dtype, error) from error
+        raise _not_a_bank(path, dtype, error) from error
     if bank.dtype != dtype or not len(bank) or bank["record"][-1] != NO_RECORD:
-        raise _no_bank(path, dtype, f"{len(bank)} of {bank.dtype}")
+        raise _not_a_bank(path, dtype, f"{len(bank)} of {bank.dtype}")
     return bank
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait until nobody else builds here, and clear away what a killed builder left."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds here, and remove what a killed one left."""
     with Lock(folder, wait=True):
         for partial in folder.glob(f"*{PARTIAL}"):
             partial.unlink()
@@ -83,19 +83,19 @@ def _find(reader: Reader, kind: str) -> Rows:
 
 
 def _build(reader: Reader, rows: Rows, path: Path) -> None:
-    """Write every embedding to its place, one unit in memory at a time."""
+    """Write every embedding to its row, one unit in memory at a time."""
     spec, classes = reader.spec, rows.classes
     order = np.argsort(classes, axis=None, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    place = place.reshape(classes.shape)
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    position = position.reshape(classes.shape)
     num_rows = int((classes != VOID).sum())
     bank = open_memmap(path, "w+", _row_dtype(spec.feature_channels), (num_rows + 1,))
     bank[-1] = (spec.num_classes, NO_RECORD, np.zeros(spec.feature_channels))
     for unit in range(spec.num_units):
         records = np.array(spec.unit_records(unit))
         found = classes[records] != VOID
-        to = place[records][found]
+        to = position[records][found]
         bank["class"][to] = classes[records][found]
         bank["record"][to] = np.repeat(records, found.sum(1))
         bank["embedding"][to] = reader.read(records, [rows.name])[rows.name][found]
@@ -106,7 +106,7 @@ def _row_dtype(channels: int) -> np.dtype:
     return np.dtype([("class", "<i4"), ("record", "<i4"), ("embedding", "<f2", (channels,))])
 
 
-def _no_bank(path: Path, dtype: np.dtype, found: object) -> StoreMismatchError:
+def _not_a_bank(path: Path, dtype: np.dtype, found: object) -> StoreMismatchError:
     hint = "delete the file: it is built again from the store"
     return StoreMismatchError(
         "not the bank of this store", where=str(path), expected=dtype, found=found, hint=hint

@@ -1,4 +1,4 @@
-"""Local copies of the files of a store that lies far away."""
+"""Local copies of the files of a store at a URL."""
 
 import hashlib
 import os
@@ -17,6 +17,8 @@ class CachedFiles:
     of fsspec write in place: a second process reads what the first has not finished.) Only the file
     that was written is kept, so damage at its origin does not outlive a repair there.
 
+    Its methods are those of `store.layout.Files`.
+
     Args:
         files: The store's files.
         folder: Where the copies of this very store are kept, under the same keys.
@@ -30,18 +32,16 @@ class CachedFiles:
         self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
 
     def read(self, key: str) -> bytes:
-        """Return a whole file; FileNotFoundError if there is none."""
-        return self._nearest(key).read(key)
+        return self._locate(key).read(key)
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes start..stop of a file, fewer if it ends before."""
-        return self._nearest(key).read_range(key, start, stop)
+        return self._locate(key).read_range(key, start, stop)
 
     def read_tail(self, key: str, num_bytes: int) -> bytes:
-        """Return the last bytes of a file, fewer if it is shorter."""
-        return self._nearest(key).read_tail(key, num_bytes)
+        return self._locate(key).read_tail(key, num_bytes)
 
-    def _nearest(self, key: str) -> Files:
+    def _locate(self, key: str) -> Files:
+        """Return the files that hold this one: the copies, unless what was read is damaged."""
         copy = Path(self._copies.location, key)
         if copy.exists():
             return self._copies

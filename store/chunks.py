@@ -45,25 +45,25 @@ class ZarrSource:
         """Name the metadata files that are not as they were written."""
         return [key for key, expected in journal.metadata.items() if self._sha256(key) != expected]
 
-    def strays(self, spec: StoreSpec) -> list[str]:
+    def unknown_files(self, spec: StoreSpec) -> list[str]:
         """Name files that no unit owns; only a local folder is listed, a URL may not allow it."""
-        strays, root = [], Path(self.location)
+        unknown, root = [], Path(self.location)
         for name, array in array_specs(spec).items():
             owned = {unit_key(array, unit) for unit in range(spec.num_units)}
             found = {f"{name}/{file.name}" for file in (root / name).glob("*")}
-            strays += sorted(found - owned - {f"{name}/{METADATA}"})
-        return strays
+            unknown += sorted(found - owned - {f"{name}/{METADATA}"})
+        return unknown
 
     def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
-        """Add up the sizes of an array's files."""
+        """Return the size of an array's files."""
         return sum(unit.num_bytes[array.name] for unit in journal.units.values())
 
     def name(self, array: ArraySpec, unit: int) -> str:
         """Name the file of one unit."""
         return unit_key(array, unit)
 
-    def prove(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
-        """Read one unit whole and hold its file against the journal.
+    def read_verified(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
+        """Read one unit whole and compare its file with the journal.
 
         Raises:
             StoreDamagedError: The file is missing or is not what was written.
@@ -84,8 +84,8 @@ class ZarrSource:
         for what, (expected, found) in facts.items():
             if found != expected:
                 raise StoreDamagedError(what, where=where, expected=expected, found=found)
-        held = ZarrSource(_Held(self.location, content))
-        return np.stack(list(held.records(array, unit, array.unit_rows(unit))))
+        one_file = ZarrSource(_InMemory(self.location, content))
+        return np.stack(list(one_file.records(array, unit, array.unit_rows(unit))))
 
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Read some records of one unit.
@@ -107,7 +107,7 @@ class ZarrSource:
             if array.sharded:
                 yield from self._shard(array, key, rows)
             else:
-                chunk = _decode(_checked(self._files.read(key)), array, array.file_shape)
+                chunk = _decode(_strip_checksum(self._files.read(key)), array, array.file_shape)
                 yield from chunk[rows]
         except FileNotFoundError as error:
             raise StoreDamagedError("a file is missing", where=where) from error
@@ -116,14 +116,14 @@ class ZarrSource:
 
     def _shard(self, array: ArraySpec, key: str, rows: np.ndarray) -> Iterator[np.ndarray]:
         index_bytes = array.unit_size * _PAIR_BYTES + _CHECKSUM_BYTES
-        index = _checked(self._files.read_tail(key, index_bytes))
+        index = _strip_checksum(self._files.read_tail(key, index_bytes))
         extents = np.frombuffer(index, "<u8").reshape(array.unit_size, 2)
         for row in rows:
             start, num_bytes = (int(value) for value in extents[row])
             if start == _ABSENT:
                 raise ValueError(f"the shard lacks record {row} of the unit")
             stored = self._files.read_range(key, start, start + num_bytes)
-            yield _decode(_checked(stored), array, array.record_shape)
+            yield _decode(_strip_checksum(stored), array, array.record_shape)
 
     def _sha256(self, key: str) -> str | None:
         try:
@@ -162,11 +162,12 @@ def _encode(values: np.ndarray, array: ArraySpec) -> bytes:
 
 
 def _with_checksum(content: bytes) -> bytes:
-    return content + google_crc32c.value(content).to_bytes(_CHECKSUM_BYTES, "little")
+    checksum: int = google_crc32c.value(content)
+    return content + checksum.to_bytes(_CHECKSUM_BYTES, "little")
 
 
-class _Held:
-    """One file that has been read already."""
+class _InMemory:
+    """`store.layout.Files` of one file that has been read."""
 
     def __init__(self, location: str, content: bytes) -> None:
         self.location, self._content = location, content
@@ -181,8 +182,8 @@ class _Held:
         return self._content[-num_bytes:]
 
 
-def _checked(stored: bytes) -> np.ndarray:
-    """Return the content in front of a CRC-32C, once it has been compared."""
+def _strip_checksum(stored: bytes) -> np.ndarray:
+    """Return the content in front of a CRC-32C; ValueError if they disagree."""
     if len(stored) <= _CHECKSUM_BYTES:
         raise ValueError(f"{len(stored)} bytes are too few")
     # google_crc32c takes no memoryview, and slicing bytes would copy them.
@@ -197,5 +198,6 @@ def _checked(stored: bytes) -> np.ndarray:
 def _decode(content: np.ndarray, array: ArraySpec, shape: tuple[int, ...]) -> np.ndarray:
     raw = zstd.decompress(content)
     if array.dtype == "str":
-        return vlen.VLenUTF8().decode(raw).astype(np.str_).reshape(shape)
+        text: np.ndarray = vlen.VLenUTF8().decode(raw).astype(np.str_)
+        return text.reshape(shape)
     return np.frombuffer(raw, np.dtype(array.dtype).newbyteorder("<")).reshape(shape)

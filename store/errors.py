@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class StoreError(Exception):
-    """A fault of a feature store, told in four parts.
+    """A fault of a feature store, described in four parts.
 
     Args:
         what: What went wrong, one clause.
@@ -36,7 +36,7 @@ class StoreError(Exception):
         return {name: getattr(self, name) for name in names}
 
     def at(self, where: str, hint: str) -> Self:
-        """Return the same error, told of another place."""
+        """Return the same error with another place and hint."""
         return type(self)(**self.parts | {"where": where, "hint": hint})
 
     def _message(self) -> str:
@@ -50,7 +50,7 @@ class StoreError(Exception):
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        # OSError would print its own idea of these arguments.
+        # OSError would format the arguments itself.
         return self._message()
 
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
@@ -68,7 +68,7 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 
 
 class StoreUnreachableError(StoreError, OSError):
-    """Whatever holds the store does not answer; that says nothing about the store."""
+    """The server does not answer; the store itself may be whole."""
 
 
 class StoreMismatchError(StoreError, ValueError):

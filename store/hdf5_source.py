@@ -33,31 +33,31 @@ class Hdf5Source:
 
     def spec(self) -> StoreSpec:
         """Read what the store holds."""
-        with self._reading():
+        with self._translate_errors():
             attributes = dict(self._open().attrs)
             attributes["spec"] = json.loads(attributes.get("spec", "null"))
         return parse_attributes(attributes, self.location)
 
     def journal(self) -> Journal:
         """Read which units are complete."""
-        with self._reading():
+        with self._translate_errors():
             stored = self._open()[JOURNAL][:].tobytes()
         return parse_journal(stored, self.location)
 
     def damaged_metadata(self, journal: Journal) -> list[str]:
         """Name the arrays that are absent, of another shape or dtype, or lack chunks."""
-        with self._reading():
+        with self._translate_errors():
             specs, hdf5 = array_specs(self.spec()), self._open()
             return [name for name, array in specs.items() if not _is_whole(hdf5.get(name), array)]
 
-    def strays(self, spec: StoreSpec) -> list[str]:
+    def unknown_files(self, spec: StoreSpec) -> list[str]:
         """Name what is in the file and not of the store."""
-        with self._reading():
+        with self._translate_errors():
             return sorted({*self._open()} - {*array_specs(spec), JOURNAL, DIGESTS})
 
     def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
-        """The size of an array's chunks."""
-        with self._reading():
+        """Return the size of an array's chunks."""
+        with self._translate_errors():
             size: int = self._open()[array.name].id.get_storage_size()
             return size
 
@@ -66,13 +66,13 @@ class Hdf5Source:
         first = unit * array.unit_size
         return f"{array.name}[{first}:{first + len(array.unit_rows(unit))}]"
 
-    def prove(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
-        """Read one unit whole and hold it against the SHA-256 of its values.
+    def read_verified(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
+        """Read one unit whole and compare it with the SHA-256 of its values.
 
         The digests of the journal are those of Zarr's files, which are not here.
         """
         values = np.stack(list(self.records(array, unit, array.unit_rows(unit))))
-        with self._reading(array.name):
+        with self._translate_errors(array.name):
             expected, found = self._open()[DIGESTS][array.name][unit].decode(), hash_values(values)
         if found != expected:
             where = f"{self.location}/{self.name(array, unit)}"
@@ -84,7 +84,7 @@ class Hdf5Source:
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Read some records of one unit; see `store.chunks.ZarrSource.records`."""
         first = unit * array.unit_size
-        with self._reading(array.name):
+        with self._translate_errors(array.name):
             dataset = self._open()[array.name]
             if array.sharded:
                 yield from (dataset[first + int(row)] for row in rows)
@@ -110,7 +110,7 @@ class Hdf5Source:
         return self._hdf5
 
     @contextlib.contextmanager
-    def _reading(self, name: str = "") -> Iterator[None]:
+    def _translate_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except StoreError:
@@ -125,7 +125,7 @@ class Hdf5Source:
 
 
 def hash_values(values: np.ndarray) -> str:
-    """SHA-256 of an array with its dtype and shape, whatever the codec; of strings as text."""
+    """Return the SHA-256 of an array with its dtype and shape; of strings as text."""
     if values.dtype.kind == "U":
         content = json.dumps(values.tolist()).encode()
     else:
@@ -134,7 +134,7 @@ def hash_values(values: np.ndarray) -> str:
 
 
 def chunk_shape(array: ArraySpec) -> tuple[int, ...]:
-    """The chunks of an array in HDF5: a record of a map, a unit of a small array."""
+    """Return the chunk shape of an array in HDF5: a record of a map, a unit of a small array."""
     records = 1 if array.sharded else min(array.unit_size, array.shape[0])
     return (records, *array.record_shape)
 

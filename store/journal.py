@@ -76,7 +76,7 @@ def read_journal(files: Files) -> Journal:
 def parse_journal(content: bytes, where: str) -> Journal:
     """Read a journal out of its bytes; `read_journal` says what may be wrong with them."""
     lines = content.split(b"\n")[:-1]
-    entries = [_parse(line, where, number) for number, line in enumerate(lines, start=1)]
+    entries = [_decode_line(line, where, number) for number, line in enumerate(lines, start=1)]
     if not entries or "metadata" not in entries[0]:
         raise StoreDamagedError(
             "the journal has no header", where=where, hint=hint_at(where, REBUILD)
@@ -92,22 +92,22 @@ def parse_journal(content: bytes, where: str) -> Journal:
 
 def create_journal(root: Path, metadata: Mapping[str, str]) -> None:
     """Write a journal that holds only its header: from here on the folder is a store."""
-    replace_file(root / JOURNAL, _line({"metadata": dict(metadata)}))
+    replace_file(root / JOURNAL, _encode_line({"metadata": dict(metadata)}))
 
 
 def append_entry(root: Path, entry: Mapping[str, Any]) -> None:
     """Add one line and force it to the disk."""
     with open(root / JOURNAL, "ab") as file:
-        file.write(_line(entry))
+        file.write(_encode_line(entry))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _line(entry: Mapping[str, Any]) -> bytes:
+def _encode_line(entry: Mapping[str, Any]) -> bytes:
     return canonical_json({**entry, "crc32": _checksum(entry)}).encode() + b"\n"
 
 
-def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
+def _decode_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     hint, where = hint_at(where, REBUILD), f"{where}, line {number}"
     try:
         entry = json.loads(line)

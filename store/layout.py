@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
-from store.schema import SCHEMA_VERSION, StoreSpec, array_specs
+from store.schema import READABLE_VERSIONS, StoreSpec, array_specs
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -30,12 +30,12 @@ REBUILD = (
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a store lies behind fsspec rather than in the local file system."""
+    """Tell whether a store lies behind fsspec rather than in the local file system."""
     return "://" in os.fspath(path)
 
 
 def hint_at(location: str, local: str) -> str:
-    """Say what to do about a fault; `local` holds for a folder, which alone can be written."""
+    """Return what to do about a fault; `local` is for a folder, which alone can be written."""
     if is_url(location):
         return "correct the URL, or copy the whole store there again"
     if location.endswith(HDF5_SUFFIXES):
@@ -81,7 +81,7 @@ class LocalFiles:
 def open_files(
     path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None
 ) -> Files:
-    """Reach the files of a store in a local folder or at a URL."""
+    """Return access to the files of a store in a local folder or at a URL."""
     location = os.fspath(path)
     if not is_url(location):
         return LocalFiles(location)
@@ -105,7 +105,7 @@ def group_attributes(spec: StoreSpec) -> dict[str, Any]:
     """Return the attributes of the store's group, from which `read_spec` reads the spec back."""
     return {
         "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": spec.schema_version,
         "fingerprint": spec.fingerprint,
         "spec": spec.to_dict(),
     }
@@ -157,16 +157,17 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
             found=attributes.get("kind", "something else"),
             hint="name the folder, URL or HDF5 file of a store",
         )
-    if attributes.get("schema_version") != SCHEMA_VERSION:
+    version = attributes.get("schema_version")
+    if version not in READABLE_VERSIONS:
         raise StoreMismatchError(
             "store of another schema version",
             where=where,
-            expected=SCHEMA_VERSION,
-            found=attributes.get("schema_version"),
+            expected=" or ".join(map(str, READABLE_VERSIONS)),
+            found=version,
             hint="use the release of offline-cirkd that wrote it, or extract anew",
         )
     try:
-        spec = StoreSpec.from_dict(attributes["spec"])
+        spec = StoreSpec.from_dict(attributes["spec"], int(version))
     except StoreMismatchError as error:
         raise error.at(where, "use the release that wrote the store") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from store.errors import StoreLockedError
@@ -20,7 +19,7 @@ class Lock:
         wait: Wait for the holder instead of being refused.
 
     Raises:
-        StoreLockedError: Somebody holds it; the message names the process and its host.
+        StoreLockedError: Another process holds it; the message names that process and its host.
     """
 
     def __init__(self, root: Path, wait: bool = False) -> None:
@@ -52,14 +51,9 @@ class Lock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
     def release(self) -> None:
-        """Let the next writer in (the file stays: removing it would let two in)."""
+        """Release the lock (the file stays: if it were removed, two could hold one)."""
         self._file.close()

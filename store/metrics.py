@@ -1,4 +1,4 @@
-"""One confusion matrix, and what is read off it; shared by audit and evaluation."""
+"""The confusion matrix and its figures, shared by audit and evaluation."""
 
 import numpy as np
 
@@ -40,7 +40,10 @@ def iou_per_class(matrix: np.ndarray) -> np.ndarray:
     """
     intersection = np.diag(matrix).astype(np.float64)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
-    return np.divide(intersection, union, out=np.full(len(matrix), np.nan), where=union > 0)
+    ious: np.ndarray = np.divide(
+        intersection, union, out=np.full(len(matrix), np.nan), where=union > 0
+    )
+    return ious
 
 
 def mean_iou(matrix: np.ndarray) -> float:
@@ -61,5 +64,5 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
 
 
 def json_number(value: float) -> float | None:
-    """JSON has no nan: a figure that does not exist is null."""
+    """Return a figure for JSON, which has no nan: None if it does not exist."""
     return None if np.isnan(value) else float(value)

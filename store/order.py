@@ -1,4 +1,4 @@
-"""Which record comes next: a pure function of sizes, seed and epoch."""
+"""The order of records: a pure function of sizes, seed and epoch."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ def epoch_order(
 ) -> np.ndarray:
     """Draw the order of one epoch: units shuffled, then records inside windows of shuffled units.
 
-    A window's w units of u records are read in a row and then done with, so a disk is read in large
+    A window's w units of u records are read in a row and not again, so a disk is read in large
     pieces; a batch of B records touches at most w of N/u files (2w where it spans two windows), on
     average w (1 - C(wu-u, B) / C(wu, B)). In return two records of one unit meet in a batch
     (N-1) / (wu-1) times as often as in a uniform permutation. With w = 8, u = 32, B = 16 and
@@ -35,13 +35,13 @@ def epoch_order(
     return np.concatenate(shuffled) if shuffled else np.empty(0, np.int64)
 
 
-def rank_share(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """Return one rank's records; all ranks' shares are disjoint and cover the order exactly once.
+def rank_shard(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """Return one rank's records; all ranks' shards are disjoint and cover the order exactly once.
 
     Args:
         order: The epoch's order, [N].
         rank: 0..world_size-1.
-        world_size: Number of ranks; shares differ by at most one record.
+        world_size: Number of ranks; shards differ by at most one record.
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")

@@ -45,16 +45,16 @@ class Source(Protocol):
     def damaged_metadata(self, journal: Journal) -> list[str]:
         """Name the metadata that is not as it was written."""
 
-    def strays(self, spec: StoreSpec) -> list[str]:
+    def unknown_files(self, spec: StoreSpec) -> list[str]:
         """Name what lies there and is not of the store."""
 
     def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
-        """How much one array takes."""
+        """Return the bytes that one array takes."""
 
     def name(self, array: ArraySpec, unit: int) -> str:
         """Name the place of one unit of an array."""
 
-    def prove(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
+    def read_verified(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
         """Read one unit whole; StoreDamagedError if it is not what was written."""
 
     def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -120,7 +120,7 @@ class Reader:
         Raises:
             IndexError: A record is outside the store.
             StoreMismatchError: The store has no such array.
-            StoreDamagedError: Bytes are missing or altered; names the record's key and the hint.
+            StoreDamagedError: Bytes are missing or altered; it names the record's key and a hint.
         """
         wanted = self._positions(indices)
         unknown = sorted(set(names) - set(self.arrays))

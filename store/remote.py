@@ -16,7 +16,7 @@ from store.errors import StoreUnreachableError
 
 
 class RemoteFiles:
-    """Read-only access to a store's files by key; every process connects for itself.
+    """`store.layout.Files` at a URL; every process connects for itself.
 
     Args:
         url: The store's folder.
@@ -32,25 +32,22 @@ class RemoteFiles:
         return {**vars(self), "_connection": None}
 
     def read(self, key: str) -> bytes:
-        """Return a whole file; FileNotFoundError if there is none."""
         return self._cat(key)
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes start..stop of a file, fewer if it ends before."""
         content = self._cat(key, start, stop)
         # A plain web server answers with the whole file.
         return content if len(content) <= stop - start else content[start:stop]
 
     def read_tail(self, key: str, num_bytes: int) -> bytes:
-        """Return the last bytes of a file, fewer if it is shorter."""
         # fsspec's file caches do not know bytes counted from the end.
-        with self._reaching(key):
+        with self._translate_errors(key):
             file_system, root = self._connect()
             size = file_system.size(f"{root}/{key}")
         return self._cat(key, max(0, size - num_bytes))[-num_bytes:]
 
     def _cat(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
-        with self._reaching(key):
+        with self._translate_errors(key):
             file_system, root = self._connect()
             content: bytes = file_system.cat_file(f"{root}/{key}", start=start, end=stop)
         return content
@@ -63,7 +60,7 @@ class RemoteFiles:
         return self._connection[1:]
 
     @contextlib.contextmanager
-    def _reaching(self, key: str) -> Iterator[None]:
+    def _translate_errors(self, key: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:

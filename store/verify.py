@@ -1,16 +1,16 @@
-"""Proving a store whole: metadata, coverage, sizes, digests, checksums, shapes, finite values."""
+"""Verifying a store: metadata, coverage, sizes, digests, checksums, shapes, finite values."""
 
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import dask
 import numpy as np
 
 from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreNotFoundError
 from store.journal import UnitDigest
 from store.layout import JOURNAL
+from store.parallel import map_units
 from store.reader import Source, find_source
 from store.schema import StoreSpec, array_specs
 
@@ -69,17 +69,16 @@ def verify_source(source: Source, digest: str | None = None) -> list[Finding]:
         for key in source.damaged_metadata(journal)
     ]
     findings += [
-        Finding("nothing of this store", key, array=key.partition("/")[0])
-        for key in source.strays(spec)
+        Finding("not a file of this store", key, array=key.partition("/")[0])
+        for key in source.unknown_files(spec)
     ]
     finished = len(journal.units) == spec.num_units
     if finished and digest not in (None, journal.digest):
         findings.append(Finding(f"another store: digest {journal.digest}, not {digest}", JOURNAL))
-    checks = [
-        dask.delayed(_verify_unit)(source, spec, unit, journal.units.get(unit))
-        for unit in range(spec.num_units)
-    ]
-    return findings + [one for found in dask.compute(*checks, scheduler="threads") for one in found]
+    by_unit = map_units(
+        lambda unit: _verify_unit(source, spec, unit, journal.units.get(unit)), spec.num_units
+    )
+    return findings + [finding for found in by_unit for finding in found]
 
 
 def damaged_units(findings: list[Finding]) -> list[int]:
@@ -98,7 +97,7 @@ def _verify_unit(
     faults = {name: fault for name, fault in checked.items() if fault}
     key = None
     if faults and "key" not in faults:
-        key = str(source.prove(specs["key"], unit, digest)[0])
+        key = str(source.read_verified(specs["key"], unit, digest)[0])
     return [
         Finding(fault, source.name(specs[name], unit), unit, name, first, key)
         for name, fault in faults.items()
@@ -107,7 +106,7 @@ def _verify_unit(
 
 def _fault(source: Source, array: ArraySpec, unit: int, digest: UnitDigest) -> str | None:
     try:
-        values = source.prove(array, unit, digest)
+        values = source.read_verified(array, unit, digest)
     except StoreDamagedError as error:
         against = {"expected": error.expected, "found": error.found}
         return ", ".join(

@@ -1,9 +1,9 @@
-"""Writing a store unit by unit, so that a kill at any moment costs one unit and never the truth.
+"""Writing a store unit by unit, so that a kill at any moment loses one unit and damages none.
 
-The order of a unit's life: its files are written under other names and renamed, forced to the disk,
-their folders too, then one journal line is appended and forced. Whoever finds the line finds the
-data. `write_unit` does all but the journal, in any process; the journal belongs to the one `Writer`
-that holds the lock.
+The files of a unit are written under other names, renamed and forced to the disk, their folders
+too; then one journal line is appended and forced. So the files of a unit that the journal names are
+there. `write_unit` does all but the journal, in any process; only the one `Writer` that holds the
+lock writes the journal.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -28,7 +27,6 @@ from store.errors import (
     list_lines,
 )
 from store.files import PARTIAL, replace_file, sync_path
-from store.fit import fit_arrays
 from store.journal import UnitDigest, append_entry, create_journal, read_journal
 from store.layout import (
     HDF5_SUFFIXES,
@@ -46,6 +44,7 @@ from store.layout import (
 from store.lock import Lock
 from store.manifest import Manifest
 from store.schema import StoreSpec, array_specs, diff_identity
+from store.validation import validate_arrays
 
 StorePath = str | os.PathLike[str]
 
@@ -66,7 +65,7 @@ class Writer:
 
     @classmethod
     def open(cls, path: StorePath, spec: StoreSpec) -> Self:
-        """Create a store, or go on with one that was begun.
+        """Create a store, or open one that was begun to go on with it.
 
         Raises:
             StoreLockedError: Another process writes it.
@@ -76,11 +75,11 @@ class Writer:
             StoreWriteError: The file system refuses.
         """
         root = local_folder(path)
-        with _writing(root):
-            _refuse_strangers(root, spec)
+        with _translate_errors(root):
+            _refuse_unknown_files(root, spec)
             lock = Lock(root)
         try:
-            with _writing(root):
+            with _translate_errors(root):
                 if not (root / JOURNAL).exists():
                     _create(root, spec)
                 return cls(root, spec, lock, _resume(root, spec))
@@ -99,14 +98,14 @@ class Writer:
         return digest
 
     def commit(self, digest: UnitDigest) -> None:
-        """Enter a unit that `write_unit` has written, here or in another process."""
-        with _writing(self.path):
+        """Enter a unit into the journal that `write_unit` has written, in any process."""
+        with _translate_errors(self.path):
             append_entry(self.path, digest.to_dict())
         self._units.add(digest.unit)
 
     def revoke(self, unit: int) -> None:
-        """Take a unit back, so that it is missing again."""
-        with _writing(self.path):
+        """Mark a unit as missing again."""
+        with _translate_errors(self.path):
             append_entry(self.path, {"revoked": unit})
         self._units.discard(unit)
 
@@ -130,12 +129,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
 
@@ -171,14 +165,14 @@ def write_unit(
     """
     root = Path(path)
     specs = array_specs(spec)
-    fitted = fit_arrays(spec, unit, arrays, f"{root}, unit {unit}")
-    _refuse_other(root, spec)
+    valid = validate_arrays(spec, unit, arrays, f"{root}, unit {unit}")
+    _refuse_other_store(root, spec)
     num_bytes, sha256 = {}, {}
     # Files that are forced to the disk at the same time share the journal commits of its system.
-    with _writing(root), ThreadPoolExecutor(len(specs)) as pool:
+    with _translate_errors(root), ThreadPoolExecutor(len(specs)) as pool:
         written = []
         for name, array in specs.items():
-            content = encode_file(array, fitted[name])
+            content = encode_file(array, valid[name])
             written.append(pool.submit(replace_file, root / unit_key(array, unit), content))
             num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
         for file in written:
@@ -186,19 +180,19 @@ def write_unit(
     return UnitDigest(unit, num_bytes, sha256)
 
 
-def _refuse_strangers(root: Path, spec: StoreSpec) -> None:
+def _refuse_unknown_files(root: Path, spec: StoreSpec) -> None:
     """Refuse a folder that holds anything but a store, or the beginnings of one."""
     if not root.is_dir() or (root / JOURNAL).exists():
         return
     beginnings = {LOCK, METADATA, *array_specs(spec)}
-    strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
-    strangers = [name for name in strangers if not name.endswith(PARTIAL)]
-    if strangers:
+    unknown = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
+    unknown = [name for name in unknown if not name.endswith(PARTIAL)]
+    if unknown:
         raise StoreMismatchError(
             "not a feature store",
             where=str(root),
             expected="an empty folder",
-            found=strangers,
+            found=unknown,
             hint="name another folder",
         )
 
@@ -230,8 +224,8 @@ def _create(root: Path, spec: StoreSpec) -> None:
 
 
 def _resume(root: Path, spec: StoreSpec) -> set[int]:
-    """Clear away what a kill has left behind, and return the units that are complete."""
-    _refuse_other(root, spec)
+    """Remove what a killed writer left, and return the units that are complete."""
+    _refuse_other_store(root, spec)
     journal = read_journal(LocalFiles(root))
     os.truncate(root / JOURNAL, journal.num_bytes)
     for partial in root.rglob(f"*{PARTIAL}"):
@@ -239,7 +233,7 @@ def _resume(root: Path, spec: StoreSpec) -> set[int]:
     return set(journal.units)
 
 
-def _refuse_other(root: Path, spec: StoreSpec) -> None:
+def _refuse_other_store(root: Path, spec: StoreSpec) -> None:
     found, expected = read_spec(LocalFiles(root)).to_dict(), spec.to_dict()
     # The store keeps the provenance of its first writer: an upgrade does not orphan it.
     lines = diff_identity(expected | {"provenance": {}}, found | {"provenance": {}})
@@ -254,7 +248,7 @@ def _refuse_other(root: Path, spec: StoreSpec) -> None:
 
 
 @contextlib.contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def _translate_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except StoreError:

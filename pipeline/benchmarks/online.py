@@ -113,7 +113,7 @@ class _Views(Dataset[dict[str, Tensor]]):
             "image": arrays["image"],
             "labels": arrays["labels"],
             "grid_labels": nearest(arrays["labels"], *grid),
-            "grid_valid": grid_valid(arrays),
+            "grid_valid": grid_valid(arrays, STRIDE),
         }
         return {name: torch.from_numpy(array) for name, array in raw.items()}
 

@@ -101,7 +101,7 @@ class View:
         window[:height, :width] = True
         return np.ascontiguousarray(self._mirror(window))
 
-    def grid_valid(self, stride: int = 8) -> NDArray[np.bool_]:
+    def grid_valid(self, stride: int) -> NDArray[np.bool_]:
         """`valid` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
 
         Picked by `nearest`, as labels at the feature grid are: a labelled cell is never padding.
@@ -129,10 +129,10 @@ class View:
 TABLE = tuple(field.name for field in fields(View))
 
 
-def grid_valid(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def grid_valid(arrays: Mapping[str, np.ndarray], stride: int) -> np.ndarray:
     """Where the views of some records lie on their images, bool [n, h, w], from the view table."""
     rows = zip(*(arrays[name] for name in TABLE), strict=True)
-    return np.stack([View(*row).grid_valid() for row in rows])
+    return np.stack([View(*row).grid_valid(stride) for row in rows])
 
 
 def draw_view(crop: Crop, seed: int, key: str, view_index: int, height: int, width: int) -> View:

@@ -18,7 +18,7 @@ from store.metrics import (
     mean_iou,
     pixel_accuracy,
 )
-from store.order import rank_share
+from store.order import rank_shard
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
     network.eval()
     num_classes, samples = index.num_classes, index.splits[split]
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for position in rank_share(np.arange(len(samples)), ranks.rank, ranks.size):
+    for position in rank_shard(np.arange(len(samples)), ranks.rank, ranks.size):
         sample = samples[position]
         image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)
         predictions = predict(network, image.to(device), precision)[0].cpu().numpy()

@@ -54,6 +54,7 @@ def plan_store(
         feature_channels=FEATURE_CHANNELS,
         feature_height=crop.height // STRIDE,
         feature_width=crop.width // STRIDE,
+        stride=STRIDE,
         sample_slots=settings.samples_per_class * index.most_classes,
         unit_size=settings.unit_size,
         targets=settings.targets,

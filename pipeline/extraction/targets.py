@@ -29,7 +29,7 @@ def encode_unit(
     # This may be another thread than the teacher's, and torch counts threads for each.
     torch.set_num_threads(job.settings.threads)
     labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
-    valid = torch.from_numpy(grid_valid(arrays))
+    valid = torch.from_numpy(grid_valid(arrays, job.spec.stride))
     build: dict[str, Callable[[], dict[str, np.ndarray]]] = {
         "logits": lambda: _encoded("logits", spec.logits_encoding, outputs.logits),
         "features": lambda: _encoded("features", spec.features_encoding, outputs.features),

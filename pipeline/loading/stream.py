@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
 from pipeline.datasets.views import TABLE, grid_valid
-from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
+from pipeline.loading.augmentation import Window, cut_windows, draw_window
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.ops.attention_map import attention
@@ -21,8 +21,6 @@ from store.grid import nearest
 from store.order import epoch_order
 from store.reader import Reader
 from store.schema import StoreSpec, map_arrays
-
-_CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 
 
 class _Records(Dataset[dict[str, Tensor]]):
@@ -34,13 +32,15 @@ class _Records(Dataset[dict[str, Tensor]]):
         self._crops = augment.cut_size(*size) != size
         axes = {name: array.axes[-1] for name, array in reader.arrays.items()}
         axes |= {"grid_labels": "feature_x", "grid_valid": "feature_x"}
-        self._cell_px = {name: _CELL_PX[axis] for name, axis in axes.items() if axis in _CELL_PX}
+        # Last axis -> elements along a cell of the feature grid.
+        cell_px = {"x": reader.spec.stride, "feature_x": 1}
+        self._cell_px = {name: cell_px[axis] for name, axis in axes.items() if axis in cell_px}
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> dict[str, Tensor]:
         step, records = item
         spec, arrays = self._reader.spec, self._reader.read(records, self._names)
         kept = {name: array for name, array in arrays.items() if name not in TABLE}
-        kept["grid_valid"] = grid_valid(arrays)
+        kept["grid_valid"] = grid_valid(arrays, spec.stride)
         kept["grid_labels"] = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
         if self._augment != WHOLE:
             kept = cut_windows(kept, self._draw(step, records, kept["grid_valid"]), self._cell_px)
@@ -53,8 +53,9 @@ class _Records(Dataset[dict[str, Tensor]]):
         return tensors
 
     def _draw(self, step: int, records: np.ndarray, valid: np.ndarray) -> list[Window]:
+        stride, seed = self._reader.spec.stride, self._seed
         each = zip(valid, records.tolist(), strict=True)
-        return [draw_window(self._augment, on, self._seed, step, record) for on, record in each]
+        return [draw_window(self._augment, on, stride, seed, step, record) for on, record in each]
 
 
 class _Batches:

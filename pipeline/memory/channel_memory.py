@@ -59,7 +59,7 @@ class ChannelMemory:
             names = [*reader.map_arrays("features").values(), *TABLE]
             arrays = reader.read([int(record)], names)
             features = torch.from_numpy(reader.decode("features", arrays))
-            valid = torch.from_numpy(grid_valid(arrays))
+            valid = torch.from_numpy(grid_valid(arrays, spec.stride))
             self._push(_embed_channels(features, valid), torch.tensor([record]))
 
     def contrast(self, batch: Batch) -> Contrast:

@@ -1,4 +1,4 @@
-"""Holding a unit's arrays against the schema before a byte of them is written."""
+"""Checks of a unit's arrays against the schema, before any of them is written."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from store.errors import StoreMismatchError
 from store.schema import VOID, StoreSpec, array_specs
 
 
-def fit_arrays(
+def validate_arrays(
     spec: StoreSpec, unit: int, arrays: Mapping[str, np.ndarray], where: str
 ) -> dict[str, np.ndarray]:
     """Return one unit's arrays in the schema's dtypes.
@@ -30,17 +30,17 @@ def fit_arrays(
             "other arrays than the schema's", where=where, expected=[*specs], found=[*arrays]
         )
     num_records = len(spec.unit_records(unit))
-    fitted = {
-        name: _fit(np.asarray(arrays[name]), array, num_records, f"{where}, {name}")
+    valid = {
+        name: _convert(np.asarray(arrays[name]), array, num_records, f"{where}, {name}")
         for name, array in specs.items()
     }
     for name in ("labels", "pixel_sample_class"):
-        if name in fitted:
-            _refuse_strange_classes(fitted[name], spec.num_classes, f"{where}, {name}")
-    return fitted
+        if name in valid:
+            _refuse_unknown_classes(valid[name], spec.num_classes, f"{where}, {name}")
+    return valid
 
 
-def _fit(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> np.ndarray:
+def _convert(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> np.ndarray:
     """Return values in the array's dtype; wider integers pass if none of them changes."""
     shape = (num_records, *array.record_shape)
     if array.dtype == "str":
@@ -62,10 +62,10 @@ def _fit(values: np.ndarray, array: ArraySpec, num_records: int, where: str) -> 
     return fitted
 
 
-def _refuse_strange_classes(classes: np.ndarray, num_classes: int, where: str) -> None:
-    strange = np.unique(classes[(classes >= num_classes) & (classes != VOID)])
-    if len(strange):
+def _refuse_unknown_classes(classes: np.ndarray, num_classes: int, where: str) -> None:
+    unknown = np.unique(classes[(classes >= num_classes) & (classes != VOID)])
+    if len(unknown):
         expected = f"0..{num_classes - 1} or {VOID}"
         raise StoreMismatchError(
-            "no such class", where=where, expected=expected, found=strange.tolist()
+            "no such class", where=where, expected=expected, found=unknown.tolist()
         )
