@@ -114,6 +114,7 @@ def make_spec() -> StoreSpec:
         feature_channels=CHANNELS,
         feature_height=2,
         feature_width=4,
+        stride=8,
         sample_slots=4,
         logits_encoding=find_encoding("float32"),
         features_encoding=find_encoding("float32"),
@@ -193,8 +194,9 @@ def test_an_unfinished_training_of_before_goes_on_to_the_same_end(
     ends = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("old", "whole")]
     for end in ends:
         del end["parts"]["stopwatch"], end["parts"]["schedule"]  # seconds; words
-    # Another machine may round otherwise; what chance drew is the same to the last bit.
-    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)
+    # The old optimizer was not fused, and another machine may round otherwise: AdamW makes of a last
+    # bit up to a part of its rate (1e-3). What chance drew is the same to the last bit.
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
     memory = saved["parts"]["memory"]
     assert (memory["pixels"]["records"] >= 0).any()
     moved = resumed.parts["memory"].state_dict()["pixels"]["num_pushed"]

@@ -111,7 +111,7 @@ def ground(
         reach = -np.sign(sun) * random.uniform(0.1, 0.7) * (right - left)
         beyond = lit + np.sign(sun) * 12
         renderer.shadow(
-            _outline(camera, renderer, lit + reach, beyond), int(random.uniform(120, 190))
+            _outline(camera, renderer, lit + reach, beyond), int(random.uniform(165, 215))
         )
     return walks
 

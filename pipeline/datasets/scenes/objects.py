@@ -208,7 +208,7 @@ def pole(random: Generator, x: float, z: float) -> Thing:
     metal = pick(random, METALS, 8)
     kind, toward_road = int(random.integers(3)), -1 if x > 0 else 1
     h = (random.uniform(4.5, 6), random.uniform(2.4, 3.2), random.uniform(3, 3.8))[kind]
-    half = random.uniform(0.2, 0.28)
+    half = random.uniform(0.24, 0.32)
     plate = pick(random, PLATES, 8)
 
     def paint(renderer: Renderer, camera: Camera) -> None:

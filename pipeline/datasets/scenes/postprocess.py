@@ -15,14 +15,14 @@ OVERSAMPLING = 2
 TEXTURE = np.zeros((256, 3), np.float32)
 """Contrast (grey levels) of fine, middling and coarse texture, by label id."""
 TEXTURE[:8] = [
-    (1, 2, 5),  # sky
-    (7, 5, 6),  # road
-    (8, 6, 6),  # sidewalk
-    (7, 8, 6),  # building
-    (15, 14, 9),  # vegetation
-    (3, 4, 4),  # car
-    (5, 5, 3),  # person
-    (4, 3, 2),  # pole
+    (1, 2, 4),  # sky
+    (4, 3, 4),  # road
+    (5, 4, 4),  # sidewalk
+    (4, 5, 4),  # building
+    (12, 10, 6),  # vegetation
+    (2, 2, 3),  # car
+    (3, 3, 2),  # person
+    (3, 2, 2),  # pole
 ]
 TEXTURE[VOID] = (2, 3, 8)
 
@@ -44,10 +44,10 @@ def expose(
     colour *= (random.uniform(0.85, 1.1) * random.normal(1, 0.02, 3)).astype(np.float32)
 
     image = Image.fromarray(_to_bytes(colour)).reduce(OVERSAMPLING)
-    if random.random() < 0.4:
+    if random.random() < 0.25:
         image = image.filter(ImageFilter.GaussianBlur(float(random.uniform(0.3, 0.8))))
     pixels = np.asarray(image).astype(np.float32)
-    pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(1.5, 4))
+    pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(1, 2.5))
     return _to_bytes(pixels), np.ascontiguousarray(ids[::OVERSAMPLING, ::OVERSAMPLING])
 
 
@@ -74,7 +74,7 @@ def _illumination(random: Generator, renderer: Renderer) -> NDArray[np.float32]:
     soft = renderer.shade.filter(ImageFilter.BoxBlur(renderer.height / 100))
     across = np.linspace(-0.5, 0.5, renderer.width, dtype=np.float32)
     down = np.linspace(-0.5, 0.5, renderer.height, dtype=np.float32)
-    slope_across, slope_down = (np.float32(random.normal(0, 0.15)) for _ in range(2))
+    slope_across, slope_down = (np.float32(random.normal(0, 0.08)) for _ in range(2))
     gradient = 1 + slope_across * across[None, :] + slope_down * down[:, None]
     return np.asarray(soft).astype(np.float32) / np.float32(255) * gradient
 
