@@ -47,6 +47,7 @@ def take_steps(reader: Reader, ranks: Ranks) -> dict[str, object]:
     freeze_chance(objective.modules)
     optimisation = Optimisation(objective.modules, run.training, CPU)
     compute_terms = objective.replicated()
+    start = {name: p.detach().clone() for name, p in objective.modules.named_parameters()}
     steps = range(NUM_STEPS)
     batches = stream(reader, seed=0, batch_size=4, steps=steps, device=CPU, ranks=ranks)
     seen: list[dict[str, float]] = []
@@ -62,7 +63,9 @@ def take_steps(reader: Reader, ranks: Ranks) -> dict[str, object]:
         seen.append({name: value.item() for name, value in terms.items()})
     states = {name: part.state_dict() for name, part in objective.parts.items()}
     weights = objective.modules.state_dict()
-    return {"terms": seen, "first_gradients": gradients, "weights": weights, "states": states}
+    moves = {name: (weights[name] - x).flatten() for name, x in start.items()}
+    found = {"terms": seen, "first_gradients": gradients, "weights": weights, "moves": moves}
+    return {**found, "states": states}
 
 
 def take_and_save(store: str, folder: Path) -> None:
