@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from pipeline.frozen import Fraction, Frozen, Side
 
 _STREAM = int.from_bytes(b"augm")
-CELL_PX = 8
-"""Pixels of the image along one cell of the feature grid."""
 
 
 class Augment(Frozen):
@@ -57,8 +55,8 @@ class Window:
     """A part of one record, in cells of the feature grid, mirrored last if `flip`.
 
     One geometry for all that a record has, which keeps image, labels and the teacher's maps
-    together. A cell stands for its top left pixel, so a mirrored map lies up to 7 pixels beside the
-    map of the mirrored image; mirroring twice is the identity.
+    together. A cell stands for its top left pixel, so a mirrored map lies up to stride - 1 pixels
+    beside the map of the mirrored image; mirroring twice is the identity.
     """
 
     top: int
@@ -72,7 +70,7 @@ class Window:
 
         Args:
             array: with `cell_px` rows and columns for each cell.
-            cell_px: 1 for maps at the feature grid, CELL_PX for image and labels.
+            cell_px: 1 for maps at the feature grid, the store's stride for image and labels.
         """
         bottom, right = self.top + self.height, self.left + self.width
         part = array[
@@ -82,7 +80,7 @@ class Window:
 
 
 def draw_window(
-    augment: Augment, inside: NDArray[np.bool_], seed: int, step: int, record: int
+    augment: Augment, inside: NDArray[np.bool_], stride: int, seed: int, step: int, record: int
 ) -> Window:
     """Draw the window of one record in one step, a pure function of its arguments.
 
@@ -92,6 +90,7 @@ def draw_window(
     Args:
         augment: size and probability.
         inside: where the record lies on its image, bool [h, w] at the feature grid.
+        stride: pixels of the image along one cell of that grid.
         seed: of the run; runs of one seed see the same windows.
         step: which training step.
         record: the record's number.
@@ -100,8 +99,8 @@ def draw_window(
         ValueError: the record is smaller than the window.
     """
     rows, columns = inside.shape
-    size = augment.cut_size(rows * CELL_PX, columns * CELL_PX)
-    height, width = size[0] // CELL_PX, size[1] // CELL_PX
+    size = augment.cut_size(rows * stride, columns * stride)
+    height, width = size[0] // stride, size[1] // stride
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM, step, record)))
     flip = bool(random.random() < augment.flip_probability)
     top = _draw_start(np.any(inside, axis=1), height, random)

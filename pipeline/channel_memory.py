@@ -57,7 +57,7 @@ class ChannelMemory:
             names = [*reader.map_arrays("features").values(), *TABLE]
             arrays = reader.read([int(record)], names)
             features = torch.from_numpy(reader.decode("features", arrays))
-            inside = torch.from_numpy(grid_inside(arrays))
+            inside = torch.from_numpy(grid_inside(arrays, spec.stride))
             self._push(_embed_channels(features, inside), torch.tensor([record]))
 
     def contrast(self, batch: Batch) -> Contrast:

@@ -69,6 +69,7 @@ def plan_store(
         feature_channels=FEATURE_CHANNELS,
         feature_height=crop.height // STRIDE,
         feature_width=crop.width // STRIDE,
+        stride=STRIDE,
         sample_slots=settings.samples_per_class * index.most_classes,
         unit_size=settings.unit_size,
         targets=settings.targets,
@@ -175,7 +176,7 @@ def encode_unit(
     # This may be another thread than the teacher's, and torch counts threads for each.
     torch.set_num_threads(job.settings.threads)
     labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
-    inside = torch.from_numpy(grid_inside(arrays))
+    inside = torch.from_numpy(grid_inside(arrays, spec.stride))
     build: dict[str, Callable[[], dict[str, np.ndarray]]] = {
         "logits": lambda: _encoded("logits", spec.logits_encoding, said.logits),
         "features": lambda: _encoded("features", spec.features_encoding, said.features),

@@ -108,7 +108,7 @@ class _Views(Dataset[dict[str, Tensor]]):
             "image": arrays["image"],
             "labels": arrays["labels"],
             "grid_labels": nearest(arrays["labels"], *grid),
-            "grid_inside": grid_inside(arrays),
+            "grid_inside": grid_inside(arrays, STRIDE),
         }
         return {name: torch.from_numpy(array) for name, array in raw.items()}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.augmentation import CELL_PX, WHOLE, Augment, Window, cut_windows, draw_window
+from pipeline.augmentation import WHOLE, Augment, Window, cut_windows, draw_window
 from pipeline.loading import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.losses.at import attention
 from pipeline.ranks import ALONE, Ranks
@@ -21,7 +21,6 @@ from store.order import epoch_order
 from store.reader import Reader
 from store.schema import VOID, StoreSpec, map_arrays
 
-_CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 TABLE = tuple(field.name for field in fields(View))
 
 
@@ -105,10 +104,10 @@ class Batch:
         return self.grid_inside & (labelled | unlabelled_record)
 
 
-def grid_inside(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def grid_inside(arrays: Mapping[str, np.ndarray], stride: int) -> np.ndarray:
     """Where the views of some records lie on their images, bool [n, h, w], from the view table."""
     rows = zip(*(arrays[name] for name in TABLE), strict=True)
-    return np.stack([View(*row).grid_inside() for row in rows])
+    return np.stack([View(*row).grid_inside(stride) for row in rows])
 
 
 class _Records(Dataset[dict[str, Tensor]]):
@@ -120,13 +119,15 @@ class _Records(Dataset[dict[str, Tensor]]):
         self._crops = augment.cut_size(*size) != size
         axes = {name: array.axes[-1] for name, array in reader.arrays.items()}
         axes |= {"grid_labels": "feature_x", "grid_inside": "feature_x"}
-        self._cell_px = {name: _CELL_PX[axis] for name, axis in axes.items() if axis in _CELL_PX}
+        # Last axis -> elements along a cell of the feature grid.
+        cell_px = {"x": reader.spec.stride, "feature_x": 1}
+        self._cell_px = {name: cell_px[axis] for name, axis in axes.items() if axis in cell_px}
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> dict[str, Tensor]:
         step, records = item
         spec, arrays = self._reader.spec, self._reader.read(records, self._names)
         kept = {name: array for name, array in arrays.items() if name not in TABLE}
-        kept["grid_inside"] = grid_inside(arrays)
+        kept["grid_inside"] = grid_inside(arrays, spec.stride)
         kept["grid_labels"] = nearest(arrays["labels"], spec.feature_height, spec.feature_width)
         if self._augment != WHOLE:
             kept = cut_windows(kept, self._draw(step, records, kept["grid_inside"]), self._cell_px)
@@ -139,8 +140,9 @@ class _Records(Dataset[dict[str, Tensor]]):
         return tensors
 
     def _draw(self, step: int, records: np.ndarray, inside: np.ndarray) -> list[Window]:
+        stride, seed = self._reader.spec.stride, self._seed
         each = zip(inside, records.tolist(), strict=True)
-        return [draw_window(self._augment, on, self._seed, step, record) for on, record in each]
+        return [draw_window(self._augment, on, stride, seed, step, record) for on, record in each]
 
 
 class _Batches:

@@ -100,7 +100,7 @@ class View:
         window[:height, :width] = True
         return np.ascontiguousarray(self._mirror(window))
 
-    def grid_inside(self, stride: int = 8) -> NDArray[np.bool_]:
+    def grid_inside(self, stride: int) -> NDArray[np.bool_]:
         """`inside` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
 
         Picked by `nearest`, as labels at the feature grid are: a labelled cell is never padding.

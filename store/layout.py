@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
-from store.schema import SCHEMA_VERSION, StoreSpec, array_specs
+from store.schema import READABLE_VERSIONS, StoreSpec, array_specs
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -105,7 +105,7 @@ def group_attributes(spec: StoreSpec) -> dict[str, Any]:
     """Return the attributes of the store's group, from which `read_spec` reads the spec back."""
     return {
         "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": spec.schema_version,
         "fingerprint": spec.fingerprint,
         "spec": spec.to_dict(),
     }
@@ -157,16 +157,17 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
             found=attributes.get("kind", "something else"),
             hint="name the folder, URL or HDF5 file of a store",
         )
-    if attributes.get("schema_version") != SCHEMA_VERSION:
+    version = attributes.get("schema_version")
+    if version not in READABLE_VERSIONS:
         raise StoreMismatchError(
             "store of another schema version",
             where=where,
-            expected=SCHEMA_VERSION,
-            found=attributes.get("schema_version"),
+            expected=" or ".join(map(str, READABLE_VERSIONS)),
+            found=version,
             hint="use the release of offline-cirkd that wrote it, or extract anew",
         )
     try:
-        spec = StoreSpec.from_dict(attributes["spec"])
+        spec = StoreSpec.from_dict(attributes["spec"], int(version))
     except StoreMismatchError as error:
         raise error.at(where, "use the release that wrote the store") from error
     except (KeyError, TypeError, ValueError) as error:

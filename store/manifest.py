@@ -9,7 +9,7 @@ from typing import Self
 from store.errors import StoreMismatchError, StoreNotFoundError
 from store.files import replace_file
 from store.journal import Journal
-from store.schema import SCHEMA_VERSION, StoreSpec
+from store.schema import StoreSpec
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Manifest:
     @classmethod
     def of(cls, path: str, spec: StoreSpec, journal: Journal) -> Self:
         """Describe the finished store at `path`."""
-        return cls(path, spec.fingerprint, spec.num_records, journal.digest, SCHEMA_VERSION)
+        return cls(path, spec.fingerprint, spec.num_records, journal.digest, spec.schema_version)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, whole or not at all."""

@@ -5,7 +5,8 @@ last one may be shorter): it is the unit of writing, of resume and of parallelis
 records of two units.
 
 Schema policy: SCHEMA_VERSION rises whenever an array changes its name, shape or meaning. A store of
-a newer schema is refused; so is one of an older schema, unless a line here says how it is read.
+a newer schema is refused; so is one of an older schema, unless a line here says how it is read:
+version 1 did not store the stride, which was 8.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ from store.encodings.base import Encoding, RecordArrays
 from store.encodings.registry import encoding_from_dict
 from store.errors import StoreMismatchError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+_STRIDE_OF_VERSION_1 = 8
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
 NO_RECORD = -1
@@ -37,12 +40,14 @@ class StoreSpec:
         height, width: Size of a view's image and labels, in pixels.
         num_classes: K.
         feature_channels, feature_height, feature_width: D, h, w.
+        stride: Pixels of a view along one cell of the feature grid: the teacher's output stride.
         sample_slots: P, pixel samples of one record.
         logits_encoding, features_encoding: How the two maps are stored.
         class_names: K names.
         unit_size: Records in a unit.
         targets: Those of TARGETS that are stored, in that order.
         provenance: Recorded but not hashed (library versions, device, threads).
+        schema_version: Of READABLE_VERSIONS; a copy of an older store stays one.
     """
 
     identity: Mapping[str, Any]
@@ -54,6 +59,7 @@ class StoreSpec:
     feature_channels: int
     feature_height: int
     feature_width: int
+    stride: int
     sample_slots: int
     logits_encoding: Encoding
     features_encoding: Encoding
@@ -61,6 +67,7 @@ class StoreSpec:
     unit_size: int = 32
     targets: tuple[str, ...] = TARGETS
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -74,6 +81,14 @@ class StoreSpec:
                 where="class_names",
                 expected=self.num_classes,
                 found=self.class_names,
+            )
+        grid = (-(-self.height // self.stride), -(-self.width // self.stride))
+        if (self.feature_height, self.feature_width) != grid:
+            raise StoreMismatchError(
+                "feature grid does not fit the stride",
+                where="feature_height, feature_width",
+                expected=f"{grid}, views of {self.height} x {self.width} at stride {self.stride}",
+                found=(self.feature_height, self.feature_width),
             )
         if self.targets != tuple(name for name in TARGETS if name in self.targets):
             raise StoreMismatchError(
@@ -114,15 +129,19 @@ class StoreSpec:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("logits_encoding", "features_encoding"):
             values[name] = values[name].to_dict()
+        if values.pop("schema_version") == 1:
+            del values["stride"]
         if self.targets == TARGETS:
             del values["targets"]  # stores from before there was a choice say nothing of it
         described: dict[str, Any] = json.loads(canonical_json(values))
         return described
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        given = dict(values)
+    def from_dict(cls, values: Mapping[str, Any], schema_version: int = SCHEMA_VERSION) -> Self:
+        """Read what `to_dict` wrote under a schema version."""
+        given = {**values, "schema_version": schema_version}
+        if schema_version == 1:
+            given["stride"] = _STRIDE_OF_VERSION_1
         for name in ("logits_encoding", "features_encoding"):
             given[name] = encoding_from_dict(given[name])
         given["class_names"] = tuple(given["class_names"])

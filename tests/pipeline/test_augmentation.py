@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.augmentation import CELL_PX, WHOLE, Augment, Window, cut_windows, draw_window
+from pipeline.augmentation import WHOLE, Augment, Window, cut_windows, draw_window
 
+STRIDE = 8
 WHOLE_INSIDE = np.ones((6, 9), bool)
 
 
@@ -29,10 +30,10 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
     """Pixels, cells, values and scales all carry the coordinates of the cell they belong to."""
     window, rows, columns = drawn
     cells = coordinates(rows, columns)
-    pixels = coordinates(CELL_PX * rows, CELL_PX * columns)
+    pixels = coordinates(STRIDE * rows, STRIDE * columns)
     record = {
         "image": pixels,
-        "labels": pixels[1] // CELL_PX,
+        "labels": pixels[1] // STRIDE,
         "grid_labels": cells[1],
         "grid_inside": (cells[0] + cells[1]) % 2 == 0,
         "logits": cells,
@@ -43,7 +44,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
         # Of a whole record, although its sizes could be taken for a grid's.
         "region_center": coordinates(rows, columns)[0],
     }
-    cell_px = {name: CELL_PX if name in ("image", "labels") else 1 for name in record}
+    cell_px = {name: STRIDE if name in ("image", "labels") else 1 for name in record}
     del cell_px["region_center"]
     arrays = {name: array[None] for name, array in record.items()}
     (cut,) = [{name: array[0] for name, array in cut_windows(arrays, [window], cell_px).items()}]
@@ -61,10 +62,10 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
         assert np.array_equal(cut[name], column)
     assert np.array_equal(cut["grid_inside"], (row + column) % 2 == 0)
     assert np.array_equal(cut["region_center"], record["region_center"])
-    grown = np.ones((CELL_PX, CELL_PX), np.uint8)
+    grown = np.ones((STRIDE, STRIDE), np.uint8)
     assert np.array_equal(cut["labels"], np.kron(column, grown))
-    assert np.array_equal(cut["image"][0] // CELL_PX, np.kron(row, grown))
-    assert np.array_equal(cut["image"][1] // CELL_PX, cut["labels"])
+    assert np.array_equal(cut["image"][0] // STRIDE, np.kron(row, grown))
+    assert np.array_equal(cut["image"][1] // STRIDE, cut["labels"])
     steps = np.diff(cut["image"][1].astype(int), axis=1)
     assert (steps == (-1 if window.flip else 1)).all()
     assert all(array.flags.c_contiguous for array in cut.values())
@@ -74,7 +75,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
 def test_mirroring_twice_is_the_identity(drawn: tuple[Window, int, int]) -> None:
     _, rows, columns = drawn
     mirror = Window(0, 0, rows, columns, True)
-    for cell_px in (1, CELL_PX):
+    for cell_px in (1, STRIDE):
         array = coordinates(cell_px * rows, cell_px * columns)
         assert np.array_equal(mirror.cut(mirror.cut(array, cell_px), cell_px), array)
         assert not np.array_equal(mirror.cut(array, cell_px), array) or cell_px * columns == 1
@@ -83,8 +84,8 @@ def test_mirroring_twice_is_the_identity(drawn: tuple[Window, int, int]) -> None
 def test_a_window_is_a_pure_function_of_seed_step_and_record() -> None:
     augment = Augment(flip_probability=0.5, crop_height=24, crop_width=32)
     asked = [(seed, step, record) for seed in (0, 1) for step in range(10) for record in range(10)]
-    forward = {ask: draw_window(augment, WHOLE_INSIDE, *ask) for ask in asked}
-    backward = {ask: draw_window(augment, WHOLE_INSIDE, *ask) for ask in reversed(asked)}
+    forward = {ask: draw_window(augment, WHOLE_INSIDE, STRIDE, *ask) for ask in asked}
+    backward = {ask: draw_window(augment, WHOLE_INSIDE, STRIDE, *ask) for ask in reversed(asked)}
     assert forward == backward
     # 4 x 6 starts, mirrored or not.
     assert len(set(forward.values())) == 48
@@ -96,7 +97,7 @@ def test_a_window_is_a_pure_function_of_seed_step_and_record() -> None:
 def test_a_window_stays_what_it_was_in_earlier_versions() -> None:
     # A run that goes on after an upgrade must see the windows it would have seen.
     augment = Augment(flip_probability=0.5, crop_height=24, crop_width=32)
-    assert draw_window(augment, WHOLE_INSIDE, 7, 41, 2974) == Window(2, 1, 3, 4, False)
+    assert draw_window(augment, WHOLE_INSIDE, STRIDE, 7, 41, 2974) == Window(2, 1, 3, 4, False)
 
 
 @given(st.integers(1, 8), st.integers(1, 12), st.booleans(), st.integers(0, 1000))
@@ -106,7 +107,7 @@ def test_windows_lie_on_the_image_where_it_is_large_enough(
     inside = np.zeros((8, 12), bool)
     inside[:rows, :columns] = True
     inside = inside[:, ::-1] if mirrored else inside
-    window = draw_window(Augment(crop_height=32, crop_width=40), inside, 0, step, 0)
+    window = draw_window(Augment(crop_height=32, crop_width=40), inside, STRIDE, 0, step, 0)
     cut = window.cut(inside)
     assert cut.shape == (4, 5)
     assert cut.sum() == min(rows, 4) * min(columns, 5)
@@ -118,13 +119,13 @@ def test_the_ends_of_the_probability_and_sides_left_whole(probability: float) ->
     assert WHOLE.crops is False
     assert augment.crops is True
     for step in range(20):
-        window = draw_window(augment, WHOLE_INSIDE, 0, step, 0)
+        window = draw_window(augment, WHOLE_INSIDE, STRIDE, 0, step, 0)
         assert window.flip == bool(probability)
         assert (window.top, window.height, window.width) == (0, 6, 2)
 
 
 def test_nothing_asked_for_is_the_whole_record() -> None:
-    assert draw_window(WHOLE, WHOLE_INSIDE, 0, 0, 0) == Window(0, 0, 6, 9, False)
+    assert draw_window(WHOLE, WHOLE_INSIDE, STRIDE, 0, 0, 0) == Window(0, 0, 6, 9, False)
 
 
 @pytest.mark.parametrize("side", ["crop_height", "crop_width"])

@@ -63,7 +63,7 @@ def test_a_cut_batch_is_a_window_of_the_whole_one(tiny_store: Reader) -> None:
         before, after = tensors_of(whole), tensors_of(cut)
         for place, record in enumerate(whole.record.tolist()):
             inside = before["grid_inside"][place].numpy()
-            window = draw_window(AUGMENT, inside, 5, step, record)
+            window = draw_window(AUGMENT, inside, 8, 5, step, record)
             flips.add(window.flip)
             for name in (*MAPS, "logits", "features"):
                 cell_px = 8 if name in ("image", "labels") else 1

@@ -30,6 +30,7 @@ def make_spec(
         "feature_channels": 4,
         "feature_height": 2,
         "feature_width": 4,
+        "stride": 8,
         "sample_slots": 6,
         "unit_size": 4,
         "class_names": ("sky", "road", "car"),

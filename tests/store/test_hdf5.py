@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from store.errors import (
 from store.hdf5 import from_hdf5, to_hdf5
 from store.layout import JOURNAL
 from store.reader import open_store
-from store.schema import StoreSpec
+from store.schema import SCHEMA_VERSION, StoreSpec
 from store.verify import verify
 from store.writer import Writer
 
@@ -62,6 +63,21 @@ def test_a_store_of_some_targets_goes_there_and_back(
         open_store(tmp_path / "store").arrays
     )
     assert from_hdf5(tmp_path / "store.h5", tmp_path / "back").digest == digest
+
+
+def test_stride_and_channels_are_attributes_of_the_store_and_of_its_copy(
+    make_spec: MakeSpec, fill: Callable[..., str], tmp_path: Path
+) -> None:
+    spec = make_spec(stride=4, feature_height=4, feature_width=8, feature_channels=5)
+    fill(tmp_path / "store", spec)
+    to_hdf5(tmp_path / "store", tmp_path / "store.h5")
+    zarr = json.loads((tmp_path / "store" / "zarr.json").read_text())["attributes"]
+    with h5py.File(tmp_path / "store.h5") as hdf5:
+        attributes = dict(hdf5.attrs)
+    assert zarr["schema_version"] == attributes["schema_version"] == SCHEMA_VERSION
+    for described in (zarr["spec"], json.loads(attributes["spec"])):
+        assert (described["stride"], described["feature_channels"]) == (4, 5)
+    assert open_store(tmp_path / "store").spec == open_store(tmp_path / "store.h5").spec == spec
 
 
 def test_a_copy_that_was_cut_short_goes_on(

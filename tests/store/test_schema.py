@@ -90,7 +90,9 @@ def test_a_spec_that_cannot_be_is_refused(make_spec: MakeSpec) -> None:
         make_spec(num_views=0)
     with pytest.raises(StoreMismatchError, match="class names"):
         make_spec(class_names=("sky",))
-    assert SCHEMA_VERSION == 1
+    with pytest.raises(StoreMismatchError, match="stride 4"):
+        make_spec(stride=4)
+    assert SCHEMA_VERSION == 2
 
 
 def test_a_store_of_every_target_says_nothing_of_them(make_spec: MakeSpec) -> None:
