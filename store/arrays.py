@@ -36,76 +36,57 @@ AXES: dict[str, Axis] = {
 
 
 @dataclass(frozen=True)
-class ArrayDefinition:
-    """One line of the table.
+class ArrayRow:
+    """One row of the table.
 
     Attributes:
         name: Its name in the group; the arrays of an encoding append their suffixes to it.
         axes: The axes of one record, names in `AXES`.
-        dtype: A numpy dtype name, or "str"; of a map its dtype once decoded.
-        meaning: For the documentation.
+        dtype: A numpy dtype name, or "str"; None is stored by the spec's encoding.
         target: Which of the teacher's targets it belongs to; None is stored always.
-        encoding: The field of `store.schema.StoreSpec` that holds its encoding; None stores it
-            as it is.
+        meaning: For the documentation.
         in_batch: Whether a training that needs the target reads it with every batch.
     """
 
     name: str
     axes: tuple[str, ...]
-    dtype: str
+    dtype: str | None
+    target: str | None
     meaning: str
-    target: str | None = None
-    encoding: str | None = None
     in_batch: bool = True
+
+    @property
+    def encoding(self) -> str | None:
+        """The field of `store.schema.StoreSpec` that holds its encoding, if it has one."""
+        return None if self.dtype else f"{self.name}_encoding"
 
 
 _GRID = ("feature_y", "feature_x")
 
-ARRAYS: tuple[ArrayDefinition, ...] = (
-    ArrayDefinition("image", ("colour", "y", "x"), "uint8", "RGB, 0..255, before normalisation"),
-    ArrayDefinition("labels", ("y", "x"), "uint8", "class, 255 = void or padding"),
-    ArrayDefinition(
-        *("logits", ("class", *_GRID), "float32", "logits before softmax"),
-        target="logits",
-        encoding="logits_encoding",
+ARRAYS: tuple[ArrayRow, ...] = (
+    ArrayRow("image", ("colour", "y", "x"), "uint8", None, "RGB, 0..255, before normalisation"),
+    ArrayRow("labels", ("y", "x"), "uint8", None, "class, 255 = void or padding"),
+    ArrayRow("logits", ("class", *_GRID), None, "logits", "before softmax"),
+    ArrayRow("features", ("channel", *_GRID), None, "features", "input of the classifier"),
+    ArrayRow(
+        "auxiliary_attention", _GRID, "float16", "auxiliary_attention", "of the auxiliary logits"
     ),
-    ArrayDefinition(
-        *("features", ("channel", *_GRID), "float32", "input of the layer that classifies"),
-        target="features",
-        encoding="features_encoding",
+    ArrayRow("region_center", ("class", "channel"), "float16", "regions", "mean embedding, norm 1"),
+    ArrayRow("region_pixels", ("class",), "int32", "regions", "pixels of a class, 0 = absent"),
+    ArrayRow(
+        "pixel_sample", ("slot", "channel"), "float16", "regions", "embeddings of pixels", False
     ),
-    ArrayDefinition(
-        *("auxiliary_attention", _GRID, "float16", "attention map of the auxiliary head's logits"),
-        target="auxiliary_attention",
-    ),
-    ArrayDefinition(
-        *("region_center", ("class", "channel"), "float16", "mean embedding of a class, L2 norm 1"),
-        target="regions",
-    ),
-    ArrayDefinition(
-        *("region_pixels", ("class",), "int32", "pixels of a class, 0 = absent"),
-        target="regions",
-    ),
-    ArrayDefinition(
-        *("pixel_sample", ("slot", "channel"), "float16", "embeddings of pixels drawn at random"),
-        target="regions",
-        in_batch=False,
-    ),
-    ArrayDefinition(
-        *("pixel_sample_class", ("slot",), "uint8", "class of each sample, 255 = empty slot"),
-        target="regions",
-        in_batch=False,
-    ),
-    ArrayDefinition("key", (), "str", "name of the image in the dataset's index"),
-    ArrayDefinition("view_index", (), "int32", "which view of the image"),
-    ArrayDefinition("source_height", (), "int32", "height of the image, in pixels"),
-    ArrayDefinition("source_width", (), "int32", "width of the image, in pixels"),
-    ArrayDefinition("scale", (), "float64", "factor that the image was resized by"),
-    ArrayDefinition("flip", (), "bool", "whether it was mirrored"),
-    ArrayDefinition("top", (), "int32", "first row of the window in the resized image"),
-    ArrayDefinition("left", (), "int32", "first column of the window in the resized image"),
-    ArrayDefinition("crop_height", (), "int32", "height of the window, in pixels"),
-    ArrayDefinition("crop_width", (), "int32", "width of the window, in pixels"),
+    ArrayRow("pixel_sample_class", ("slot",), "uint8", "regions", "255 = empty slot", False),
+    ArrayRow("key", (), "str", None, "name of the image in the dataset's index"),
+    ArrayRow("view_index", (), "int32", None, "which view of the image"),
+    ArrayRow("source_height", (), "int32", None, "height of the image, in pixels"),
+    ArrayRow("source_width", (), "int32", None, "width of the image, in pixels"),
+    ArrayRow("scale", (), "float64", None, "factor that the image was resized by"),
+    ArrayRow("flip", (), "bool", None, "whether it was mirrored"),
+    ArrayRow("top", (), "int32", None, "first row of the window in the resized image"),
+    ArrayRow("left", (), "int32", None, "first column of the window in the resized image"),
+    ArrayRow("crop_height", (), "int32", None, "height of the window, in pixels"),
+    ArrayRow("crop_width", (), "int32", None, "width of the window, in pixels"),
 )
 
 TARGETS: tuple[str, ...] = tuple(dict.fromkeys(one.target for one in ARRAYS if one.target))
@@ -125,10 +106,8 @@ def arrays_table() -> str:
     lines = ["| array | shape | dtype | target | meaning |", "|---|---|---|---|---|"]
     for one in ARRAYS:
         shape = ",".join(AXES[axis].symbol for axis in ("record", *one.axes))
-        dtype = f"`{one.encoding}`" if one.encoding else one.dtype
-        lines.append(
-            f"| `{one.name}` | [{shape}] | {dtype} | {one.target or 'always'} | {one.meaning} |"
-        )
+        cells = (f"`{one.name}`", f"[{shape}]", one.dtype or f"by `{one.encoding}`")
+        lines.append(f"| {' | '.join(cells)} | {one.target or 'always'} | {one.meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -171,11 +150,8 @@ class ArraySpec:
     @property
     def record_bytes(self) -> int:
         """Bytes of one record before compression (0 for strings, whose length varies)."""
-        return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * self._record_size
-
-    @property
-    def _record_size(self) -> int:
-        return math.prod(self.record_shape)
+        size = math.prod(self.record_shape)
+        return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * size
 
     def unit_rows(self, unit: int) -> np.ndarray:
         """Return the positions of one unit's records inside it, int [n]; the last may be short."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from store.arrays import ARRAYS, AXES, TARGETS, ArrayDefinition, ArraySpec
+from store.arrays import ARRAYS, AXES, TARGETS, ArrayRow, ArraySpec
 from store.encodings.base import Encoding, RecordArrays
 from store.encodings.registry import encoding_from_dict
 from store.errors import StoreMismatchError
@@ -200,13 +200,12 @@ def diff_identity(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list
     ]
 
 
-def _stored_arrays(spec: StoreSpec, one: ArrayDefinition) -> dict[str, ArraySpec]:
+def _stored_arrays(spec: StoreSpec, one: ArrayRow) -> dict[str, ArraySpec]:
     """Return suffix -> array for one line of the table."""
     sizes = [_size(spec, axis) for axis in one.axes]
-    records: RecordArrays = {"": (tuple(sizes), one.dtype)}
+    records: RecordArrays = {"": (tuple(sizes), one.dtype or "")}
     if one.encoding:
-        encoding: Encoding = getattr(spec, one.encoding)
-        records = encoding.array_specs(*sizes)
+        records = getattr(spec, one.encoding).array_specs(*sizes)
     return {
         suffix: ArraySpec(
             name=one.name + suffix,
@@ -224,7 +223,7 @@ def _size(spec: StoreSpec, axis: str) -> int:
     return size if isinstance(size, int) else int(getattr(spec, size))
 
 
-def _record_axes(one: ArrayDefinition, num_axes: int) -> tuple[str, ...]:
+def _record_axes(one: ArrayRow, num_axes: int) -> tuple[str, ...]:
     """Return the axes of an encoding's array: the map's own, one value a pixel, or a channel."""
     if one.encoding and num_axes == 1:
         return ("channel",)
