@@ -25,7 +25,7 @@ from pipeline.datasets.scenes.renderer import (
 from store.schema import VOID
 
 GREYS: tuple[Colour, ...] = ((78, 78, 84), (92, 92, 98), (102, 102, 104), (84, 88, 96))
-PAVINGS: tuple[Colour, ...] = ((164, 156, 146), (150, 146, 142), (176, 158, 140), (134, 130, 128))
+PAVINGS: tuple[Colour, ...] = ((186, 178, 168), (196, 184, 170), (204, 192, 176), (178, 174, 170))
 SKIES: tuple[tuple[Colour, Colour], ...] = (  # zenith, horizon
     ((96, 142, 204), (190, 208, 226)),
     ((150, 158, 168), (196, 198, 200)),
@@ -94,7 +94,7 @@ def ground(
         -1 and 1 -> width of the sidewalk there, in metres.
     """
     asphalt, paving = pick(random, GREYS), pick(random, PAVINGS)
-    walks = {side: float(random.uniform(1.6, 4)) for side in sides}
+    walks = {side: float(random.uniform(2.2, 4.5)) for side in sides}
     for side, edge in sides.items():
         grass = random.random() < 0.55
         land = pick(random, GREENS) if grass else times(paving, 0.93)

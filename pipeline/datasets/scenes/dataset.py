@@ -24,7 +24,7 @@ from store.schema import VOID
 if TYPE_CHECKING:
     from pipeline.config.params import ScenesConfig
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Part of the fingerprint: raise it with every change of what is drawn."""
 SPLITS = ("train", "val")
 CLASSES = ClassTable(
@@ -139,10 +139,10 @@ def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float
     if random.random() < 0.45:
         things.append(hedge(random, beyond, random.uniform(4, 14), random.uniform(4, 12)))
     for _ in range(random.integers(1, 3)):
-        things.append(pole(random, edge + side * random.uniform(0.3, 0.8), random.uniform(4, 10)))
+        things.append(pole(random, edge + side * random.uniform(0.3, 0.8), random.uniform(3.5, 7)))
     for _ in range(random.integers(0, 4)):
         x = edge + side * random.uniform(0.4, walk - 0.3)
-        things.append(person(random, x, random.uniform(3.6, 8)))
+        things.append(person(random, x, random.uniform(3.2, 6)))
     return things
 
 
@@ -151,8 +151,8 @@ def _traffic(random: Generator, middle: float, curb: float) -> list[Thing]:
     things: list[Thing] = []
     for _ in range(random.integers(1, 5)):
         lane = random.choice((-0.76, -0.45, 0.45, 0.76)) * curb
-        things.append(car(random, middle + lane, 1 / random.uniform(1 / 24, 1 / 5)))
+        things.append(car(random, middle + lane, 1 / random.uniform(1 / 16, 1 / 4.5)))
     if random.random() < 0.4:
         x = middle + random.uniform(-0.8, 0.8) * curb
-        things.append(person(random, x, random.uniform(4, 9)))
+        things.append(person(random, x, random.uniform(3.5, 7)))
     return things

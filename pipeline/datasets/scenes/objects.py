@@ -25,21 +25,21 @@ from pipeline.datasets.scenes.renderer import (
     vary,
 )
 
-# Most colours tell the class; some are shared on purpose (grey cars on grey roads, people in green,
-# walls like paving), so that shape and place have to be learned too.
+# Most colours tell the class; some lie near another's (dark cars on dark roads, pale cars and walls
+# by pale paving), so that shape and place have to be learned too.
 FACADES: tuple[Colour, ...] = (
-    (168, 132, 100), (150, 82, 62), (186, 160, 118), (172, 110, 78), (128, 82, 72), (150, 140, 132),
+    (168, 132, 100), (150, 82, 62), (186, 160, 118), (172, 110, 78), (128, 82, 72), (140, 98, 84),
 )  # fmt: skip
 GREENS: tuple[Colour, ...] = (
     (58, 96, 40), (78, 116, 46), (46, 84, 46), (70, 104, 36), (104, 108, 48),
 )  # fmt: skip
 PAINTS: tuple[Colour, ...] = (
-    (104, 104, 108), (40, 40, 46), (196, 198, 202), (36, 62, 140), (36, 90, 150), (170, 28, 30),
+    (60, 40, 110), (40, 40, 46), (196, 198, 202), (36, 62, 140), (36, 90, 150), (170, 28, 30),
     (52, 54, 90), (210, 212, 214),
 )  # fmt: skip
 CLOTHES: tuple[Colour, ...] = (
-    (196, 44, 40), (214, 74, 36), (226, 196, 50), (200, 40, 110), (236, 130, 40), (66, 104, 56),
-    (40, 42, 58),
+    (196, 44, 40), (214, 74, 36), (226, 196, 50), (200, 40, 110), (236, 130, 40), (240, 170, 60),
+    (180, 40, 60),
 )  # fmt: skip
 METALS: tuple[Colour, ...] = ((50, 56, 60), (64, 68, 66), (104, 108, 110))
 PLATES: tuple[Colour, ...] = ((190, 36, 34), (36, 70, 160), (226, 200, 50))
@@ -208,7 +208,7 @@ def pole(random: Generator, x: float, z: float) -> Thing:
     metal = pick(random, METALS, 8)
     kind, toward_road = int(random.integers(3)), -1 if x > 0 else 1
     h = (random.uniform(4.5, 6), random.uniform(2.4, 3.2), random.uniform(3, 3.8))[kind]
-    half = random.uniform(0.16, 0.24)
+    half = random.uniform(0.2, 0.28)
     plate = pick(random, PLATES, 8)
 
     def paint(renderer: Renderer, camera: Camera) -> None:

@@ -41,13 +41,13 @@ def expose(
     colour += _texture(random, ids)[..., None]
     colour *= _illumination(random, renderer)[..., None]
     _haze(random, colour, ids, camera)
-    colour *= (random.uniform(0.78, 1.15) * random.normal(1, 0.04, 3)).astype(np.float32)
+    colour *= (random.uniform(0.85, 1.1) * random.normal(1, 0.02, 3)).astype(np.float32)
 
     image = Image.fromarray(_to_bytes(colour)).reduce(OVERSAMPLING)
     if random.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(float(random.uniform(0.3, 0.8))))
     pixels = np.asarray(image).astype(np.float32)
-    pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(3, 7))
+    pixels += random.standard_normal(pixels.shape, np.float32) * np.float32(random.uniform(1.5, 4))
     return _to_bytes(pixels), np.ascontiguousarray(ids[::OVERSAMPLING, ::OVERSAMPLING])
 
 
