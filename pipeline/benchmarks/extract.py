@@ -31,7 +31,8 @@ def benchmark(
     Args:
         job: dataset, teacher, encodings, precision, threads and forward batch to measure with.
         folder: an empty one, for the stores.
-        height, width: of the views.
+        height: of the views, in pixels.
+        width: of the views, in pixels.
         unit_size: records of a unit; several units, so that the overlap is seen.
         num_runs: timed rounds, interleaved.
 

@@ -15,8 +15,10 @@ def naive_kl(
     """Mean over rows of KL(softmax(t V^T / temperature) || softmax(s V^T / temperature)).
 
     Args:
-        student, teacher: rows [n, D]; the teacher's get no gradient.
-        contrast, teacher_contrast: columns [m, D] for the one and for the other.
+        student: rows [n, D].
+        teacher: rows [n, D]; they get no gradient.
+        contrast: columns [m, D] for the student's rows.
+        teacher_contrast: columns [m, D] for the teacher's rows.
         temperature: divides the similarities.
     """
     log_student = (student @ contrast.T / temperature).log_softmax(1)
@@ -35,8 +37,10 @@ def naive_minibatch(
     """Mean of `naive_kl` over all ordered pairs of images, one matrix a pair.
 
     Args:
-        student, teacher: anchors of every image [B, a, D].
-        contrast, teacher_contrast: all pixels of every image [B, A, D].
+        student: anchors of every image [B, a, D].
+        teacher: anchors of every image [B, a, D]; they get no gradient.
+        contrast: the student's pixels of every image [B, A, D].
+        teacher_contrast: the teacher's pixels of every image [B, A, D].
         temperature: divides the similarities.
     """
     pairs = [

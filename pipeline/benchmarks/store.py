@@ -53,7 +53,8 @@ def benchmark(
     Args:
         job: dataset, teacher, encodings and precision to measure with.
         folder: an empty one, for the files.
-        height, width: of the views.
+        height: of the views, in pixels.
+        width: of the views, in pixels.
         num_runs: timed rounds, interleaved.
 
     Returns:

@@ -1,0 +1,50 @@
+"""The examples run, on the tiny store."""
+
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_example(name: str, *arguments: object) -> None:
+    sys.argv = [name, *map(str, arguments)]
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "profiles/tiny.yaml", "params.yaml")
+
+
+def test_a_store_is_read(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("read_store.py", manifest)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("6 records of sky, road, ")
+    assert "features (1, " in lines[1]
+    assert "logits (1, 8, 4, 4)" in lines[1]
+    assert len((ROOT / "examples/read_store.py").read_text().strip().splitlines()) <= 15
+
+
+def test_a_student_is_trained(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("train_student.py", manifest, "r18_ce", 7, "trained")
+    assert "log.jsonl, model.pt, run.json" in capsys.readouterr().out
+    assert '"seed": 7' in Path("trained/run.json").read_text()
+
+
+def test_a_record_is_drawn(manifest: Path) -> None:
+    run_example("plot_record.py", manifest, 1, "record.png")
+    assert Path("record.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in (ROOT / "examples").iterdir() if path.suffix == ".py"} == {
+        "read_store.py",
+        "train_student.py",
+        "plot_record.py",
+    }
