@@ -214,6 +214,12 @@ def test_files_and_names_that_documents_point_to_exist() -> None:
             assert (document.parent / link).exists(), f"{document}: {link}"
 
 
+def test_pages_fetch_nothing_from_elsewhere() -> None:
+    assert "  font: false\n" in text_of(".mkdocs.yml")
+    for page in ROOT.glob("docs/**/*.md"):
+        assert not re.search(r"!\[[^\]]*\]\(http|<(img|script|iframe)", page.read_text()), page
+
+
 def test_the_citation_is_of_this_version() -> None:
     version = re.search(r'^version = "(.+)"$', text_of("pyproject.toml"), re.MULTILINE)
     assert version is not None
