@@ -53,7 +53,7 @@ def test_a_killed_worker_is_named() -> None:
 ABANDONED = """
 import time
 from torch.utils.data import Dataset
-from pipeline.loading import open_loader
+from pipeline.loading.workers import open_loader
 
 class Stuck(Dataset):
     def __getitem__(self, item):
