@@ -1,5 +1,6 @@
 """The audit of a store: proven whole, then what it says about teacher, classes and size."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -19,7 +20,7 @@ from store.metrics import (
 )
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
-from store.verify import verify_source
+from store.verify import counter, verify_source
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,21 @@ class Tally:
         )
 
 
-def audit(reader: Reader) -> dict[str, Any]:
+def audit(reader: Reader, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Verify a store and describe it in JSON values.
 
     The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the
     nearest label; void and padding do not count. A figure of a target that is not stored is None.
 
+    Args:
+        reader: Of the store.
+        progress: Called with (units verified and tallied, in all), each unit counting twice.
+
     Raises:
         StoreDamagedError: A file is missing, altered, or holds values that are not finite.
     """
-    findings = verify_source(reader.source)
+    count = counter(progress, 2 * reader.spec.num_units)
+    findings = verify_source(reader.source, count=count)
     if findings:
         lines = [f"{one.file}: {one.what}" for one in findings]
         raise StoreDamagedError(
@@ -64,7 +70,7 @@ def audit(reader: Reader) -> dict[str, Any]:
             found=list_lines(lines),
             hint=hint_at(reader.path, REBUILD),
         )
-    parts = [dask.delayed(_tally)(reader, unit) for unit in range(reader.spec.num_units)]
+    parts = [dask.delayed(_tally)(reader, unit, count) for unit in range(reader.spec.num_units)]
     tally = reduce(Tally.__add__, dask.compute(*parts, scheduler="threads"))
     return {
         "path": reader.path,
@@ -81,7 +87,7 @@ def audit(reader: Reader) -> dict[str, Any]:
     }
 
 
-def _tally(reader: Reader, unit: int) -> Tally:
+def _tally(reader: Reader, unit: int, count: Callable[[], None]) -> Tally:
     spec = reader.spec
     names = ["labels", "region_pixels", "pixel_sample_class", *reader.map_arrays("logits").values()]
     stored = [name for name in names if name in reader.arrays]
@@ -97,6 +103,7 @@ def _tally(reader: Reader, unit: int) -> Tally:
         centers = (arrays["region_pixels"] > 0).sum(axis=0)
         found = np.bincount(arrays["pixel_sample_class"].reshape(-1), minlength=VOID + 1)
         samples = found[: spec.num_classes]
+    count()
     return Tally(
         confusion=confusion,
         pixels=pixels[: spec.num_classes],

@@ -1,6 +1,9 @@
 """Proving a store whole: metadata, coverage, sizes, digests, checksums, shapes, finite values."""
 
+import itertools
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,8 +57,23 @@ def verify(
     return verify_source(find_source(path, storage_options), digest)
 
 
-def verify_source(source: Source, digest: str | None = None) -> list[Finding]:
-    """List every fault of a store in any file format: `verify` says how."""
+def counter(progress: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
+    """Return what any thread calls when one more of `total` is done; `progress` is told in turn."""
+    numbers, lock = itertools.count(), threading.Lock()
+
+    def count() -> None:
+        with lock:
+            if progress is not None:
+                progress(next(numbers), total)
+
+    count()  # none is done yet
+    return count
+
+
+def verify_source(
+    source: Source, digest: str | None = None, count: Callable[[], None] = lambda: None
+) -> list[Finding]:
+    """List every fault of a store in any file format: `verify` says how; `count` follows a unit."""
     try:
         spec = source.spec()
     except StoreDamagedError as error:
@@ -76,7 +94,7 @@ def verify_source(source: Source, digest: str | None = None) -> list[Finding]:
     if finished and digest not in (None, journal.digest):
         findings.append(Finding(f"another store: digest {journal.digest}, not {digest}", JOURNAL))
     checks = [
-        dask.delayed(_verify_unit)(source, spec, unit, journal.units.get(unit))
+        dask.delayed(_verify_unit)(source, spec, unit, journal.units.get(unit), count)
         for unit in range(spec.num_units)
     ]
     return findings + [one for found in dask.compute(*checks, scheduler="threads") for one in found]
@@ -88,7 +106,11 @@ def damaged_units(findings: list[Finding]) -> list[int]:
 
 
 def _verify_unit(
-    source: Source, spec: StoreSpec, unit: int, digest: UnitDigest | None
+    source: Source,
+    spec: StoreSpec,
+    unit: int,
+    digest: UnitDigest | None,
+    count: Callable[[], None],
 ) -> list[Finding]:
     first = spec.unit_records(unit)[0]
     if digest is None:
@@ -96,6 +118,7 @@ def _verify_unit(
     specs = array_specs(spec)
     checked = {name: _fault(source, array, unit, digest) for name, array in specs.items()}
     faults = {name: fault for name, fault in checked.items() if fault}
+    count()
     key = None
     if faults and "key" not in faults:
         key = str(source.prove(specs["key"], unit, digest)[0])
