@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "loading": {"config", "runtime", "datasets", "ops"},
     "memory": {"config", "runtime", "datasets", "ops", "losses", "loading"},
     "distillation": {"config", "runtime", "ops", "losses", "models", "loading", "memory"},
-    "training": {"config", "runtime", "datasets", "losses", "models", "loading"},
+    "training": {"config", "runtime", "datasets", "losses", "models", "loading", "distillation"},
     "evaluation": {"runtime", "datasets", "models"},
     "report": {"config", "datasets", "models"},
     "benchmarks": {
@@ -176,6 +176,21 @@ def test_help_leaves_torch_unloaded() -> None:
         "print('torch' in sys.modules)"
     )
     assert run_fresh(code) == "False"
+
+
+@pytest.mark.parametrize("stage", ["fingerprint", "prepare", "command", "progress"])
+def test_stages_without_a_network_leave_torch_unloaded(stage: str) -> None:
+    assert run_fresh(f"import sys, stages.{stage}; print('torch' in sys.modules)") == "False"
+
+
+def test_commands_import_what_is_shared_and_not_each_other() -> None:
+    for path in modules("stages"):
+        beside = {name for name in imported(path) if name.startswith("stages.")}
+        allowed = {f"stages.{name}" for name in ("command", "progress")}
+        if path.stem == "train":
+            allowed |= {"stages.many"}  # its --all
+        found = {name for name in beside if name.count(".") == 1}
+        assert found <= allowed, f"{path} imports {found - allowed}"
 
 
 def test_every_command_is_there() -> None:

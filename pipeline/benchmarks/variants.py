@@ -20,7 +20,7 @@ from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
@@ -121,17 +121,8 @@ class Variants:
         return take_steps(objective, self.config.training, batches)
 
     def _stream(self, needs: tuple[str, ...] = ()) -> Iterator[Batch]:
-        return stream(
-            self.reader,
-            seed=self.config.seed,
-            batch_size=self.config.training.batch_size,
-            steps=range(self.config.training.steps),
-            device=self.device,
-            num_workers=self.num_workers,
-            needs=needs,
-            augment=self.config.training.augment,
-            accumulate=self.config.training.accumulate,
-        )
+        loading = LoaderConfig.of_student(self.config, needs, self.num_workers)
+        return stream(self.reader, loading, range(self.config.training.steps), self.device)
 
     def _ce(self) -> Iterator[StepResult]:
         return self._take(

@@ -70,7 +70,7 @@ class Batch:
         return len(self.record)
 
     def first(self, size: int) -> Batch:
-        """The batch of its first `size` views."""
+        """Return the batch of its first `size` views."""
         views = {
             name: value[:size] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -80,7 +80,7 @@ class Batch:
 
     @property
     def anchors(self) -> Tensor:
-        """Pixels that take part as memory anchors, bool [B, h, w].
+        """Mark the pixels that take part as memory anchors, bool [B, h, w].
 
         Labelled pixels; in a record without any label every non-padding pixel, so that unlabelled
         images distil.

@@ -14,7 +14,7 @@ from pipeline.benchmarks.sizes import Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.queue_memory import Memory
 from pipeline.models.network import Output
 from store.reader import Reader, open_store
@@ -69,7 +69,7 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
     reader: Reader, job: Extraction
 ) -> None:
     """Where nothing is padding, void, or in the queue already."""
-    batch = next(stream(reader, seed=0, batch_size=2, steps=range(1), device=CPU, needs=()))
+    batch = next(stream(reader, LoaderConfig(0, 2, needs=()), range(1), CPU))
     found = []
     for kind in (Objective, variants.PublicCode):
         objective = build_objective(RUN, reader.spec, CPU, kind)

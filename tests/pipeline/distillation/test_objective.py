@@ -10,7 +10,7 @@ from pipeline.distillation import terms
 from pipeline.distillation.components import COMPONENTS
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.models.students import build_student
 from pipeline.runtime.distributed import Ranks
 from pipeline.runtime.rng import seed_torch
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def batch(tiny_store: Reader) -> Batch:
-    return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
+    return next(stream(tiny_store, LoaderConfig(0, 2), range(1), CPU))
 
 
 def objective_of(store: Reader, run: StudentConfig) -> Objective:
@@ -80,8 +80,8 @@ def test_a_term_reads_what_it_needs_and_nothing_else(
     name: str, tiny_store: Reader, tiny_params: Params
 ) -> None:
     objective = objective_of(tiny_store, run_with(tiny_params, method=None, terms={name: 1.0}))
-    whole = {"seed": 0, "batch_size": 2, "steps": range(1), "device": CPU}
-    batch = next(stream(tiny_store, **whole, needs=objective.needs))
+    config = LoaderConfig(0, 2, needs=objective.needs)
+    batch = next(stream(tiny_store, config, range(1), CPU))
     assert batch.targets is not None
     expected = {array for need in terms.TERMS[name].needs for array in batch_arrays(need)}
     assert set(batch.targets.arrays) == expected
@@ -106,7 +106,7 @@ def test_every_term_of_no_fixed_size_teaches_from_cropped_records(
     run = run_with(tiny_params, method=None, terms=dict.fromkeys(names, 1.0))
     objective = objective_of(tiny_store, run)
     cut = Augment(flip_probability=0.5, crop_height=16, crop_width=24)
-    for batch in stream(tiny_store, seed=0, batch_size=2, steps=range(2), device=CPU, augment=cut):
+    for batch in stream(tiny_store, LoaderConfig(0, 2, augment=cut), range(2), CPU):
         assert batch.image.shape[-2:] == (16, 24)
         values = objective.compute_terms(batch)
         assert all(torch.isfinite(value) for value in values.values())

@@ -10,7 +10,7 @@ import torch
 from pipeline.config.params import DistillationConfig, Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.losses.contrast import Contrast
 from pipeline.memory.bank_memory import Bank
 from pipeline.memory.queue_memory import contrast_per_class
@@ -30,7 +30,7 @@ def settings(tiny_params: Params) -> DistillationConfig:
 
 @pytest.fixture
 def batch(tiny_store: Reader) -> Batch:
-    return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
+    return next(stream(tiny_store, LoaderConfig(0, 2), range(1), CPU))
 
 
 def opened(store: Reader, settings: DistillationConfig, folder: Path, seed: int = 0) -> Bank:

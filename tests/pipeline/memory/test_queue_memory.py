@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config.params import DistillationConfig, Params
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.queue_memory import Memory
 from store.reader import Reader
 
@@ -27,7 +27,7 @@ def filled(store: Reader, settings: DistillationConfig, seed: int = 0) -> Memory
 
 
 def batches(store: Reader) -> list[Batch]:
-    return list(stream(store, seed=0, batch_size=2, steps=range(3), device=CPU))
+    return list(stream(store, LoaderConfig(0, 2), range(3), CPU))
 
 
 def test_the_store_fills_both_queues(tiny_store: Reader, settings: DistillationConfig) -> None:
