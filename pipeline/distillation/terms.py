@@ -14,9 +14,10 @@ from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch, Targets
 from pipeline.losses import at, cirkd, cirkdv2, cwd, dsd, fitnet, ifvd, kd, skd
 from pipeline.models.network import Output
-from pipeline.ops.pooling import mean_pool
+from pipeline.ops.attention_map import power
+from pipeline.ops.mean import Mean
+from pipeline.ops.pooling import CHANNEL_POOL, mean_pool
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
-from pipeline.runtime.mean import Mean
 
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
 
@@ -61,8 +62,8 @@ class Step:
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
-        student, cells = mean_pool(self.output.features, self.valid, cirkdv2.CHANNEL_POOL)
-        teacher, _ = mean_pool(self.targets.features, self.valid, cirkdv2.CHANNEL_POOL)
+        student, cells = mean_pool(self.output.features, self.valid, CHANNEL_POOL)
+        teacher, _ = mean_pool(self.targets.features, self.valid, CHANNEL_POOL)
         return self.components["channel_projector"](student), teacher, cells
 
 
@@ -142,9 +143,9 @@ def _dsd_psd(step: Step) -> Mean:
     output, targets = step.output, step.targets
     auxiliary = output.auxiliary
     assert auxiliary is not None, "Objective refuses students without an auxiliary head"
-    student = [at.power(x) for x in (auxiliary, output.features, output.logits)]
+    student = [power(x) for x in (auxiliary, output.features, output.logits)]
     # The stored map is normalised already; its squares have no other use here.
-    teacher = [targets.auxiliary_attention, at.power(targets.features), at.power(targets.logits)]
+    teacher = [targets.auxiliary_attention, power(targets.features), power(targets.logits)]
     return dsd.psd(student, teacher, step.valid)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch
-from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue_memory import contrast_per_class
+from pipeline.ops.contrast import Contrast
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence
 from store.bank import open_bank

@@ -11,11 +11,11 @@ from torch import Tensor
 from pipeline.config.params import DistillationConfig
 from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.batch import Batch
-from pipeline.losses.cirkdv2 import CHANNEL_POOL, channel_embeddings
-from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue import Queue
 from pipeline.memory.queue_memory import check_contrast
-from pipeline.ops.pooling import mean_pool
+from pipeline.ops.contrast import Contrast
+from pipeline.ops.embedding import channel_embeddings
+from pipeline.ops.pooling import CHANNEL_POOL, mean_pool
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.config.params import DistillationConfig
 from pipeline.loading.batch import Batch
-from pipeline.losses.contrast import Contrast
 from pipeline.memory.queue import Queue
+from pipeline.ops.contrast import Contrast
 from pipeline.ops.embedding import embed
 from pipeline.ops.regions import draw_pixels
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
@@ -83,13 +83,13 @@ class Memory:
         targets, gather = batch.targets, self._ranks.gather
         records = gather(batch.record)
         self._push_regions(gather(targets.region_center), gather(targets.region_pixels), records)
+        labels = batch.grid_labels
         draw = draw_pixels(
             embed(targets.features),
-            batch.grid_labels,
+            labels,
             self._num_classes,
             self._settings.pixels_per_class,
-            self._generator,
-            self._ranks,
+            self._draw_keys(len(labels), labels[0].numel()),
         )
         self._push(self._pixels, gather(draw.embeddings), gather(draw.classes), records)
 
@@ -110,6 +110,13 @@ class Memory:
     def _sample(self, queue: Queue, wanted: int, batch: Batch) -> Contrast:
         per_class = contrast_per_class(wanted, self._num_classes)
         return queue.sample(per_class, self._generator, self._ranks.gather(batch.record))
+
+    def _draw_keys(self, num_images: int, area: int) -> Tensor:
+        """Draw a random number for every pixel of every rank's images, and return this rank's."""
+        generator, shape = self._generator, (self._ranks.size * num_images, area)
+        whole = torch.rand(shape, generator=generator, device=generator.device)
+        keys: Tensor = self._ranks.shard(whole)
+        return keys
 
     def _push_regions(self, centers: Tensor, pixels: Tensor, records: Tensor) -> None:
         classes = torch.arange(self._num_classes, device=centers.device)

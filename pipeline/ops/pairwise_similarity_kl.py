@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.ops.embedding import work_dtype
+from pipeline.ops.mean import Mean
 from pipeline.ops.similarity_kl import check_match, similarity_kl
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
@@ -23,7 +24,6 @@ from pipeline.ops.tiling import (
     slices,
     tile_rows,
 )
-from pipeline.runtime.mean import Mean
 
 
 @torch.compiler.disable

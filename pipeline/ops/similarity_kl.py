@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.ops.embedding import work_dtype
+from pipeline.ops.mean import Mean
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
     add_product,
@@ -20,7 +21,6 @@ from pipeline.ops.tiling import (
     slices,
     tile_rows,
 )
-from pipeline.runtime.mean import Mean
 
 _NUM_BUFFERS = 3
 _BLOCK_TILES = 6  # products gain little from longer blocks, and caches are finite

@@ -11,10 +11,10 @@ from pipeline.config.params import DistillationConfig, Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
-from pipeline.losses.contrast import Contrast
 from pipeline.memory.bank_memory import Bank
 from pipeline.memory.queue_memory import contrast_per_class
 from pipeline.models.students import build_student
+from pipeline.ops.contrast import Contrast
 from pipeline.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.runtime.rng import seed_sequence
 from store.reader import Reader
