@@ -231,13 +231,12 @@ class StudentConfig(BaseConfig):
             raise ValueError("give either method or terms")
         if self.method is not None and self.method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}; found {self.method}")
-        unknown = sorted(set(self.terms or {}) - TERMS)
+        unknown = sorted(set(self.terms or {}) - TERMS.keys())
         if unknown:
             raise ValueError(f"terms: expected some of {', '.join(sorted(TERMS))}; found {unknown}")
-        if "channel_memory" in self.weights and self.training.augment.crops:
-            raise ValueError(
-                "channel_memory compares maps of whole records; leave out crop_* or it"
-            )
+        whole = [term for term in self.weights if TERMS[term].whole_records]
+        if whole and self.training.augment.crops:
+            raise ValueError(f"{whole[0]} compares maps of whole records; leave out crop_* or it")
         return self
 
     @property
