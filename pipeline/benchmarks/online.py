@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pipeline.config.base import STRIDE
 from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
 from pipeline.datasets.views import grid_valid
@@ -18,7 +19,6 @@ from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import compute_targets, forward_teacher
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import open_loader
-from pipeline.models.network import STRIDE
 from store.grid import nearest
 from store.order import epoch_order
 

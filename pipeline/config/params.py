@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.base import (
+    STRIDE,
     BaseConfig,
     Count,
     Fraction,
@@ -140,7 +141,8 @@ class TeacherConfig(BaseConfig):
             except ValidationError:
                 raise ValueError(
                     f"progressive: factor {phase.factor} of a crop of {self.crop.height}x"
-                    f"{self.crop.width}; expected sides of 16 or more in multiples of 8"
+                    f"{self.crop.width}; expected sides of {2 * STRIDE} or more in multiples of "
+                    f"{STRIDE}"
                 ) from None
         return self
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
+from pipeline.config.base import STRIDE
 from pipeline.datasets.views import TABLE, grid_valid
-from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
+from pipeline.loading.augmentation import Window, cut_windows, draw_window
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.ops.attention_map import attention
@@ -22,7 +23,7 @@ from store.order import epoch_order
 from store.reader import Reader
 from store.schema import StoreSpec, map_arrays
 
-_CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
+_CELL_PX = {"x": STRIDE, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 
 
 class _Records(Dataset[dict[str, Tensor]]):
