@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.config.base import STRIDE
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
 from pipeline.losses.kd import kd
-from pipeline.models.network import STRIDE
 from pipeline.ops.embedding import embed
 from pipeline.ops.similarity_kl import similarity_kl
 from pipeline.runtime.rng import seed_sequence, torch_generator

@@ -177,10 +177,8 @@ def stream(
 
 def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
-    arrays = {}
-    for name in (name for need in needs for name in batch_arrays(need)):
-        value = reader.decode(name, raw) if name in MAPS else raw[name]
-        arrays[name] = value.float() if value.is_floating_point() else value
+    names = [name for need in needs for name in batch_arrays(need)]
+    arrays = {name: reader.decode(name, raw) if name in MAPS else raw[name] for name in names}
     own = ("record", "image", "labels", "grid_labels", "grid_valid")
-    targets = Targets(arrays) if arrays else None
+    targets = Targets.widened(arrays) if arrays else None
     return Batch(**{name: raw[name] for name in own}, targets=targets)

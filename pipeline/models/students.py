@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
-from pipeline.models.network import STRIDE, Output
+from pipeline.models.network import Output
 from pipeline.runtime.checkpoint import save_torch
 
 

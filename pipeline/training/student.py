@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
+from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import fit_prefetch
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.models.network import compile_network
@@ -40,7 +41,6 @@ def student_run(
     training, ranks = settings.training, resources.ranks
     device = next(student.parameters()).device
     objective = Objective(student, reader.spec, settings, device, ranks)
-    objective.open(reader)
     compile_network(student, training.compile)
     student.train()
     prefetch_factor, in_flight = fit_prefetch(
@@ -55,9 +55,9 @@ def student_run(
         settings, objective.needs, resources.num_workers, prefetch_factor
     )
 
-    def begin() -> None:
-        seed_torch(settings.seed, "student", "dropout", *ranks.path)
-        objective.fill(reader)
+    def open_batches(steps: range) -> Iterator[Batch]:
+        objective.fill(reader, resumed=steps.start > 0)
+        return stream(reader, loading, steps, device, ranks)
 
     return TrainingRun(
         title=f"student {name}",
@@ -66,8 +66,8 @@ def student_run(
         parts=objective.parts,
         compute_terms=objective.replicated(),
         weights=objective.weights,
-        open_batches=lambda steps: stream(reader, loading, steps, device, ranks),
-        begin=begin,
+        open_batches=open_batches,
+        begin=lambda: seed_torch(settings.seed, "student", "dropout", *ranks.path),
         work=resources.work,
         header={**header, "in_flight_bytes": in_flight},
         name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
