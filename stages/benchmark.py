@@ -1,32 +1,31 @@
 """`cirkd benchmark`: figures as ratios, measured side by side in one run."""
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.runtime.device import pick_device
-from stages.command import StageCommand, device_option, params_option, workers_option
+from stages.command import (
+    PATH,
+    StageCommand,
+    device_option,
+    follow_extraction,
+    job_files,
+    params_option,
+    workers_option,
+)
 from store.files import write_json
 
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="JSON file for the figures."
-)
+if TYPE_CHECKING:
+    from pipeline.extraction.job import Extraction
+    from pipeline.extraction.load import JobFiles
 
-
-def teacher_arguments(function: Callable[..., None]) -> Callable[..., None]:
-    """INDEX, TEACHER and the options that a measurement with a real teacher takes."""
-    for decorate in (
-        out_option,
-        device_option,
-        params_option,
-        click.argument("teacher_path", metavar="TEACHER", type=click.Path(path_type=Path)),
-        click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path)),
-    ):
-        function = decorate(function)
-    return function
+out_option = click.option("--out", type=PATH, required=True, help="JSON file for the figures.")
 
 
 @click.group("benchmark")
@@ -81,21 +80,23 @@ def benchmark_losses(out: Path) -> None:
 
 
 @command.command("store", cls=StageCommand)
-@teacher_arguments
-def benchmark_store(out: Path, **files: Any) -> None:
+@job_files
+@out_option
+def benchmark_store(files: JobFiles, out: Path) -> None:
     """Size, speed and fidelity of the store at 512x1024, with TEACHER on images of INDEX."""
     from pipeline.benchmarks.store import benchmark
 
-    _with_teacher(benchmark, out, **files)
+    _with_teacher(benchmark, files, out)
 
 
 @command.command("extract", cls=StageCommand)
-@teacher_arguments
-def benchmark_extract(out: Path, **files: Any) -> None:
+@job_files
+@out_option
+def benchmark_extract(files: JobFiles, out: Path) -> None:
     """Extraction of 32 views at 256x512 over the bare forward of TEACHER."""
     from pipeline.benchmarks.extract import benchmark
 
-    _with_teacher(benchmark, out, **files)
+    _with_teacher(benchmark, files, out)
 
 
 @command.command("step", cls=StageCommand)
@@ -132,10 +133,8 @@ def benchmark_step(
 
 
 @command.command("amortise", cls=StageCommand)
-@click.argument("profile", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="JSON file.  [default: PROFILE/amortise.json]"
-)
+@click.argument("profile", type=PATH)
+@click.option("--out", type=PATH, help="JSON file.  [default: PROFILE/amortise.json]")
 @params_option
 @device_option
 @workers_option
@@ -189,17 +188,15 @@ def read_views(context: click.Context, option: click.Parameter, value: str) -> t
 
 
 @command.command("fidelity", cls=StageCommand)
-@teacher_arguments
+@job_files
+@out_option
 @workers_option
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--views", default="1,2,4,8", show_default=True, callback=read_views)
 @click.option("--steps", type=click.IntRange(min=1), help="Of each student; default: as in params.")
 def benchmark_fidelity(
+    files: JobFiles,
     out: Path,
-    index_path: Path,
-    teacher_path: Path,
-    params_path: Path,
-    device_name: str,
     num_workers: int,
     num_seeds: int,
     views: tuple[int, ...],
@@ -215,11 +212,9 @@ def benchmark_fidelity(
     from pipeline.benchmarks.num_views import benchmark, with_views
     from pipeline.benchmarks.trainer import pick_cirkd
     from pipeline.config.params import load_params
-    from pipeline.extraction.load import JobFiles
-    from stages.extract import fill
     from store.reader import open_store
 
-    params = load_params(params_path)
+    params = load_params(files.params)
     run = params.students[pick_cirkd(params)]
     if run.distillation.memory == "bank":
         raise ValueError(
@@ -228,11 +223,9 @@ def benchmark_fidelity(
         )
     if steps is not None:
         run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps})})
-    job = with_views(
-        JobFiles(index_path, teacher_path, params_path, device_name).load(), max(views)
-    )
+    job = with_views(files.load(), max(views))
     folder, threads = out.with_name(f"{out.stem}-files"), torch.get_num_threads()
-    manifest = fill(job, folder / job.spec.fingerprint)
+    manifest = follow_extraction(job, folder / job.spec.fingerprint)
     torch.set_num_threads(threads)  # extraction has a number of its own
     figures = benchmark(
         job,
@@ -253,16 +246,9 @@ def benchmark_fidelity(
 
 
 def _with_teacher(
-    benchmark: Callable[..., dict[str, float]],
-    out: Path,
-    index_path: Path,
-    teacher_path: Path,
-    params_path: Path,
-    device_name: str,
+    benchmark: Callable[[Extraction, Path], dict[str, float]], files: JobFiles, out: Path
 ) -> None:
-    from pipeline.extraction.load import JobFiles
-
-    job = JobFiles(index_path, teacher_path, params_path, device_name).load()
+    job = files.load()
     with tempfile.TemporaryDirectory() as folder:
         report(benchmark(job, Path(folder)), out)
 

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from stages.progress import progress_of_total
 from store.errors import StoreError
 
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.config.params import Params, StudentConfig
+    from pipeline.extraction.extract import Extract
+    from pipeline.extraction.job import Extraction
+    from pipeline.training.run import TrainingRun
+    from store.manifest import Manifest
+
+Command = Callable[..., None]
 EXIT_INTERRUPTED = 3
 SLOW_FROM = 1.2
 """Half precision counts as slower from here: below, it may be the measurement's noise."""
 
+PATH = click.Path(path_type=Path)
+
+index_argument = click.argument("index_path", metavar="INDEX", type=PATH)
+teacher_argument = click.argument("teacher_path", metavar="TEACHER", type=PATH)
+manifest_argument = click.argument("manifest_path", metavar="MANIFEST", type=PATH)
+destination_argument = click.argument("destination", type=PATH)
 params_option = click.option(
     "--params",
     "params_path",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("params.yaml"),
     show_default=True,
     help="Parameters of the whole pipeline.",
@@ -45,26 +66,71 @@ workers_option = click.option(
 )
 ahead_option = click.option(
     "--ahead-mb",
+    "ahead_bytes",
     type=click.IntRange(min=1),
     default=2000,
     envvar="CIRKD_AHEAD_MB",
     show_envvar=True,
     show_default=True,
     help="Host memory that batches may take on their way, in MB; never changes a result.",
+    callback=lambda context, option, megabytes: megabytes * 10**6,
 )
+
+
+def stores_option(help: str | None = None) -> Callable[[Command], Command]:
+    """The folder that stores are made in."""
+    return click.option(
+        "--stores", type=PATH, default=Path("artifacts/stores"), show_default=True, help=help
+    )
+
+
+def spots_option(help: str, default: int | None = None) -> Callable[[Command], Command]:
+    """How many records the teacher is run on again."""
+    return click.option(
+        "--spot",
+        "num_spots",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=default is not None,
+        help=help,
+    )
+
+
+def job_files(function: Command) -> Command:
+    """Give a command INDEX, TEACHER, --params and --device as one argument `files: JobFiles`."""
+
+    @wraps(function)
+    def command(
+        *,
+        index_path: Path,
+        teacher_path: Path,
+        params_path: Path,
+        device_name: str,
+        **others: object,
+    ) -> None:
+        from pipeline.extraction.load import JobFiles
+
+        # Whole paths, because a worker may have another working directory.
+        index, teacher, params = (x.resolve() for x in (index_path, teacher_path, params_path))
+        function(files=JobFiles(index, teacher, params, device_name), **others)
+
+    for option in (device_option, params_option, teacher_argument, index_argument):
+        command = option(command)
+    return command
 
 
 class StageCommand(click.Command):
     """A command whose user mistakes end as a message and exit code 1, not as a traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command; CIRKD_TRACEBACK=1 keeps the traceback."""
         try:
             return super().invoke(ctx)
         except (ValueError, IndexError, OSError, StoreError) as error:
             if os.environ.get("CIRKD_TRACEBACK"):
                 raise
-            raise click.ClickException(str(error)) from error
+            notes: Sequence[str] = getattr(error, "__notes__", ())
+            raise click.ClickException("\n".join((str(error), *notes))) from error
 
 
 class Interruption:
@@ -87,19 +153,50 @@ class Interruption:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
-    def exit_if_requested(self, what_is_kept: str) -> None:
-        """End with exit code 3, which DVC takes for "not done"."""
-        if self.requested:
-            self.exit(what_is_kept)
+    def keep_going(self) -> bool:
+        """Whether nobody has asked to stop."""
+        return not self.requested
 
     @staticmethod
     def exit(what_is_kept: str) -> NoReturn:
-        """End with exit code 3 now."""
+        """End with exit code 3, which DVC takes for "not done"."""
         click.echo(f"interrupted: {what_is_kept}; run the same command to go on", err=True)
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def measure_precision(precision: str, device: Any, setting: str) -> float | None:
+def follow_training(run: TrainingRun) -> float:
+    """Train to the end with a progress line and return the seconds it took; 3 if interrupted."""
+    from pipeline.training.run import run_training
+
+    with Interruption() as stop, progress_of_total(run.title, "steps") as show:
+        seconds = run_training(run, show, stop.keep_going)
+        if seconds is None:
+            stop.exit(f"{run.title} is kept at its last checkpoint")
+    return seconds
+
+
+def follow_extraction(
+    job: Extraction, path: Path, revoked: Sequence[int] = (), extract_with: Extract | None = None
+) -> Manifest:
+    """Fill a store with a progress line, as `fill` does; exit code 3 if interrupted."""
+    from pipeline.extraction.extract import extract, fill
+
+    with Interruption() as stop, progress_of_total("extract", "views") as show:
+        manifest = fill(job, path, revoked, extract_with or extract, show, stop.keep_going)
+        if manifest is None:
+            stop.exit("every finished unit is in the store")
+    return manifest
+
+
+def pick_student(params: Params, name: str) -> StudentConfig:
+    """Return the settings of a student by its name."""
+    if name not in params.students:
+        known = ", ".join(params.students)
+        raise ValueError(f"params.yaml has no student {name}; expected one of {known}")
+    return params.students[name]
+
+
+def measure_precision(precision: str, device: torch.device, setting: str) -> float | None:
     """Say on stderr if half precision is slower than float32 here, before time is spent in it.
 
     Args:
@@ -125,9 +222,28 @@ def measure_precision(precision: str, device: Any, setting: str) -> float | None
 
 
 def work_folder(kind: str, identity: object) -> Path:
-    """Where an unfinished stage keeps its checkpoint, named by all that shapes its result."""
+    """Return where an unfinished stage keeps its checkpoint, by all that shapes its result."""
     import hashlib
     import json
 
     text = json.dumps(identity, sort_keys=True)
     return Path("artifacts/work") / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def prepare_dvc() -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment that run dvc here, with git or without."""
+    if not Path("dvc.yaml").exists():
+        raise FileNotFoundError(f"{Path.cwd()}: no dvc.yaml here; run in the project's root")
+    folder = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    dvc = [sys.executable, "-m", "dvc"]
+    if not _in_git():
+        # An unpacked archive: DVC refuses to work without git unless told so.
+        subprocess.run(
+            [*dvc, "config", "--local", "core.no_scm", "true"], env=environment, check=True
+        )
+    return dvc, environment
+
+
+def _in_git() -> bool:
+    return any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))

@@ -10,23 +10,26 @@ from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.models.students import load_student
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import joined
-from stages.command import StageCommand, device_option, measure_precision
+from stages.command import (
+    PATH,
+    StageCommand,
+    destination_argument,
+    device_option,
+    index_argument,
+    measure_precision,
+)
 from stages.progress import progress
 from store.files import write_json
 
 
 @click.command("evaluate", cls=StageCommand)
-@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
-@click.argument("student_path", metavar="STUDENT", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@index_argument
+@click.argument("student_path", metavar="STUDENT", type=PATH)
+@destination_argument
 @click.option("--split", default="val", show_default=True, help="train, val or test.")
 @device_option
 def command(
-    index_path: Path,
-    student_path: Path,
-    destination: Path,
-    split: str,
-    device_name: str,
+    index_path: Path, student_path: Path, destination: Path, split: str, device_name: str
 ) -> None:
     """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
     index = Index.read(index_path)

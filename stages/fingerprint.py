@@ -6,12 +6,12 @@ import click
 
 from pipeline.config.params import load_params
 from pipeline.datasets.registry import fingerprint_dataset
-from stages.command import StageCommand, params_option
+from stages.command import StageCommand, destination_argument, params_option
 from store.files import write_json
 
 
 @click.command("fingerprint", cls=StageCommand)
-@click.argument("destination", type=click.Path(path_type=Path))
+@destination_argument
 @params_option
 def command(destination: Path, params_path: Path) -> None:
     """Write the fingerprint of the dataset in params.yaml to DESTINATION (JSON)."""

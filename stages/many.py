@@ -13,8 +13,7 @@ from queue import Queue
 
 import click
 
-from stages.command import EXIT_INTERRUPTED, Interruption
-from stages.repro import prepare_dvc
+from stages.command import EXIT_INTERRUPTED, Interruption, prepare_dvc
 
 LOGS = Path("artifacts/work")
 POLL_S = 0.5

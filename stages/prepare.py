@@ -7,13 +7,13 @@ import click
 
 from pipeline.config.params import load_params
 from pipeline.datasets.registry import prepare_dataset
-from stages.command import StageCommand, params_option
+from stages.command import PATH, StageCommand, destination_argument, params_option
 from stages.progress import progress_of_total
 
 
 @click.command("prepare", cls=StageCommand)
-@click.argument("fingerprint", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("fingerprint", type=PATH)
+@destination_argument
 @params_option
 def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
     """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION."""

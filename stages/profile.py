@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params, read_yaml
-from stages.command import StageCommand, params_option
+from stages.command import PATH, StageCommand, params_option
 from store.files import replacing
 
 PROFILES = Path("profiles")
@@ -28,7 +28,7 @@ def list_profiles(params_path: Path) -> None:
 
 @command.command("use", cls=StageCommand)
 @click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset.")
+@click.option("--root", type=PATH, help="Folder of the dataset.")
 @params_option
 def use_profile(name: str, root: Path | None, params_path: Path) -> None:
     """Make the profile NAME the parameters of the pipeline."""

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-)
 
 PLAIN_EVERY_S = 10.0
 WINDOW_S = 60.0
@@ -26,6 +19,12 @@ class Advance(Protocol):
     """Tell that `count` more are done."""
 
     def __call__(self, count: int = 1, note: str = "") -> None: ...
+
+
+class Show(Protocol):
+    """Tell that `done` of `total` are done."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class MovingRate:
@@ -71,25 +70,32 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         unit: what is counted, for the rate.
         done: how many were done before (resume); left out of the rate.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     rate = MovingRate(total, done, unit)
     console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, completed=done, note="")
-
-            def advance(count: int = 1, note: str = "") -> None:
-                rate.advance(count)
-                bar.update(task, advance=count, note=f"{rate}  {note}")
-
-            yield advance
+    if not console.is_terminal:
+        yield _print_lines(title, total, rate)
         return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total, completed=done, note="")
 
+        def advance(count: int = 1, note: str = "") -> None:
+            rate.advance(count)
+            bar.update(task, advance=count, note=f"{rate}  {note}")
+
+        yield advance
+
+
+def _print_lines(title: str, total: int, rate: MovingRate) -> Advance:
+    """Print a line at the end, and before it every PLAIN_EVERY_S seconds at the most."""
     last = time.monotonic()
 
     def print_line(count: int = 1, note: str = "") -> None:
@@ -102,19 +108,22 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         parts = (f"{title} {rate.done}/{total}", str(rate), note)
         click.echo("  ".join(filter(None, parts)), err=True)
 
-    yield print_line
+    return print_line
 
 
 @contextmanager
-def progress_of_total(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress whose total comes with each call: (done, total), one more done each time."""
+def progress_of_total(title: str, unit: str) -> Iterator[Show]:
+    """Show progress whose total comes with each call; the first tells what was done before."""
     advance: Advance | None = None
+    before = 0
     with ExitStack() as stack:
 
-        def show(done: int, total: int) -> None:
-            nonlocal advance
+        def show(done: int, total: int, note: str = "") -> None:
+            nonlocal advance, before
             if advance is None:
-                advance = stack.enter_context(progress(title, total, unit, done - 1))
-            advance()
+                advance = stack.enter_context(progress(title, total, unit, done))
+            else:
+                advance(done - before, note)
+            before = done
 
         yield show

@@ -12,12 +12,13 @@ from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Network, pick_samples, show
 from pipeline.runtime.device import pick_device
-from stages.command import StageCommand, device_option, params_option
+from stages.command import PATH, StageCommand, device_option, params_option
+from stages.progress import progress
 from store.files import replacing, write_json
 
 
 @click.command("report", cls=StageCommand)
-@click.argument("profile", type=click.Path(path_type=Path))
+@click.argument("profile", type=PATH)
 @params_option
 @device_option
 def command(profile: Path, params_path: Path, device_name: str) -> None:
@@ -32,7 +33,9 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
         path = profile / "students" / run.name / "model.pt"
         precision = params.students[run.name].training.precision
         networks.append(Network(run.name, partial(_load_student, path), precision))
-    shown = show(index, pick_samples(index, "val"), networks, pick_device(device_name))
+    device, samples = pick_device(device_name), pick_samples(index, "val")
+    with progress("predict", len(networks), "networks") as advance:
+        shown = show(index, samples, networks, device, advance)
     page = build_page(results, shown)
     write_json(metrics(results), profile / "metrics.json")
     with replacing(profile / "report" / "index.html") as temporary:

@@ -1,17 +1,34 @@
 """`cirkd store`: plan one, look into one, verify, repair, and move one."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.runtime.device import pick_device
-from stages.command import StageCommand, ahead_option, device_option, params_option, workers_option
-
-manifest_argument = click.argument(
-    "manifest_path", metavar="MANIFEST", type=click.Path(path_type=Path)
+from stages.command import (
+    PATH,
+    StageCommand,
+    ahead_option,
+    destination_argument,
+    device_option,
+    follow_extraction,
+    job_files,
+    manifest_argument,
+    params_option,
+    pick_student,
+    spots_option,
+    stores_option,
+    workers_option,
 )
+
+if TYPE_CHECKING:
+    from pipeline.extraction.load import JobFiles
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -37,7 +54,7 @@ def show_sizes(raw: dict[str, int], stored: dict[str, int]) -> None:
 @ahead_option
 @json_option
 def plan_store(
-    run: str, params_path: Path, device_name: str, num_workers: int, ahead_mb: int, as_json: bool
+    run: str, params_path: Path, device_name: str, num_workers: int, ahead_bytes: int, as_json: bool
 ) -> None:
     """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
     from pipeline.benchmarks.store_plan import plan
@@ -47,16 +64,14 @@ def plan_store(
     from pipeline.models.teacher import Teacher
 
     params = load_params(params_path)
-    if run not in params.students:
-        raise ValueError(f"no student {run}; expected one of {', '.join(params.students)}")
+    student = pick_student(params, run)
     index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
     device = pick_device(device_name)
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
     teacher = Teacher(index.num_classes, params.teacher.dropout).to(device).eval()
     spec = job.plan_store(index, params.store, "planned", device)
     extraction = job.Extraction(index, teacher, params.store, spec, device)
-    stores, student = Path("artifacts/stores"), params.students[run]
-    found = plan(extraction, student, stores, num_workers, ahead_mb * 10**6)
+    found = plan(extraction, student, Path("artifacts/stores"), num_workers, ahead_bytes)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
@@ -92,9 +107,7 @@ def adopt_store(path: str, manifest_path: Path) -> None:
 
 @command.command("info", cls=StageCommand)
 @manifest_argument
-@click.option(
-    "--figure", "--picture", "figure", type=click.Path(path_type=Path), help="PNG of one record."
-)
+@click.option("--figure", "--picture", "figure", type=PATH, help="PNG of one record.")
 @click.option("--record", default=0, show_default=True, help="Which record to draw.")
 @json_option
 def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: bool) -> None:
@@ -126,14 +139,9 @@ def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: b
 
 @command.command("verify", cls=StageCommand)
 @manifest_argument
-@click.option(
-    "--spot",
-    "num_spots",
-    type=click.IntRange(min=1),
-    help="Also run the teacher again on that many records; needs --index and --teacher.",
-)
-@click.option("--index", "index_path", type=click.Path(path_type=Path))
-@click.option("--teacher", "teacher_path", type=click.Path(path_type=Path))
+@spots_option("Also run the teacher again on that many records; needs --index and --teacher.")
+@click.option("--index", "index_path", type=PATH)
+@click.option("--teacher", "teacher_path", type=PATH)
 @params_option
 @device_option
 @json_option
@@ -156,14 +164,13 @@ def verify_store(
     fidelity = None
     if num_spots is not None and not findings:
         from pipeline.extraction.load import JobFiles
-        from stages.audit import spot
+        from pipeline.extraction.spot_check import spot_check_store
 
         if index_path is None or teacher_path is None:
             raise ValueError("--spot runs the teacher: give --index and --teacher")
         reader = open_store(manifest.path, expected=manifest.fingerprint)
-        fidelity = spot(
-            JobFiles(index_path, teacher_path, params_path, device_name), reader, num_spots
-        )
+        files = JobFiles(index_path, teacher_path, params_path, device_name)
+        fidelity = spot_check_store(files.load(), reader, num_spots)
     if as_json:
         listed = [one.to_dict() for one in findings]
         click.echo(json.dumps({"findings": listed, "fidelity": fidelity}, indent=2))
@@ -177,17 +184,10 @@ def verify_store(
 
 
 @command.command("repair", cls=StageCommand)
-@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
-@click.argument("teacher_path", metavar="TEACHER", type=click.Path(path_type=Path))
+@job_files
 @manifest_argument
-@params_option
-@device_option
-def repair_store(
-    index_path: Path, teacher_path: Path, manifest_path: Path, params_path: Path, device_name: str
-) -> None:
+def repair_store(files: JobFiles, manifest_path: Path) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
-    from pipeline.extraction.load import JobFiles
-    from stages.extract import fill
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
     from store.writer import local_folder
@@ -195,8 +195,7 @@ def repair_store(
     manifest = Manifest.read(manifest_path)
     folder = local_folder(manifest.path)
     units = damaged_units(verify(folder))
-    job = JobFiles(index_path, teacher_path, params_path, device_name).load()
-    repaired = fill(job, folder, revoked=units)
+    repaired = follow_extraction(files.load(), folder, revoked=units)
     click.echo(f"{len(units)} units extracted again")
     left = verify(folder)
     if left or repaired.digest != manifest.digest:
@@ -208,7 +207,7 @@ def repair_store(
 
 @command.command("to-hdf5", cls=StageCommand)
 @manifest_argument
-@click.argument("destination", type=click.Path(path_type=Path))
+@destination_argument
 def export_hdf5(manifest_path: Path, destination: Path) -> None:
     """Copy the store behind MANIFEST into one HDF5 file."""
     from store.hdf5 import to_hdf5
@@ -218,11 +217,9 @@ def export_hdf5(manifest_path: Path, destination: Path) -> None:
 
 
 @command.command("from-hdf5", cls=StageCommand)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @manifest_argument
-@click.option(
-    "--stores", type=click.Path(path_type=Path), default=Path("artifacts/stores"), show_default=True
-)
+@stores_option()
 def import_hdf5(source: Path, manifest_path: Path, stores: Path) -> None:
     """Make a store of an HDF5 file, under its fingerprint, and write its MANIFEST."""
     from store.hdf5 import from_hdf5

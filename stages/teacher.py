@@ -2,38 +2,36 @@
 
 import shutil
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import click
 
-from pipeline.config.params import TeacherConfig, load_params
+from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.models.network import compile_network
-from pipeline.models.teacher import ARCHITECTURE, Teacher, TeacherCard, build_teacher, save_teacher
+from pipeline.models.teacher import ARCHITECTURE, TeacherCard, build_teacher, save_teacher
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.distributed import Ranks, joined
-from pipeline.runtime.environment import describe_device, versions
-from pipeline.runtime.rng import seed_torch
-from pipeline.training.run import TrainingRun
-from pipeline.training.supervised import SupervisedTerms, crops
+from pipeline.runtime.distributed import joined
+from pipeline.training.run import Resources, describe_run
+from pipeline.training.supervised import teacher_run
 from stages.command import (
     StageCommand,
+    destination_argument,
     device_option,
+    follow_training,
+    index_argument,
     measure_precision,
     params_option,
     work_folder,
     workers_option,
 )
-from stages.loop import fit
 from stages.progress import progress
 from store.files import write_json
 
 
 @click.command("teacher", cls=StageCommand)
-@click.argument("index_path", metavar="INDEX", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@index_argument
+@destination_argument
 @params_option
 @device_option
 @workers_option
@@ -47,13 +45,13 @@ def command(
     teacher = build_teacher(settings, index.num_classes).to(device)
     identity = [str(destination), device.type, settings.model_dump(), index.fingerprint]
     work = work_folder("teacher", identity)
-    trains = settings.source == "train"
-    precision = settings.training.precision
+    precision, seconds = settings.training.precision, 0.0
     cost = measure_precision(precision, device, "teacher.training.precision")
     with joined(device) as ranks:
-        seconds = (
-            _train(teacher, settings, index, work, num_workers, ranks, cost) if trains else 0.0
-        )
+        if settings.source == "train":
+            header = describe_run(settings, device, cost)
+            resources = Resources(work, num_workers, ranks=ranks)
+            seconds = follow_training(teacher_run(teacher, settings, index, header, resources))
     if not ranks.is_main:
         return
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
@@ -70,44 +68,6 @@ def command(
     write_json(asdict(card), destination.with_suffix(".json"))
     shutil.rmtree(work, ignore_errors=True)
     click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
-
-
-def _train(
-    teacher: Teacher,
-    settings: TeacherConfig,
-    index: Index,
-    work: Path,
-    num_workers: int,
-    ranks: Ranks,
-    precision_cost: float | None,
-) -> float:
-    training = settings.training
-    device = next(teacher.parameters()).device
-    training.micro_batch_size(ranks.size)
-    compile_network(teacher, training.compile)
-    teacher.train()
-    terms = SupervisedTerms(teacher, training.precision, ranks)
-    return fit(
-        TrainingRun(
-            title=f"teacher {settings.name}",
-            training=training,
-            modules=teacher,
-            parts={},
-            compute_terms=ranks.replicate(terms, device),
-            weights={"task": 1.0, "auxiliary": training.auxiliary_weight},
-            open_batches=lambda steps: crops(index, settings, steps, device, num_workers, ranks),
-            begin=partial(seed_torch, settings.seed, "teacher", "dropout", *ranks.path),
-            work=work,
-            header={
-                "device": str(device),
-                "hardware": describe_device(device),
-                "versions": versions(),
-                "precision_cost": precision_cost,
-                "params": settings.model_dump(mode="json"),
-            },
-            ranks=ranks,
-        )
-    )
 
 
 if __name__ == "__main__":

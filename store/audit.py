@@ -1,5 +1,6 @@
 """The audit of a store: verified, then described (teacher, classes, size)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -16,7 +17,7 @@ from store.metrics import (
     mean_iou,
     pixel_accuracy,
 )
-from store.parallel import map_units
+from store.parallel import counter, map_units
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
 from store.verify import verify_source
@@ -46,16 +47,21 @@ class Counts:
         )
 
 
-def audit(reader: Reader) -> dict[str, Any]:
+def audit(reader: Reader, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Verify a store and describe it in JSON values.
 
     The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the
     nearest label; void and padding do not count. A figure of a target that is not stored is None.
 
+    Args:
+        reader: Of the store.
+        progress: Called with (units verified and tallied, in all), each unit counting twice.
+
     Raises:
         StoreDamagedError: A file is missing, altered, or holds values that are not finite.
     """
-    findings = verify_source(reader.source)
+    count = counter(progress, 2 * reader.spec.num_units)
+    findings = verify_source(reader.source, count=count)
     if findings:
         lines = [f"{one.file}: {one.what}" for one in findings]
         raise StoreDamagedError(
@@ -64,7 +70,7 @@ def audit(reader: Reader) -> dict[str, Any]:
             found=list_lines(lines),
             hint=hint_at(reader.path, REBUILD),
         )
-    by_unit = map_units(lambda unit: _count_unit(reader, unit), reader.spec.num_units)
+    by_unit = map_units(lambda unit: _count_unit(reader, unit), reader.spec.num_units, count)
     counts = reduce(Counts.__add__, by_unit)
     return {
         "path": reader.path,

@@ -1,6 +1,7 @@
 """Verifying a store: metadata, coverage, sizes, digests, checksums, shapes, finite values."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,8 +55,10 @@ def verify(
     return verify_source(find_source(path, storage_options), digest)
 
 
-def verify_source(source: Source, digest: str | None = None) -> list[Finding]:
-    """List every fault of a store in any file format: `verify` says how."""
+def verify_source(
+    source: Source, digest: str | None = None, count: Callable[[], None] = lambda: None
+) -> list[Finding]:
+    """List every fault of a store in any file format: `verify` says how; `count` follows a unit."""
     try:
         spec = source.spec()
     except StoreDamagedError as error:
@@ -76,7 +79,9 @@ def verify_source(source: Source, digest: str | None = None) -> list[Finding]:
     if finished and digest not in (None, journal.digest):
         findings.append(Finding(f"another store: digest {journal.digest}, not {digest}", JOURNAL))
     by_unit = map_units(
-        lambda unit: _verify_unit(source, spec, unit, journal.units.get(unit)), spec.num_units
+        lambda unit: _verify_unit(source, spec, unit, journal.units.get(unit)),
+        spec.num_units,
+        count,
     )
     return findings + [finding for found in by_unit for finding in found]
 
@@ -87,7 +92,10 @@ def damaged_units(findings: list[Finding]) -> list[int]:
 
 
 def _verify_unit(
-    source: Source, spec: StoreSpec, unit: int, digest: UnitDigest | None
+    source: Source,
+    spec: StoreSpec,
+    unit: int,
+    digest: UnitDigest | None,
 ) -> list[Finding]:
     first = spec.unit_records(unit)[0]
     if digest is None:

@@ -20,14 +20,14 @@ ROOMS: dict[str, set[str]] = {
     "config": set(),
     "runtime": set(),
     "datasets": {"config"},
-    "ops": {"runtime"},
-    "losses": {"runtime", "ops"},
+    "ops": set(),
+    "losses": {"ops"},
     "models": {"config", "runtime", "datasets"},
     "extraction": {"config", "runtime", "datasets", "ops", "losses", "models"},
     "loading": {"config", "runtime", "datasets", "ops"},
-    "memory": {"config", "runtime", "datasets", "ops", "losses", "loading"},
+    "memory": {"config", "runtime", "datasets", "ops", "loading"},
     "distillation": {"config", "runtime", "ops", "losses", "models", "loading", "memory"},
-    "training": {"config", "runtime", "datasets", "losses", "models", "loading"},
+    "training": {"config", "runtime", "datasets", "losses", "models", "loading", "distillation"},
     "evaluation": {"runtime", "datasets", "models"},
     "report": {"config", "datasets", "models"},
     "benchmarks": {
@@ -35,8 +35,6 @@ ROOMS: dict[str, set[str]] = {
         *("memory", "distillation", "training", "evaluation", "report"),
     },
 }
-# What losses take from runtime beside ops: the means that they return.
-LOSSES_MAY_IMPORT = ("pipeline.losses.", "pipeline.ops.", "pipeline.runtime.mean.")
 TEACHER = ("pipeline.models.teacher", "pipeline.extraction")
 BANNED = ("utils", "helpers", "manager", "handler", "processor")
 
@@ -95,13 +93,6 @@ def test_a_room_imports_what_it_may_and_nothing_else(room: str) -> None:
         assert beside <= ROOMS[room], f"{path} imports {beside - ROOMS[room]}"
         found |= beside
     assert found == ROOMS[room], f"{room} may import {ROOMS[room] - found}, and does not"
-
-
-def test_losses_import_ops_alone_and_return_means() -> None:
-    for path in modules("pipeline/losses"):
-        for name in imported(path):
-            ours = name.startswith("pipeline.") and name.count(".") > 2
-            assert not ours or name.startswith(LOSSES_MAY_IMPORT), f"{path} imports {name}"
 
 
 def test_packages_hold_a_docstring_and_no_names() -> None:
@@ -176,6 +167,21 @@ def test_help_leaves_torch_unloaded() -> None:
         "print('torch' in sys.modules)"
     )
     assert run_fresh(code) == "False"
+
+
+@pytest.mark.parametrize("stage", ["fingerprint", "prepare", "command", "progress"])
+def test_stages_without_a_network_leave_torch_unloaded(stage: str) -> None:
+    assert run_fresh(f"import sys, stages.{stage}; print('torch' in sys.modules)") == "False"
+
+
+def test_commands_import_what_is_shared_and_not_each_other() -> None:
+    for path in modules("stages"):
+        beside = {name for name in imported(path) if name.startswith("stages.")}
+        allowed = {f"stages.{name}" for name in ("command", "progress")}
+        if path.stem == "train":
+            allowed |= {"stages.many"}  # its --all
+        found = {name for name in beside if name.count(".") == 1}
+        assert found <= allowed, f"{path} imports {found - allowed}"
 
 
 def test_every_command_is_there() -> None:

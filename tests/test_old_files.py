@@ -5,8 +5,6 @@ with one constant, by its position, so that files of 60 and 240 MB compress to a
 """
 
 import lzma
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +19,7 @@ from pipeline.models.network import Output
 from pipeline.models.students import load_student
 from pipeline.models.teacher import TeacherCard, load_teacher
 from pipeline.runtime.rng import seed_torch, torch_generator
-from pipeline.training.run import TrainingRun
-from stages.loop import fit
+from pipeline.training.run import TrainingRun, run_training
 from store.encodings.registry import find_encoding
 from store.schema import StoreSpec
 
@@ -147,9 +144,7 @@ def make_batches(steps: range) -> Iterator[Batch]:
         )
 
 
-def train_tiny(
-    run: StudentConfig, work: Path, stop_at: int | None = None
-) -> tuple[Objective, list[int]]:
+def train_tiny(run: StudentConfig, work: Path) -> tuple[Objective, list[int]]:
     """Take a CIRKD student's five steps, or go on to their end; which ones were taken here."""
     training = run.training.model_copy(update={"steps": 5, "ema_decay": 0.9})
     run = run.model_copy(update={"training": training})
@@ -160,11 +155,9 @@ def train_tiny(
     def open_batches(steps: range) -> Iterator[Batch]:
         for step, batch in zip(steps, make_batches(steps), strict=True):
             taken.append(step)
-            if step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    fit(
+    run_training(
         TrainingRun(
             title="tiny student",
             training=training,
@@ -176,7 +169,7 @@ def train_tiny(
             begin=lambda: seed_torch(1, "dropout"),
             work=work,
             header={"run": "tiny"},
-        )
+        ),
     )
     return objective, taken
 

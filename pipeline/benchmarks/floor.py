@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
+from pipeline.config.base import STRIDE
 from pipeline.distillation.objective import Objective
-from pipeline.models.network import STRIDE, normalise
+from pipeline.models.network import normalise
 from pipeline.models.students import Student
 from pipeline.models.teacher import FEATURE_CHANNELS
 

@@ -19,7 +19,7 @@ from pipeline.distillation.objective import Objective
 from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.training.steps import check_finite
 from store.files import write_json
 from store.reader import Reader
@@ -150,22 +150,18 @@ def _batches(
     objective: Objective,
     num_workers: int,
 ) -> Iterator[Batch]:
-    training = config.training
-    order: dict[str, Any] = {
-        "seed": config.seed,
-        "batch_size": training.batch_size,
-        "steps": range(training.steps),
-        "num_workers": num_workers,
-    }
+    steps = range(config.training.steps)
     if case.num_views is None:
-        fresh = fresh_batches(job, **order)
+        fresh = fresh_batches(
+            job,
+            seed=config.seed,
+            batch_size=config.training.batch_size,
+            steps=steps,
+            num_workers=num_workers,
+        )
         return map(partial(query_teacher, job), fresh) if objective.needs else fresh
-    return stream(
-        reader.first_views(case.num_views),
-        **order,
-        device=job.device,
-        needs=objective.needs,
-    )
+    loading = LoaderConfig.of_student(config, objective.needs, num_workers)
+    return stream(reader.first_views(case.num_views), loading, steps, job.device)
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipeline.distillation.requirements import check_requirements
 from pipeline.extraction.extract import build_unit, extract
 from pipeline.extraction.job import Extraction
 from pipeline.loading.memory_budget import fit_prefetch
-from pipeline.loading.stream import stream, stream_arrays
+from pipeline.loading.stream import LoaderConfig, stream, stream_arrays
 from store.journal import read_journal
 from store.layout import LocalFiles
 from store.reader import Reader, open_store
@@ -116,18 +116,9 @@ def _steps(
     objective = build_objective(
         config.model_copy(update={"encoder_weights": "none"}), reader.spec, device
     )
-    objective.open(reader, Path(reader.path).parent)
-    objective.fill(reader)
-    batches = stream(
-        reader,
-        seed=config.seed,
-        batch_size=training.batch_size,
-        steps=range(NUM_STEPS),
-        device=device,
-        needs=objective.needs,
-        augment=training.augment,
-        accumulate=training.accumulate,
-    )
+    objective.fill(reader, banks=Path(reader.path).parent)
+    loading = LoaderConfig.of_student(config, objective.needs)
+    batches = stream(reader, loading, range(NUM_STEPS), device)
     times = []
     for result in take_steps(objective, training, batches):
         result.total.item()  # waits for the device

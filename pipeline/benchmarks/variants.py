@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,15 @@ from pipeline.benchmarks.online import query_teacher
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.benchmarks.trainer import build_objective, take_steps
 from pipeline.config.params import StudentConfig
+from pipeline.distillation.components import MEMORY
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
-from pipeline.memory.queue_memory import Memory
+from pipeline.memory.contrast_memory import Kind
 from pipeline.models.network import normalise, upsample
 from pipeline.models.students import Student
 from pipeline.ops.embedding import pixel_embeddings
@@ -56,7 +56,7 @@ class PublicCode(Objective):
         assert batch.targets is not None, "CIRKD needs a teacher's targets"
         settings, targets = self._config.distillation, batch.targets
         size = (batch.labels.shape[-2], batch.labels.shape[-1])
-        tau, memory = settings.similarity_temperature, cast(Memory, self.parts["memory"])
+        tau, memory = settings.similarity_temperature, self._components[MEMORY]
         with precision_scope(self._device, self._config.training.precision):
             output = self.modules["student"](normalise(batch.image))
             heads = {"task": output.logits, "auxiliary": output.auxiliary}
@@ -74,8 +74,9 @@ class PublicCode(Objective):
             )
             projected = pixel_embeddings(self.modules["projector"](output.features))
             anchors = projected[:, rows].flatten(0, 1), teacher[:, rows].flatten(0, 1)
-            for kind in ("pixel", "region"):
-                contrast = getattr(memory, f"{kind}_contrast")(batch).embeddings
+            kinds: tuple[Kind, ...] = ("pixel", "region")
+            for kind in kinds:
+                contrast = memory.sample(kind, batch).embeddings
                 terms[f"memory_{kind}"] = naive_kl(*anchors, contrast, contrast, tau)
         memory.push(batch)
         return terms
@@ -121,17 +122,8 @@ class Variants:
         return take_steps(objective, self.config.training, batches)
 
     def _stream(self, needs: tuple[str, ...] = ()) -> Iterator[Batch]:
-        return stream(
-            self.reader,
-            seed=self.config.seed,
-            batch_size=self.config.training.batch_size,
-            steps=range(self.config.training.steps),
-            device=self.device,
-            num_workers=self.num_workers,
-            needs=needs,
-            augment=self.config.training.augment,
-            accumulate=self.config.training.accumulate,
-        )
+        loading = LoaderConfig.of_student(self.config, needs, self.num_workers)
+        return stream(self.reader, loading, range(self.config.training.steps), self.device)
 
     def _ce(self) -> Iterator[StepResult]:
         return self._take(

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.base import (
+    STRIDE,
     BaseConfig,
     Count,
     Fraction,
@@ -140,7 +141,8 @@ class TeacherConfig(BaseConfig):
             except ValidationError:
                 raise ValueError(
                     f"progressive: factor {phase.factor} of a crop of {self.crop.height}x"
-                    f"{self.crop.width}; expected sides of 16 or more in multiples of 8"
+                    f"{self.crop.width}; expected sides of {2 * STRIDE} or more in multiples of "
+                    f"{STRIDE}"
                 ) from None
         return self
 
@@ -231,13 +233,12 @@ class StudentConfig(BaseConfig):
             raise ValueError("give either method or terms")
         if self.method is not None and self.method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}; found {self.method}")
-        unknown = sorted(set(self.terms or {}) - TERMS)
+        unknown = sorted(set(self.terms or {}) - TERMS.keys())
         if unknown:
             raise ValueError(f"terms: expected some of {', '.join(sorted(TERMS))}; found {unknown}")
-        if "channel_memory" in self.weights and self.training.augment.crops:
-            raise ValueError(
-                "channel_memory compares maps of whole records; leave out crop_* or it"
-            )
+        whole = [term for term in self.weights if TERMS[term].whole_records]
+        if whole and self.training.augment.crops:
+            raise ValueError(f"{whole[0]} compares maps of whole records; leave out crop_* or it")
         return self
 
     @property

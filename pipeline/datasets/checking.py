@@ -45,6 +45,8 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
     check = partial(_check_pair, root, listing.classes)
     total = sum(len(pairs) for pairs in listing.splits.values())
     done = 0
+    if progress is not None:
+        progress(done, total)
     checked: dict[str, list[_CheckedPair]] = {split: [] for split in listing.splits}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for split, pairs in listing.splits.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,10 +14,13 @@ from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
 from store.journal import UnitDigest
+from store.manifest import Manifest
 from store.writer import Writer, write_unit
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Extract = Callable[[Extraction, Writer, Callable[[int], None], Callable[[], bool]], bool]
+"""Takes what `extract` takes, and returns what it returns."""
 
 
 def extract(
@@ -53,6 +57,42 @@ def extract(
         writer.commit(digest)
         progress(len(job.spec.unit_records(digest.unit)))
     return not writer.missing_units()
+
+
+def fill(
+    job: Extraction,
+    path: Path,
+    revoked: Sequence[int] = (),
+    extract_with: Extract = extract,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> Manifest | None:
+    """Write the units that a store lacks, and the revoked ones again.
+
+    Args:
+        job: what to extract.
+        path: folder of the store, made if it is not there.
+        revoked: units that must be written again.
+        extract_with: writes what is missing, here or elsewhere.
+        progress: called with (records done, records in all), before the first unit and after each.
+        keep_going: as in `extract`.
+
+    Returns:
+        The manifest of the finished store; None if it was told to stop before.
+    """
+    spec = job.spec
+    with Writer.open(path, spec) as writer:
+        for unit in revoked:
+            writer.revoke(unit)
+        done = spec.num_records - sum(len(spec.unit_records(n)) for n in writer.missing_units())
+
+        def count(records: int) -> None:
+            nonlocal done
+            done += records
+            progress(done, spec.num_records)
+
+        count(0)
+        return writer.finish() if extract_with(job, writer, count, keep_going) else None
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

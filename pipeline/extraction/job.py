@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.config.base import STRIDE
 from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
-from pipeline.models.network import STRIDE
 from pipeline.models.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
 from pipeline.runtime.environment import describe_device, versions
 from store.arrays import TARGETS

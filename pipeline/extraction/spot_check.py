@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.config.base import STRIDE
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
 from pipeline.losses.kd import kd
-from pipeline.models.network import STRIDE
 from pipeline.ops.embedding import embed
 from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.runtime.rng import seed_sequence, torch_generator
+from store.errors import StoreMismatchError
 from store.reader import Reader
 
 NUM_CONTRAST = 4096
 TEMPERATURE = 0.1
+
+Progress = Callable[[int, int], None]
 
 
 def compare(
@@ -68,21 +72,29 @@ def compare_features(
 
 @torch.no_grad()
 def spot_check(
-    job: Extraction, reader: Reader, records: Sequence[int], generator: torch.Generator
+    job: Extraction,
+    reader: Reader,
+    records: Sequence[int],
+    generator: torch.Generator,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, float]:
     """Run the teacher again on some records and compare; see `compare` for the figures.
 
     Beside them: images_equal, the fraction of records whose stored view is drawn again pixel by
     pixel; flip_cosine and crop_cosine, of flipped and of stride-aligned cropped stored features
     against the teacher on the flipped and on the cropped image, which is what augmenting stored
-    records would cost. Figures of targets that the store lacks are left out.
+    records would cost. Figures of targets that the store lacks are left out. `progress` is called
+    with (passes of the teacher done, in all).
     """
     maps = [name for name in ("logits", "features") if name in reader.spec.targets]
     names = [array for name in maps for array in reader.map_arrays(name).values()]
     arrays = reader.read(records, ["image", *names])
     stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
     images = arrays["image"]
+    num_passes = 3 if "features" in stored else 1
+    progress(0, num_passes)
     online = forward_teacher(job, images).cpu()
+    progress(1, num_passes)
     drawn = draw_records(job.index, job.settings, records)["image"]
     figures = {
         "records": len(records),
@@ -93,7 +105,30 @@ def spot_check(
     if "features" in stored:
         figures |= compare_features(online.features, stored["features"], generator)
         figures |= _compare_augmented(job, images, stored["features"])
+        progress(num_passes, num_passes)
     return figures
+
+
+def spot_check_store(
+    job: Extraction, reader: Reader, num_spots: int, progress: Progress = lambda done, total: None
+) -> dict[str, float]:
+    """Run the teacher again on some records, drawn from the store's own seed: `spot_check`.
+
+    Raises:
+        StoreMismatchError: the job leads to another store.
+    """
+    if job.spec.fingerprint != reader.spec.fingerprint:
+        raise StoreMismatchError(
+            "another store",
+            where=str(reader.path),
+            expected=job.spec.fingerprint,
+            found=reader.spec.fingerprint,
+            hint="give the params, teacher and index that the store was made with",
+        )
+    rng = np.random.default_rng(seed_sequence(job.settings.seed, "spot"))
+    records = rng.choice(len(reader), min(num_spots, len(reader)), replace=False)
+    generator = torch_generator(job.settings.seed, "spot")
+    return spot_check(job, reader, sorted(records.tolist()), generator, progress)
 
 
 def _compare_augmented(job: Extraction, images: np.ndarray, stored: Tensor) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,11 @@ class Window:
     width: int
     flip: bool
 
-    def cut(self, array: NDArray, cell_px: int = 1) -> NDArray:
+    def cut(self, array: NDArray[Any], cell_px: int = 1) -> NDArray[Any]:
         """Cut this window out of [..., rows, columns], a view of it.
 
         Args:
-            array: with `cell_px` rows and columns for each cell.
+            array: of any dtype, with `cell_px` rows and columns for each cell.
             cell_px: 1 for maps at the feature grid, the store's stride for image and labels.
         """
         bottom, right = self.top + self.height, self.left + self.width
@@ -79,15 +80,15 @@ def _draw_start(valid: NDArray[np.bool_], count: int, random: np.random.Generato
 
 
 def cut_windows(
-    arrays: Mapping[str, NDArray], windows: Sequence[Window], cell_px: Mapping[str, int]
-) -> dict[str, NDArray]:
+    arrays: Mapping[str, NDArray[Any]], windows: Sequence[Window], cell_px: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
     """Cut each record's window out of all its arrays that lie on a grid; still encoded, copied.
 
     What a record has as a whole stays as it is: scales of channels, and the region centers and
     counts, which speak for pixels outside the window, too.
 
     Args:
-        arrays: of a batch, each [B, ...].
+        arrays: of a batch, each [B, ...] of a dtype of its own.
         windows: one a record, all of one size.
         cell_px: array -> its rows and columns along a cell of the grid, for those that have any.
     """

@@ -20,6 +20,12 @@ class Targets:
 
     arrays: Mapping[str, Tensor]
 
+    @classmethod
+    def widened(cls, arrays: Mapping[str, Tensor]) -> Targets:
+        """Hold floating arrays as float32, whatever they were stored or rounded as."""
+        wide = {name: x.float() if x.is_floating_point() else x for name, x in arrays.items()}
+        return cls(wide)
+
     @property
     def logits(self) -> Tensor:
         """float32 [B, K, h, w], before softmax."""
@@ -70,7 +76,7 @@ class Batch:
         return len(self.record)
 
     def first(self, size: int) -> Batch:
-        """The batch of its first `size` views."""
+        """Return the batch of its first `size` views."""
         views = {
             name: value[:size] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -80,7 +86,7 @@ class Batch:
 
     @property
     def anchors(self) -> Tensor:
-        """Pixels that take part as memory anchors, bool [B, h, w].
+        """Mark the pixels that take part as memory anchors, bool [B, h, w].
 
         Labelled pixels; in a record without any label every non-padding pixel, so that unlabelled
         images distil.

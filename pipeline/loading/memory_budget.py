@@ -11,7 +11,7 @@ from store.schema import StoreSpec, array_specs
 
 
 def batch_bytes(spec: StoreSpec, needs: Collection[str], batch_size: int) -> int:
-    """Bytes of one batch of whole records as a worker hands it over: raw, that is, encoded."""
+    """Count the bytes of a batch of whole records as a worker hands it over: raw, encoded."""
     arrays, cells = array_specs(spec), spec.feature_height * spec.feature_width
     names = set(stream_arrays(spec, needs)).difference(TABLE)
     # The record's number, and labels and valid mask at the feature grid, are made of what is read.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
+from pipeline.config.params import StudentConfig
 from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.augmentation import Window, cut_windows, draw_window
 from pipeline.loading.batch import Batch, Targets
@@ -23,20 +26,65 @@ from store.reader import Reader
 from store.schema import StoreSpec, map_arrays
 
 
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Order, size and content of batches, and how they are read.
+
+    Attributes:
+        seed: names the order and the windows; the same seed gives the same batches, whatever
+            `num_workers`.
+        batch_size: of a step, on all ranks together; an epoch's last incomplete batch is dropped.
+        needs: names of TARGETS; only what is needed is read.
+        augment: what to cut out of each record, and how often to mirror it.
+        accumulate: micro-batches of a step, streamed one by one.
+        num_workers: processes that read ahead; 0 reads in this one.
+        prefetch_factor: batches that each process reads ahead.
+    """
+
+    seed: int
+    batch_size: int
+    needs: Collection[str] = TARGETS
+    augment: Augment = WHOLE
+    accumulate: int = 1
+    num_workers: int = 0
+    prefetch_factor: int = PREFETCH_FACTOR
+
+    @classmethod
+    def of_student(
+        cls,
+        student: StudentConfig,
+        needs: Collection[str],
+        num_workers: int = 0,
+        prefetch_factor: int = PREFETCH_FACTOR,
+    ) -> LoaderConfig:
+        """Take from a student's settings what its batches depend on."""
+        training = student.training
+        return cls(
+            seed=student.seed,
+            batch_size=training.batch_size,
+            needs=needs,
+            augment=training.augment,
+            accumulate=training.accumulate,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+        )
+
+
 class _Records(Dataset[dict[str, Tensor]]):
     """A batch of records per item, as raw tensors: what workers hand over stays uint8 and small."""
 
-    def __init__(self, reader: Reader, names: tuple[str, ...], augment: Augment, seed: int) -> None:
-        self._reader, self._names, self._augment, self._seed = reader, names, augment, seed
+    def __init__(self, reader: Reader, config: LoaderConfig) -> None:
+        self._reader, self._names = reader, stream_arrays(reader.spec, config.needs)
+        self._augment, self._seed = config.augment, config.seed
         size = reader.spec.height, reader.spec.width
-        self._crops = augment.cut_size(*size) != size
+        self._crops = config.augment.cut_size(*size) != size
         axes = {name: array.axes[-1] for name, array in reader.arrays.items()}
         axes |= {"grid_labels": "feature_x", "grid_valid": "feature_x"}
         # Last axis -> elements along a cell of the feature grid.
         cell_px = {"x": reader.spec.stride, "feature_x": 1}
         self._cell_px = {name: cell_px[axis] for name, axis in axes.items() if axis in cell_px}
 
-    def __getitem__(self, item: tuple[int, np.ndarray]) -> dict[str, Tensor]:
+    def __getitem__(self, item: tuple[int, NDArray[np.int64]]) -> dict[str, Tensor]:
         step, records = item
         spec, arrays = self._reader.spec, self._reader.read(records, self._names)
         kept = {name: array for name, array in arrays.items() if name not in TABLE}
@@ -52,56 +100,41 @@ class _Records(Dataset[dict[str, Tensor]]):
             tensors["auxiliary_attention"] = attention(whole, tensors["grid_valid"]).view_as(whole)
         return tensors
 
-    def _draw(self, step: int, records: np.ndarray, valid: np.ndarray) -> list[Window]:
+    def _draw(
+        self, step: int, records: NDArray[np.int64], valid: NDArray[np.bool_]
+    ) -> list[Window]:
         stride, seed = self._reader.spec.stride, self._seed
         each = zip(valid, records.tolist(), strict=True)
         return [draw_window(self._augment, on, stride, seed, step, record) for on, record in each]
 
 
-class _Batches:
-    """Step and record numbers of the batches of some steps: a pure function of the seed.
+def _draw_batches(
+    reader: Reader, config: LoaderConfig, steps: range, ranks: Ranks
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield step and record numbers of every micro-batch: a pure function of the seed.
 
     A step's batch is cut into `accumulate` micro-batches one after the other, and each of them is
     sharded among the ranks.
     """
-
-    def __init__(
-        self,
-        num_records: int,
-        unit_size: int,
-        seed: int,
-        batch_size: int,
-        steps: range,
-        accumulate: int = 1,
-        ranks: Ranks = SINGLE_PROCESS,
-    ) -> None:
-        if batch_size > num_records:
-            raise ValueError(
-                f"training.batch_size is {batch_size}, but the store holds {num_records} records; "
-                "lower the batch size or extract more views"
-            )
-        self._order = (num_records, unit_size, seed)
-        self._batch_size, self._steps = batch_size, steps
-        self._accumulate, self._ranks = accumulate, ranks
-
-    def __len__(self) -> int:
-        return len(self._steps) * self._accumulate
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        num_records, size = self._order[0], self._batch_size
-        per_epoch = num_records // size
-        epoch, order = -1, np.empty(0, dtype=np.int64)
-        for step in self._steps:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                order = epoch_order(*self._order, epoch)
-            first = step % per_epoch * size
-            for micro_batch in np.split(order[first : first + size], self._accumulate):
-                yield step, self._ranks.shard(micro_batch)
+    num_records, size = len(reader), config.batch_size
+    if size > num_records:
+        raise ValueError(
+            f"training.batch_size is {size}, but the store holds {num_records} records; "
+            "lower the batch size or extract more views"
+        )
+    per_epoch = num_records // size
+    epoch, order = -1, np.empty(0, dtype=np.int64)
+    for step in steps:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = epoch_order(num_records, reader.spec.unit_size, config.seed, epoch)
+        first = step % per_epoch * size
+        for micro_batch in np.split(order[first : first + size], config.accumulate):
+            yield step, ranks.shard(micro_batch)
 
 
 def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
-    """Names of the stored arrays that a training with the given needs reads of each record."""
+    """Name the stored arrays that a training with the given needs reads of each record."""
     names = [name for need in needs for name in batch_arrays(need)]
     stored = [array for name in names for array in map_arrays(spec, name).values()]
     return ("image", "labels", *TABLE, *stored)
@@ -109,16 +142,9 @@ def stream_arrays(spec: StoreSpec, needs: Collection[str]) -> tuple[str, ...]:
 
 def stream(
     reader: Reader,
-    *,
-    seed: int,
-    batch_size: int,
+    config: LoaderConfig,
     steps: range,
     device: torch.device,
-    num_workers: int = 0,
-    needs: Collection[str] = TARGETS,
-    augment: Augment = WHOLE,
-    prefetch_factor: int = PREFETCH_FACTOR,
-    accumulate: int = 1,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[Batch]:
     """Stream the batches of the given steps.
@@ -129,36 +155,30 @@ def stream(
 
     Args:
         reader: an open store.
-        seed: names the order and the windows; the same seed gives the same batches, whatever
-            `num_workers`.
-        batch_size: of a step, on all ranks together; an epoch's last incomplete batch is dropped.
+        config: order, size and content of the batches, and how they are read.
         steps: which steps; `range(n, N)` goes on where a run stopped after n.
         device: where decoded batches live.
-        num_workers: processes that read ahead; 0 reads in this one.
-        needs: names of TARGETS; only what is needed is read.
-        augment: what to cut out of each record, and how often to mirror it.
-        prefetch_factor: batches that each process reads ahead.
-        accumulate: micro-batches of a step, streamed one by one.
         ranks: this one's shard of every micro-batch is streamed.
+
+    Raises:
+        ValueError: the store holds fewer records than a batch.
     """
     loader = open_loader(
-        _Records(reader, stream_arrays(reader.spec, needs), augment, seed),
-        _Batches(len(reader), reader.spec.unit_size, seed, batch_size, steps, accumulate, ranks),
-        seed,
-        num_workers,
+        _Records(reader, config),
+        _draw_batches(reader, config, steps, ranks),
+        config.seed,
+        config.num_workers,
         pin_memory=device.type == "cuda",
-        prefetch_factor=prefetch_factor,
+        prefetch_factor=config.prefetch_factor,
     )
     for raw in move_ahead(loader, device):
-        yield decode_batch(reader, raw, needs)
+        yield decode_batch(reader, raw, config.needs)
 
 
 def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
-    arrays = {}
-    for name in (name for need in needs for name in batch_arrays(need)):
-        value = reader.decode(name, raw) if name in MAPS else raw[name]
-        arrays[name] = value.float() if value.is_floating_point() else value
+    names = [name for need in needs for name in batch_arrays(need)]
+    arrays = {name: reader.decode(name, raw) if name in MAPS else raw[name] for name in names}
     own = ("record", "image", "labels", "grid_labels", "grid_valid")
-    targets = Targets(arrays) if arrays else None
+    targets = Targets.widened(arrays) if arrays else None
     return Batch(**{name: raw[name] for name in own}, targets=targets)

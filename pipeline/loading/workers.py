@@ -103,7 +103,8 @@ def move_ahead(
     if device.type != "cuda":
         yield from ({name: x.to(device) for name, x in batch.items()} for batch in batches)
         return
-    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    computing = torch.cuda.current_stream(device)
     for batch in batches:
         with torch.cuda.stream(copying):
             moved = {name: x.to(device, non_blocking=True) for name, x in batch.items()}

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.config.base import STRIDE
 from pipeline.datasets.views import MEAN, STD
 from pipeline.runtime.precision import precision_scope
 
-STRIDE = 8
-
 
 class Output(NamedTuple):
-    """The outputs of a segmentation network at output stride 8, before any upsampling.
+    """The outputs of a segmentation network at output stride STRIDE, before any upsampling.
 
     Attributes:
         logits: [B, K, h, w], before softmax.

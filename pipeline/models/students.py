@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
-from pipeline.models.network import STRIDE, Output
+from pipeline.models.network import Output
 from pipeline.runtime.checkpoint import save_torch
 
 
@@ -34,6 +35,12 @@ class Student(nn.Module):
         self.auxiliary = FCNHead(third_stage, classifier.out_channels) if auxiliary else None
 
     @property
+    def num_parameters(self) -> int:
+        """Count the parameters that `save_student` keeps."""
+        kept = (value for name, value in self.named_parameters() if not _auxiliary(name))
+        return sum(value.numel() for value in kept)
+
+    @property
     def feature_channels(self) -> int:
         """Channels of the features before the classifier."""
         return self.classifier.in_channels
@@ -45,6 +52,10 @@ class Student(nn.Module):
         heads = self.training and self.auxiliary is not None
         auxiliary = self.auxiliary(stages[-2]) if heads else None  # type: ignore[misc]
         return Output(self.classifier(features), features, auxiliary)
+
+
+def _auxiliary(name: str) -> bool:
+    return name.startswith("auxiliary.")
 
 
 def _deeplabv3(encoder: str, num_classes: int) -> Any:
@@ -109,14 +120,13 @@ def save_student(
     """Write the weights without the auxiliary head, which only training needs, and what they need.
 
     Args:
-        student: trained; loses its auxiliary head.
+        student: trained.
         config: its architecture, and the precision it was trained, and is to be measured, in.
         class_names: of the dataset.
         path: the file.
     """
-    student.auxiliary = None
     named = {"architecture": config.architecture, "precision": config.training.precision}
-    state = student.state_dict()
+    state = {name: x for name, x in student.state_dict().items() if not _auxiliary(name)}
     save_torch({**named, "class_names": list(class_names), "state_dict": state}, path)
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 
+from pipeline.config.base import STRIDE
 from pipeline.config.params import TeacherConfig
 from pipeline.datasets.views import MEAN, STD
-from pipeline.models.network import STRIDE, Output
+from pipeline.models.network import Output
 from pipeline.runtime.checkpoint import hash_weights, save_torch
 from pipeline.runtime.rng import seed_torch
 

@@ -71,6 +71,7 @@ def show(
     samples: tuple[Sample, ...],
     networks: Sequence[Network],
     device: torch.device,
+    progress: Callable[[], None] = lambda: None,
 ) -> tuple[Shown, ...]:
     """Predict samples at full size with every network, one network in memory at a time.
 
@@ -79,9 +80,13 @@ def show(
         samples: of it.
         networks: what to predict with.
         device: to predict on.
+        progress: called after each network.
     """
     images = [read_image(index, sample) for sample in samples]
-    by_network = [_predict(network, images, device) for network in networks]
+    by_network = []
+    for network in networks:
+        by_network.append(_predict(network, images, device))
+        progress()
     return tuple(
         Shown(sample.key, image, read_labels(index, sample), tuple(predictions))
         for sample, image, *predictions in zip(samples, images, *by_network, strict=True)

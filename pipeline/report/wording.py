@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config.methods import METHODS
+from pipeline.config.methods import METHODS, TERMS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
@@ -20,14 +20,11 @@ SOURCES = {
     "torchvision": "published by torchvision",
     "checkpoint": "from a checkpoint",
 }
-# Term -> its title; also the order in which terms are shown.
-TERMS = {
+# Term -> its title, cross-entropy's first; also the order in which terms are shown.
+TERM_TITLES = {
     "task": "Cross-entropy",
     "auxiliary": "Cross-entropy, auxiliary head",
-    "kd": "KD of class probabilities",
-    "minibatch_pixel": "Mini-batch pixel-to-pixel",
-    "memory_pixel": "Memory pixel-to-pixel",
-    "memory_region": "Memory pixel-to-region",
+    **{name: term.title for name, term in TERMS.items()},
 }
 # What an audit measured against the teacher -> in words; also the order in which it is shown.
 FIDELITY = {
@@ -72,7 +69,7 @@ def source_title(source: str) -> str:
 
 def term_title(name: str) -> str:
     """A term of the objective in words."""
-    return TERMS.get(name, name.replace("_", " "))
+    return TERM_TITLES.get(name, name.replace("_", " "))
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -14,10 +14,10 @@ from store.files import replacing
 
 
 class Stateful(Protocol):
-    """Anything whose state can be saved and put back."""
+    """Anything whose state, of whatever type torch.save takes, can be saved and put back."""
 
     def state_dict(self) -> Any:
-        """Everything needed to go on."""
+        """Return everything needed to go on."""
 
     def load_state_dict(self, state: Any, /) -> Any:
         """Go on from there."""
@@ -27,7 +27,7 @@ class GlobalRng:
     """Torch's global random state (dropout) as a part of a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the CPU and of every CUDA generator."""
+        """Return the state of the CPU and of every CUDA generator."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
@@ -45,7 +45,7 @@ class SavedGenerator:
         self._generator = generator
 
     def state_dict(self) -> Tensor:
-        """The state of the generator."""
+        """Return the state of the generator."""
         return self._generator.get_state()
 
     def load_state_dict(self, state: Tensor) -> None:
@@ -53,7 +53,7 @@ class SavedGenerator:
         self._generator.set_state(state.cpu())
 
 
-def save_torch(value: Any, path: Path) -> None:
+def save_torch(value: object, path: Path) -> None:
     """Write `value` with torch.save; the file appears by os.replace."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         # Through a file object, because torch.save writes a path's own name into the archive.
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, whatever the file around the weights."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes, whatever the file around them."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
-def pick_device(name: str) -> Any:
+def pick_device(name: str) -> torch.device:
     """Resolve the --device option to a torch device."""
     import torch
 
@@ -26,7 +29,7 @@ def pick_device(name: str) -> Any:
 
 
 def pick_slots(name: str) -> list[str]:
-    """The devices that jobs side by side are dealt: every GPU there is, or the one named."""
+    """Return the devices that jobs side by side are dealt: every GPU there is, or the one named."""
     device = pick_device(name)
     if device.type != "cuda" or device.index is not None:
         return [str(device)]

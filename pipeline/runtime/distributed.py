@@ -10,20 +10,24 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.runtime.mean import Mean
+from pipeline.runtime.checkpoint import Stateful
 
 
 class _Sliceable(Protocol):
     """Anything that is sliced along its first axis."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> Any: ...
+    def __getitem__(self, part: slice, /) -> Any: ...  # of its own type, which ndarray leaves open
+
+
+Whole = TypeVar("Whole", bound=_Sliceable)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,11 @@ class Ranks:
         """Ends the name of a random stream that each rank has of its own; empty for rank 0."""
         return (self.rank,) if self.rank else ()
 
-    def shard(self, whole: _Sliceable) -> Any:
-        """This rank's part of what all ranks have the same of: equal, contiguous, in rank order."""
+    def shard(self, whole: Whole) -> Whole:
+        """Cut out this rank's part of what all ranks have: equal, contiguous, in rank order."""
         length = len(whole) // self.size
-        return whole[self.rank * length : (self.rank + 1) * length]
+        part: Whole = whole[self.rank * length : (self.rank + 1) * length]
+        return part
 
     def gather(self, part: Tensor) -> Tensor:
         """Join the ranks' parts [n, ...] into [size * n, ...]; each part receives its gradient."""
@@ -67,22 +72,22 @@ class Ranks:
             distributed.all_reduce(total)
         return total
 
-    def merge(self, means: Mapping[str, Mean]) -> dict[str, Tensor]:
-        """Turn every rank's sums and counts into the means over all that was counted anywhere.
+    def merge(self, means: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Turn every rank's (total, count) into the means over all that was counted anywhere.
 
         The values are the same on all ranks. The gradients are of this rank's part times `size`,
         because DistributedDataParallel averages them over the ranks.
         """
         if self.size == 1:
-            return {name: mean.value for name, mean in means.items()}
+            return {name: total / count.clamp_min(1) for name, (total, count) in means.items()}
         # One exchange for all terms, and none that the host waits for.
         parts = [part.detach().double() for mean in means.values() for part in mean]
         local = torch.stack(parts).view(-1, 2)
         sums = self.sum(local)
         values = {}
-        for (name, mean), (total, count) in zip(means.items(), sums, strict=True):
+        for (name, (own, _)), (total, count) in zip(means.items(), sums, strict=True):
             count = count.clamp_min(1)
-            scaled = mean.total * (self.size / count).to(mean.total.dtype)
+            scaled = own * (self.size / count).to(own.dtype)
             values[name] = scaled + ((total / count).to(scaled.dtype) - scaled.detach())
         return values
 
@@ -94,11 +99,11 @@ class Ranks:
                 parameter.grad /= self.size
 
     def agree(self, flag: bool) -> bool:
-        """Whether any rank says yes."""
+        """Return whether any rank says yes."""
         return flag if self.size == 1 else any(self.collect(flag))
 
-    def collect(self, value: Any) -> list[Any]:
-        """Every rank's value, in the order of ranks."""
+    def collect(self, value: Value) -> list[Value]:
+        """Return every rank's value, in the order of ranks."""
         values = [value] * self.size
         if self.size > 1:
             distributed.all_gather_object(values, value)
@@ -110,7 +115,7 @@ class Ranks:
             return module
         if device.type == "cpu":
             return DistributedDataParallel(module)
-        synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(synchronised, [device])
 
 
@@ -121,7 +126,7 @@ class _Gather(torch.autograd.Function):
     """Concatenate the parts of all ranks; each rank's gradient comes from all ranks' losses."""
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, ranks: Ranks) -> Tensor:
+    def forward(ctx: Any, part: Tensor, ranks: Ranks) -> Tensor:  # ctx: a class of torch's own
         ctx.ranks = ranks
         parts = [torch.empty_like(part) for _ in range(ranks.size)]
         distributed.all_gather(parts, part.contiguous())
@@ -150,13 +155,13 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 class PerRank:
     """A part of a checkpoint that differs between ranks: saved for all, put back to each."""
 
-    def __init__(self, part: Any, ranks: Ranks) -> None:
+    def __init__(self, part: Stateful, ranks: Ranks) -> None:
         self._part, self._ranks = part, ranks
 
     def state_dict(self) -> list[Any]:
-        """Of every rank; all of them must ask."""
+        """Return the states of all ranks, of whatever type; all of them must ask."""
         return self._ranks.collect(self._part.state_dict())
 
     def load_state_dict(self, states: list[Any]) -> None:
-        """This rank's; with other ranks than were saved other numbers are drawn."""
+        """Put this rank's back; with other ranks than were saved other numbers are drawn."""
         self._part.load_state_dict(states[self._ranks.rank % len(states)])

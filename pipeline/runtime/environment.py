@@ -12,19 +12,19 @@ PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "zarr", "numc
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
+    """Return the versions of Python and of the packages that shape a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words: a GPU's name, or the processor's with its thread count."""
+    """Name a device: a GPU's name, or the processor's with its thread count."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of this process: allocated GPU memory, or resident memory on a CPU."""
+    """Return this process's peak: allocated GPU memory, or resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -44,8 +44,7 @@ def half_precision_cost(device: torch.device, precision: str) -> float:
     )
     measure = partial(_convolve_seconds, image, weight)
     rounds = [(measure(precision), measure("float32")) for _ in range(1 + NUM_RUNS)]
-    half, whole = (min(seconds) for seconds in zip(*rounds[1:], strict=True))
-    return half / whole
+    return min(half for half, _ in rounds[1:]) / min(whole for _, whole in rounds[1:])
 
 
 def _convolve_seconds(image: Tensor, weight: Tensor, precision: str) -> float:

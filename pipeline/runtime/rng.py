@@ -22,7 +22,7 @@ def _as_int(part: str | int) -> int:
 def torch_generator(
     seed: int, *path: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A torch generator of the named stream."""
+    """Build a torch generator of the named stream."""
     state = int(seed_sequence(seed, *path).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator(device=device).manual_seed(state)
 

@@ -29,7 +29,7 @@ def build_optimizer(module: nn.Module, training: TrainingConfig) -> Optimizer:
 
 
 def build_schedule(optimizer: Optimizer, training: TrainingConfig) -> LRScheduler:
-    """Poly, rate * (1 - step/steps)^0.9, or one cycle up to the rate and down to nearly nothing."""
+    """Build poly, rate * (1 - step/steps)^0.9, or one cycle up to the rate and down to nearly 0."""
     if training.schedule == "poly":
         return PolynomialLR(optimizer, total_iters=training.steps, power=0.9)
     rate = training.learning_rate
@@ -58,13 +58,13 @@ class Optimisation:
 
     @property
     def learning_rate(self) -> float:
-        """The rate that the next step uses."""
+        """Return the rate that the next step uses."""
         rate: float = self._optimizer.param_groups[0]["lr"]
         return rate
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint must hold beside the modules."""
+        """Return what a checkpoint must hold beside the modules."""
         parts: dict[str, Stateful] = {"optimizer": self._optimizer, "schedule": self._schedule}
         if self._scaler.is_enabled():
             parts["scaler"] = self._scaler
@@ -74,7 +74,7 @@ class Optimisation:
 
     def backward(self, total: Tensor) -> None:
         """Add the gradients of a scalar to those of this step."""
-        self._scaler.scale(total).backward()
+        torch.autograd.backward(self._scaler.scale(total))
 
     def discard(self) -> None:
         """Forget the gradients gathered so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pipeline.training.optimizer import Optimisation
+
+ComputeTerms = Callable[[Any], Mapping[str, Tensor]]
+"""Maps a batch, of the class that its terms take (hence Any), to every term, not yet weighted."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class BatchTooLargeError(ValueError):
 
 
 def train(
-    compute_terms: Callable[[Any], Mapping[str, Tensor]],
+    compute_terms: ComputeTerms,
     weights: Mapping[str, float],
     batches: Iterable[Any],
     optimisation: Optimisation,
@@ -68,13 +71,12 @@ def train(
         start_step: steps taken before (resume).
         accumulate: micro-batches whose gradients are averaged into one step.
     """
+    passes = _Passes(compute_terms, weights, optimisation, accumulate)
     micro_batches, pace = iter(batches), _Pace(optimisation.device)
     for step in count(start_step + 1):
         rate = optimisation.learning_rate
         try:
-            taken = _gather_gradients(
-                compute_terms, weights, micro_batches, optimisation, accumulate, pace
-            )
+            taken = _gather_gradients(passes, micro_batches, pace)
             if taken is None:
                 return
             optimisation.step()
@@ -83,10 +85,13 @@ def train(
                 f"memory ran out beside a batch's passes, in step {step} ({error}); raise "
                 "training.accumulate, or take a smaller crop"
             ) from error
-        values = taken.terms
-        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-        finite = torch.isfinite(torch.stack(list(values.values()))).all()
-        yield StepResult(step, total, values, finite, taken.source, rate, taken.wait_s)
+        total = _weighted_sum(taken.terms, weights)
+        finite = torch.isfinite(torch.stack(list(taken.terms.values()))).all()
+        yield StepResult(step, total, taken.terms, finite, taken.source, rate, taken.wait_s)
+
+
+def _weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
 class _Pace:
@@ -105,70 +110,63 @@ class _Pace:
             before.synchronize()
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """The forward and backward passes of one training."""
+
+    compute_terms: ComputeTerms
+    weights: Mapping[str, float]
+    optimisation: Optimisation
+    accumulate: int
+
+    def backward(self, batch: Any, last: bool = True) -> dict[str, Tensor] | None:
+        """Add a micro-batch's gradients and return its terms; None if memory runs out.
+
+        Ranks need not exchange gradients before the `last` micro-batch of a step.
+        """
+        no_sync = getattr(self.compute_terms, "no_sync", nullcontext)
+        with nullcontext() if last else no_sync():
+            try:
+                terms = self.compute_terms(batch)
+                total = _weighted_sum(terms, self.weights)
+                self.optimisation.backward(total / self.accumulate)
+            except torch.OutOfMemoryError:
+                return None
+        return {name: value.detach() for name, value in terms.items()}
+
+    def largest_fit(self, batch: Any) -> int:
+        """Try halves of a batch that did not fit; 0 if none does, or if other ranks wait."""
+        size = len(batch)
+        while (size := size // 2) >= 2 and not distributed.is_initialized():
+            self.optimisation.discard()
+            if self.backward(batch.first(size)) is not None:
+                return size
+        return 0
+
+
 class _Taken(NamedTuple):
     terms: dict[str, Tensor]
     source: Any
     wait_s: float
 
 
-def _gather_gradients(
-    compute_terms: Callable[[Any], Mapping[str, Tensor]],
-    weights: Mapping[str, float],
-    micro_batches: Iterator[Any],
-    optimisation: Optimisation,
-    accumulate: int,
-    pace: _Pace,
-) -> _Taken | None:
+def _gather_gradients(passes: _Passes, micro_batches: Iterator[Any], pace: _Pace) -> _Taken | None:
     """Go backward through one step's micro-batches; None if there are no more."""
     means: dict[str, Tensor] = {}
     wait_s, batch = 0.0, None
-    for index in range(accumulate):
+    for number in range(1, passes.accumulate + 1):
         pace.keep()
         before = time.perf_counter()
         batch = next(micro_batches, None)
         wait_s += time.perf_counter() - before
         if batch is None:
             return None
-        with _exchange_at_the_end(compute_terms, last=index + 1 == accumulate):
-            terms = _go_backward(compute_terms, weights, batch, optimisation, accumulate)
+        terms = passes.backward(batch, last=number == passes.accumulate)
         if terms is None:
-            fitting = _largest_fit(compute_terms, weights, batch, optimisation)
-            raise BatchTooLargeError(_explain_memory(batch, fitting))
+            raise BatchTooLargeError(_explain_memory(batch, passes.largest_fit(batch)))
         for name, value in terms.items():
-            means[name] = means.get(name, 0) + value / accumulate
+            means[name] = means.get(name, 0) + value / passes.accumulate
     return _Taken(means, getattr(batch, "record", None), wait_s)
-
-
-def _go_backward(
-    compute_terms: Callable[[Any], Mapping[str, Tensor]],
-    weights: Mapping[str, float],
-    batch: Any,
-    optimisation: Optimisation,
-    accumulate: int = 1,
-) -> dict[str, Tensor] | None:
-    """Add a micro-batch's gradients and return its terms; None if memory runs out."""
-    try:
-        terms = compute_terms(batch)
-        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        optimisation.backward(total / accumulate)
-    except torch.OutOfMemoryError:
-        return None
-    return {name: value.detach() for name, value in terms.items()}
-
-
-def _largest_fit(
-    compute_terms: Callable[[Any], Mapping[str, Tensor]],
-    weights: Mapping[str, float],
-    batch: Any,
-    optimisation: Optimisation,
-) -> int:
-    """Try halves of a batch that did not fit; 0 if none does, or if other ranks wait."""
-    size = len(batch)
-    while (size := size // 2) >= 2 and not distributed.is_initialized():
-        optimisation.discard()
-        if _go_backward(compute_terms, weights, batch.first(size), optimisation) is not None:
-            return size
-    return 0
 
 
 def _explain_memory(batch: Any, fitting: int) -> str:
@@ -177,12 +175,6 @@ def _explain_memory(batch: Any, fitting: int) -> str:
         return f"{found}; raise training.accumulate, or take a smaller crop"
     times = -(-len(batch) // fitting)
     return f"{found}, {fitting} do (tried); multiply training.accumulate by {times}"
-
-
-def _exchange_at_the_end(compute_terms: Any, last: bool) -> AbstractContextManager[Any]:
-    """Ranks need not exchange gradients between the micro-batches of a step."""
-    no_sync = getattr(compute_terms, "no_sync", nullcontext)
-    return nullcontext() if last else no_sync()
 
 
 def check_weights(modules: nn.Module, title: str, step: int) -> None:

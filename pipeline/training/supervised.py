@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
 from pipeline.loading.workers import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.models.network import normalise, upsample
+from pipeline.models.network import compile_network, normalise, upsample
 from pipeline.models.teacher import Teacher
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.precision import precision_scope
-from pipeline.runtime.rng import seed_sequence
+from pipeline.runtime.rng import seed_sequence, seed_torch
+from pipeline.training.run import Resources, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Labelled:
         return len(self.image)
 
     def first(self, size: int) -> Labelled:
-        """The first `size` of them."""
+        """Return the first `size` of them."""
         return Labelled(self.image[:size], self.labels[:size])
 
 
@@ -91,7 +93,7 @@ class SupervisedTerms(nn.Module):
         self.teacher, self._precision, self._ranks = teacher, precision, ranks
 
     def forward(self, batch: Labelled) -> dict[str, Tensor]:
-        """Values by name."""
+        """Return every term's mean, by name."""
         labels = batch.labels
         with precision_scope(labels.device, self._precision):
             output = self.teacher(normalise(batch.image))
@@ -104,3 +106,44 @@ class SupervisedTerms(nn.Module):
                 for name, logits in heads.items()
             }
         )
+
+
+def teacher_run(
+    teacher: Teacher,
+    settings: TeacherConfig,
+    index: Index,
+    header: Mapping[str, Any],
+    resources: Resources,
+) -> TrainingRun:
+    """Describe the training of a teacher from the labelled images of a dataset.
+
+    Args:
+        teacher: fresh, on the device that it is trained on.
+        settings: of the teacher.
+        index: of the dataset.
+        header: first line of the log, JSON values.
+        resources: what may be used.
+
+    Raises:
+        ValueError: a batch cannot be split among the ranks.
+    """
+    training, ranks = settings.training, resources.ranks
+    device = next(teacher.parameters()).device
+    training.micro_batch_size(ranks.size)
+    compile_network(teacher, training.compile)
+    terms = SupervisedTerms(teacher.train(), training.precision, ranks)
+    return TrainingRun(
+        title=f"teacher {settings.name}",
+        training=training,
+        modules=teacher,
+        parts={},
+        compute_terms=ranks.replicate(terms, device),
+        weights={"task": 1.0, "auxiliary": training.auxiliary_weight},
+        open_batches=lambda steps: crops(
+            index, settings, steps, device, resources.num_workers, ranks
+        ),
+        begin=partial(seed_torch, settings.seed, "teacher", "dropout", *ranks.path),
+        work=resources.work,
+        header=header,
+        ranks=ranks,
+    )

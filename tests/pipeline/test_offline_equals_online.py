@@ -14,7 +14,7 @@ from pipeline.distillation.objective import Objective
 from pipeline.distillation.terms import TERMS
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch, Targets
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.models.students import build_student
 from pipeline.runtime.rng import seed_torch
 from store.reader import Reader
@@ -37,7 +37,7 @@ class Ways(NamedTuple):
 
 def both_ways(reader: Reader, job: Extraction, num_steps: int) -> Ways:
     steps = range(num_steps)
-    stored = list(stream(reader, seed=0, batch_size=2, steps=steps, device=CPU))
+    stored = list(stream(reader, LoaderConfig(0, 2), steps, CPU))
     online = [online_batch(job, batch.record.tolist()) for batch in stored]
     return Ways(reader, list(map(copied, stored)), list(map(copied, online)))
 

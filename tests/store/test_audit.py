@@ -37,6 +37,12 @@ def test_the_report_agrees_with_the_whole_columns(reader: Reader) -> None:
     assert (report["records"], report["images"], report["views"], report["units"]) == (10, 5, 2, 3)
 
 
+def test_progress_counts_every_unit_verified_and_tallied(reader: Reader) -> None:
+    told: list[tuple[int, int]] = []
+    audit(reader, lambda done, total: told.append((done, total)))
+    assert told == [(done, 2 * reader.spec.num_units) for done in range(2 * 3 + 1)]
+
+
 def test_bytes_are_those_of_the_files(reader: Reader) -> None:
     report, path = audit(reader), Path(reader.path)
     if path.is_dir():

@@ -10,7 +10,7 @@ import torch
 from pipeline.benchmarks.online import fresh_batches, fresh_records, online_batch, query_teacher
 from pipeline.config.params import StoreConfig
 from pipeline.extraction.job import Extraction
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from store.reader import Reader
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_the_first_epoch_is_that_of_a_store_of_one_view(
     num_workers: int,
 ) -> None:
     job = tiny_job(settings)
-    stored = stream(tiny_store, steps=range(3), device=CPU, **ORDER)
+    stored = stream(tiny_store, LoaderConfig(**ORDER), range(3), CPU)
     fresh = fresh_batches(job, steps=range(3), num_workers=num_workers, **ORDER)
     for one, other in zip(stored, fresh, strict=True):
         assert other.targets is None

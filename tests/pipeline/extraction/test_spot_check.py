@@ -43,7 +43,13 @@ def test_the_default_encodings_are_as_good_as_measured_before(
     tiny_store: Reader, tiny_job: Callable[[StoreConfig], Extraction], tiny_params: Params
 ) -> None:
     job = tiny_job(tiny_params.store)
-    found = spot_check(job, tiny_store, range(6), torch_generator(0, "spot"))
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    found = spot_check(job, tiny_store, range(6), torch_generator(0, "spot"), progress)
+    assert told == [(0, 3), (1, 3), (3, 3)]
     assert found["images_equal"] == 1
     assert found["logits_kl"] < 1e-5
     assert found["similarity_kl"] < 1e-4

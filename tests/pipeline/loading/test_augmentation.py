@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.augment import WHOLE, Augment
+from pipeline.config.base import STRIDE
 from pipeline.loading.augmentation import Window, cut_windows, draw_window
 
 WHOLE_VALID = np.ones((6, 9), bool)
-STRIDE = 8
 
 
 @st.composite

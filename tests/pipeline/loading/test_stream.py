@@ -13,7 +13,7 @@ from pipeline.config.augment import WHOLE, Augment
 from pipeline.loading.augmentation import draw_window
 from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import batch_bytes, fit_prefetch, in_flight_bytes
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR, open_loader
 from store.arrays import TARGETS
 from store.reader import Reader
@@ -24,7 +24,7 @@ MAPS = ("image", "labels", "grid_labels", "grid_valid")
 
 
 def batches(reader: Reader, steps: range = range(4), **options: object) -> list[Batch]:
-    return list(stream(reader, seed=5, batch_size=2, steps=steps, device=CPU, **options))
+    return list(stream(reader, LoaderConfig(5, 2, **options), steps, CPU))
 
 
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
@@ -97,7 +97,7 @@ def test_a_crop_larger_than_the_records_is_refused(tiny_store: Reader) -> None:
 
 def test_a_batch_larger_than_the_store_is_refused(tiny_store: Reader) -> None:
     with pytest.raises(ValueError, match=r"batch_size is 64.*holds 6 records"):
-        next(stream(tiny_store, seed=1, batch_size=64, steps=range(1), device=CPU))
+        next(stream(tiny_store, LoaderConfig(1, 64), range(1), CPU))
 
 
 def test_labels_only_runs_read_no_targets(tiny_store: Reader) -> None:
@@ -173,9 +173,9 @@ def test_workers_are_never_further_ahead_than_was_counted(prefetch_factor: int) 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_what_the_cpu_gets(tiny_store: Reader) -> None:
-    options = {"seed": 5, "batch_size": 2, "steps": range(6), "num_workers": 1, "augment": AUGMENT}
-    there = stream(tiny_store, **options, device=torch.device("cuda"))
-    here = stream(tiny_store, **options, device=CPU)
+    config = LoaderConfig(5, 2, num_workers=1, augment=AUGMENT)
+    there = stream(tiny_store, config, range(6), torch.device("cuda"))
+    here = stream(tiny_store, config, range(6), CPU)
     for gpu, cpu in zip(there, here, strict=True):
         torch.cuda._sleep(10**8)  # a step that the next copy must not overtake
         expected = tensors_of(cpu)

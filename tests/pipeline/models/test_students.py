@@ -60,8 +60,12 @@ def test_a_saved_student_predicts_the_same(
     image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
     before = predict(student, image, "float32")
     run = tiny_params.students["r18_ce"].model_copy(update={"architecture": architecture})
+    state = student.state_dict()
     save_student(student, run, list("abcde"), tmp_path / "model.pt")
+    assert student.state_dict().keys() == state.keys()
     loaded, precision = load_student(tmp_path / "model.pt")
+    assert loaded.num_parameters == student.num_parameters
+    assert loaded.num_parameters == sum(x.numel() for x in loaded.parameters())
     after = predict(loaded, image, precision)
     assert torch.equal(before, after)
     assert before.shape == (1, 37, 51)

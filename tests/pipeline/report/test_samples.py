@@ -24,7 +24,10 @@ def test_shown_predictions_are_the_networks_own(
 ) -> None:
     index = gather(profile, params).index
     networks = [Network(str(n), lambda n=n: constant(n), "float32") for n in (0, 1)]
-    (one,) = show(index, index.splits["val"][:1], networks, torch.device("cpu"))
+    told: list[None] = []
+    samples = index.splits["val"][:1]
+    (one,) = show(index, samples, networks, torch.device("cpu"), lambda: told.append(None))
+    assert len(told) == len(networks)
     assert [prediction.name for prediction in one.predictions] == ["0", "1"]
     for n, prediction in enumerate(one.predictions):
         assert prediction.classes.shape == (20, 28)

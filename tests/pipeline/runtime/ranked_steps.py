@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipeline.config.params import StudentConfig, load_params
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.terms import TERMS
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.models.students import build_student
 from pipeline.runtime.distributed import Ranks, joined
 from pipeline.runtime.rng import seed_torch
@@ -48,8 +48,7 @@ def take_steps(reader: Reader, ranks: Ranks) -> dict[str, object]:
     optimisation = Optimisation(objective.modules, run.training, CPU)
     compute_terms = objective.replicated()
     start = {name: p.detach().clone() for name, p in objective.modules.named_parameters()}
-    steps = range(NUM_STEPS)
-    batches = stream(reader, seed=0, batch_size=4, steps=steps, device=CPU, ranks=ranks)
+    batches = stream(reader, LoaderConfig(0, 4), range(NUM_STEPS), CPU, ranks)
     seen: list[dict[str, float]] = []
     gradients: dict[str, Tensor] = {}
     for batch in batches:
