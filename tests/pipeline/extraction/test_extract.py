@@ -124,14 +124,14 @@ def test_stored_targets_are_the_online_ones(
 ) -> None:
     job, records = tiny_job(tiny_params.store), range(4)
     images = draw_records(job.index, job.settings, records)["image"]
-    live_logits, live_features, _ = forward_teacher(job, images)
+    online = forward_teacher(job, images)
     stored = tiny_store.read(records, list(tiny_store.arrays))
-    for name, online in (("logits", live_logits), ("features", live_features)):
-        error = np.abs(tiny_store.decode(name, stored) - online.numpy())
+    for name, expected in (("logits", online.logits), ("features", online.features)):
+        error = np.abs(tiny_store.decode(name, stored) - expected.numpy())
         encoding = getattr(tiny_store.spec, f"{name}_encoding")
-        assert (error <= encoding.max_error(online.numpy()) * (1 + 1e-5)).all()
+        assert (error <= encoding.max_error(expected.numpy()) * (1 + 1e-5)).all()
     labels = torch.from_numpy(nearest(stored["labels"], 4, 4))
-    centers, pixels = region_centers(embed(live_features), labels, tiny_store.spec.num_classes)
+    centers, pixels = region_centers(embed(online.features), labels, tiny_store.spec.num_classes)
     np.testing.assert_array_equal(stored["region_pixels"], pixels.numpy())
     np.testing.assert_allclose(stored["region_center"], centers.numpy(), atol=1e-3)
 

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config.params import DistillationConfig, Params
 from pipeline.loading.batch import Batch
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.bank_memory import BankMemory
 from pipeline.memory.channel_memory import ChannelMemory
 from pipeline.memory.contrast_memory import ContrastMemory, Kind
@@ -38,7 +38,7 @@ def build(tiny_store: Reader, tiny_params: Params) -> Build:
 
 @pytest.fixture
 def batches(tiny_store: Reader) -> list[Batch]:
-    return list(stream(tiny_store, seed=0, batch_size=2, steps=range(3), device=CPU))
+    return list(stream(tiny_store, LoaderConfig(0, 2), range(3), CPU))
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
