@@ -1,4 +1,4 @@
-"""Train a student of params.yaml with another seed.
+"""Train a student of params.yaml with another seed, from a store, without DVC.
 
 python examples/train_student.py MANIFEST RUN SEED FOLDER
 """
@@ -7,11 +7,21 @@ import sys
 from pathlib import Path
 
 from pipeline.config.params import load_params
-from stages.train import Resources, train_one
+from pipeline.models.students import build_student, save_student
+from pipeline.runtime.rng import seed_torch
+from pipeline.training.run import Resources, run_training
+from pipeline.training.student import student_run
+from store.manifest import Manifest
+from store.reader import open_store
 
 if __name__ == "__main__":  # loader processes may import this file
     manifest, run, seed, folder = sys.argv[1:]
-    student = load_params("params.yaml").students[run].model_copy(update={"seed": int(seed)})
-    resources = Resources(device="cpu", num_workers=0, ahead_bytes=2 * 10**9, cache=None)
-    train_one(student, f"{run}_{seed}", Path(manifest), Path(folder), resources)
+    settings = load_params("params.yaml").students[run].model_copy(update={"seed": int(seed)})
+    stored = Manifest.read(Path(manifest))
+    reader = open_store(stored.path, expected=stored.fingerprint)
+    seed_torch(settings.seed, "student", "weights")
+    student = build_student(settings.architecture, reader.spec.num_classes)
+    header = {"params": settings.model_dump(mode="json")}
+    run_training(student_run(run, student, settings, reader, header, Resources(Path(folder))))
+    save_student(student, settings, reader.spec.class_names, Path(folder) / "model.pt")
     print(f"{folder}: {', '.join(sorted(path.name for path in Path(folder).iterdir()))}")
