@@ -73,17 +73,17 @@ class Components:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """Those that the run's optimizer moves, by name."""
+        """Return those that the run's optimizer moves, by name."""
         return {name: one for name, one in self._built.items() if isinstance(one, nn.Module)}
 
     @property
     def others(self) -> dict[str, Stateful]:
-        """Those that the run's optimizer does not move, by name."""
+        """Return those that the run's optimizer does not move, by name."""
         return {name: one for name, one in self._built.items() if not isinstance(one, nn.Module)}
 
     @property
     def memories(self) -> list[ContrastMemory]:
-        """Those that are filled before the first step and pushed to after each."""
+        """Return those that are filled before the first step and pushed to after each."""
         return [one for one in self._built.values() if isinstance(one, ContrastMemory)]
 
 

@@ -41,13 +41,14 @@ class LearningDiscriminator:
             mean = discriminator_loss(self._discriminator, student_logits, teacher_logits, valid)
             loss = self._ranks.merge({"critic": mean})["critic"]
         self._optimizer.zero_grad(set_to_none=True)
-        (WEIGHT * loss).backward()
+        torch.autograd.backward(WEIGHT * loss)
         self._ranks.average_gradients(self._discriminator)
         self._optimizer.step()
         return holistic(self._discriminator, student_logits, valid)
 
+    # Any: a checkpoint's tensors and numbers, as torch's own state dicts have them.
     def state_dict(self) -> dict[str, Any]:
-        """Discriminator and optimizer, under the names that checkpoints know."""
+        """Return discriminator and optimizer, under the names that checkpoints know."""
         return {
             "critic": self._discriminator.state_dict(),
             "optimizer": self._optimizer.state_dict(),

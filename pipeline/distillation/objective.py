@@ -59,24 +59,24 @@ class Objective:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term, the task's included."""
+        """Return the weight of every term, the task's included."""
         auxiliary = self._config.training.auxiliary_weight
         return {"task": 1.0, "auxiliary": auxiliary, **self._config.weights}
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What must be read of each record beside image and labels; names of TARGETS."""
+        """Name what must be read of each record beside image and labels, of TARGETS."""
         needed = {need for term in self._config.weights for need in TERMS[term].needs}
         return tuple(need for need in TARGETS if need in needed)
 
     @property
     def modules(self) -> nn.ModuleDict:
-        """Everything that the run's optimizer moves: the student, and what learns with it."""
+        """Join all that the run's optimizer moves: the student, and what learns with it."""
         return nn.ModuleDict({"student": self._student, **self._components.modules})
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint must hold beside `modules`."""
+        """Return what a checkpoint must hold beside `modules`."""
         anchors = PerRank(SavedGenerator(self._generator), self._ranks)
         return {"anchors": anchors, **self._components.others}
 
@@ -105,7 +105,7 @@ class Objective:
         return self._ranks.merge(means)
 
     def replicated(self) -> nn.Module:
-        """`compute_terms` as a module whose backward pass averages gradients over the ranks."""
+        """Wrap `compute_terms` in a module whose backward pass averages gradients over ranks."""
         return self._ranks.replicate(_Terms(self), self._device)
 
 
@@ -125,4 +125,5 @@ class _Terms(nn.Module):
         self._compute_terms = objective.compute_terms
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms."""
         return self._compute_terms(batch)

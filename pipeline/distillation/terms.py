@@ -63,18 +63,18 @@ class Step:
 
     @property
     def valid(self) -> Tensor:
-        """Where the view lies on its image, bool [B, h, w]."""
+        """Tell where the view lies on its image, bool [B, h, w]."""
         return self.batch.grid_valid
 
     @cached_property
     def projected(self) -> Tensor:
-        """Student features in the teacher's channels [B, D, h, w], once for every memory term."""
+        """Project student features to the teacher's channels, [B, D, h, w], once for all terms."""
         projected: Tensor = self.components[PROJECTOR](self.output.features)
         return projected
 
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
+        """Pool student (then projected) and teacher maps, and tell which cells count."""
         student, cells = mean_pool(self.output.features, self.valid, CHANNEL_POOL)
         teacher, _ = mean_pool(self.targets.features, self.valid, CHANNEL_POOL)
         return self.components[CHANNEL_PROJECTOR](student), teacher, cells

@@ -29,6 +29,7 @@ def minibatch_pixel(
 
     1/B^2 sum_ij 1/A sum_a KL(softmax(St_ij[a] / tau) || softmax(Ss_ij[a] / tau)), S_ij = f_i f_j^T,
     i = j included, where no pixel is padding; padding is inert as row and as column.
+    Source: Yang et al., CVPR 2022, mini-batch pixel-to-pixel distillation.
 
     Args:
         student_features: [B, Ds, h, w], any floating dtype; normalised here.
@@ -77,6 +78,7 @@ def memory(
     """Match the similarities of pixels to embeddings of other images, pixels or regions.
 
     1/A sum_a KL(softmax(t_a V^T / tau) || softmax(s_a V^T / tau)), the same V for both.
+    Source: Yang et al., CVPR 2022, memory-based pixel-to-pixel and pixel-to-region distillation.
 
     Args:
         student_embedding: [B, D, h, w] features after the projector; normalised here.

@@ -57,6 +57,8 @@ def channel_memory(
 ) -> Mean:
     """Match the similarities of channels to teacher channel embeddings of other images.
 
+    1/BD sum_c KL(softmax(t_c V^T / tau) || softmax(s_c V^T / tau)), the same V for both.
+
     Args:
         student: [B, D, h, w] pooled and projected, any floating dtype.
         teacher: [B, D, h, w] pooled, no gradient.
@@ -87,7 +89,7 @@ def channel_mse(student: Tensor, teacher: Tensor, cells: Tensor) -> Mean:
 def contextual_fitnet(
     context: "ContextAdapter", student_features: Tensor, teacher_features: Tensor, valid: Tensor
 ) -> Mean:
-    """FitNet's sum, of student features that have attended to all others of their image.
+    """Sum as FitNet does, of student features that have attended to all of their image.
 
     Args:
         context: non-local attention and W, beside the student.
@@ -119,9 +121,10 @@ class ContextAdapter(nn.Module):
         context = self.out(
             attend(self.query(features), self.key(features), self.value(features), mask)
         )
-        return self.adapter(features + context)
+        adapted: Tensor = self.adapter(features + context)
+        return adapted
 
 
 def _of_channels(cells: Tensor, embeddings: Tensor) -> Tensor:
-    """Which channels take part: all of an image with a cell inside, bool [B, D]."""
+    """Tell which channels take part: all of an image with a valid cell, bool [B, D]."""
     return cells.flatten(1).any(1, keepdim=True).expand(embeddings.shape[:2])

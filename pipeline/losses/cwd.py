@@ -28,7 +28,7 @@ def cwd(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 4.
 
 
 def spatial_log_softmax(x: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Log-softmax of `x / temperature` over the valid pixels: [B, C, h, w] to [B, C, h*w].
+    """Take the log-softmax of x / temperature over valid pixels: [B, C, h, w] to [B, C, h*w].
 
     Padding gets a log-probability that is finite and whose exponential is 0.
     """

@@ -71,6 +71,6 @@ def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], vali
 
 
 def _residuals(powers: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """[pairs of layers, B, h*w]."""
+    """Embed the differences of maps, [pairs of layers, B, h*w]."""
     maps = [attention(power, valid) for power in powers]
     return torch.stack([embed(later - earlier) for earlier, later in combinations(maps, 2)])

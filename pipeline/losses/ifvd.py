@@ -27,7 +27,7 @@ def ifvd(
 
 
 def _cosines(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Cosine of each pixel with its class mean: [B, h*w]; 0 where there is no class."""
+    """Compare each pixel with its class mean: cosines [B, h*w]; 0 where there is no class."""
     labels = labels.flatten(1).unsqueeze(2)
     pixels = features.to(work_dtype(features)).flatten(2).mT
     pixels = pixels.where(labels < num_classes, 0)

@@ -25,7 +25,7 @@ def kd(
 
 
 def log_softmax(logits: Tensor, temperature: float, dim: int = 1) -> Tensor:
-    """Log-softmax of `logits / temperature`, in float32 at least."""
+    """Take the log-softmax of logits / temperature, in float32 at least."""
     if logits.dtype.itemsize < 4:
         logits = logits.float()
     return (logits / temperature).log_softmax(dim)

@@ -63,13 +63,13 @@ class Discriminator(nn.Module):
     def forward(self, logits: Tensor, valid: Tensor) -> Tensor:
         """Score each image: [B, K, h, w] logits and bool [B, h, w] to [B]; padding reads as 0."""
         logits = logits.to(work_dtype(logits)).where(valid.unsqueeze(1), 0)
-        scores = self.far(self.attention(self.near(logits))).squeeze(1)
+        scores: Tensor = self.far(self.attention(self.near(logits))).squeeze(1)
         cells = F.adaptive_max_pool2d(valid.float(), scores.shape[-2:])
         return (scores * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)
 
 
 def holistic(discriminator: Discriminator, student_logits: Tensor, valid: Tensor) -> Mean:
-    """Sum -D(z_s) over images: what the discriminator, which does not learn here, teaches.
+    """Sum -D(z_s) over images, the generator's side of the hinge loss; D does not learn here.
 
     Args:
         discriminator: D.
@@ -122,5 +122,6 @@ class _SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, h, w] to the same shape."""
         attended = attend(self.query(x), self.key(x), self.value(x), scale=1.0)
         return x + self.gain * attended

@@ -50,7 +50,7 @@ class Queue:
 
     @property
     def num_filled(self) -> Tensor:
-        """Slots of each class that hold an embedding, int64 [K]."""
+        """Count the slots of each class that hold an embedding, int64 [K]."""
         return self._num_pushed.clamp_max(self.capacity)
 
     def push(self, embeddings: Tensor, classes: Tensor, records: Tensor) -> None:
@@ -116,7 +116,7 @@ class Queue:
         return keys.masked_fill_(unfilled, -1).topk(per_class, sorted=False).indices
 
     def _encode(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """What the slots hold of embeddings [M, D]: all there is to write beside their records."""
+        """Encode embeddings [M, D] as the slots hold them: all there is beside their records."""
         dtype = self._slots["embeddings"].dtype
         if dtype != torch.uint8:
             return {"embeddings": embeddings.to(dtype)}
@@ -128,7 +128,7 @@ class Queue:
         return {"embeddings": codes.to(dtype), "scales": scales}
 
     def _decode(self, slot: Tensor) -> Tensor:
-        """Embeddings of some slots, float32 [m, D]."""
+        """Decode the embeddings of some slots, float32 [m, D]."""
         embeddings = self._slots["embeddings"][slot]
         if "scales" not in self._slots:
             return embeddings.float()
@@ -136,7 +136,7 @@ class Queue:
         return decoded
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of everything that the next `push` and `sample` depend on."""
+        """Copy everything that the next `push` and `sample` depend on."""
         return {name: tensor.clone() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

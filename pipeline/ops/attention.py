@@ -23,4 +23,5 @@ def attend(
     # One head: the fused kernels, which keep no pixel x pixel matrix, want four axes.
     q, k, v = (x.flatten(2).mT.unsqueeze(1) for x in (query, key, value))
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return attended.squeeze(1).mT.unflatten(2, value.shape[2:])
+    maps: Tensor = attended.squeeze(1).mT.reshape(value.shape)
+    return maps

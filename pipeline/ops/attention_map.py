@@ -8,7 +8,7 @@ from pipeline.ops.embedding import embed, work_dtype
 
 
 def power(x: Tensor) -> Tensor:
-    """Mean square over channels: [B, C, h, w] to [B, h, w]."""
+    """Average the squares over channels: [B, C, h, w] to [B, h, w]."""
     return x.to(work_dtype(x)).square().mean(1)
 
 

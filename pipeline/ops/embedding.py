@@ -21,7 +21,8 @@ def embed(features: Tensor, dim: int = 1) -> Tensor:
     # by it first keeps the squares of huge and tiny values inside the range of the dtype.
     peak = features.detach().abs().amax(dim, keepdim=True)
     features = features / torch.where(peak > _SMALLEST_PEAK, peak, 1)
-    return features / torch.linalg.vector_norm(features, dim=dim, keepdim=True).clamp_min(1)
+    length: Tensor = torch.linalg.vector_norm(features, dim=dim, keepdim=True)
+    return features / length.clamp_min(1)
 
 
 def pixel_embeddings(features: Tensor) -> Tensor:
@@ -35,5 +36,5 @@ def channel_embeddings(pooled: Tensor, cells: Tensor) -> Tensor:
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
-    """float64 for float64, float32 for everything narrower."""
+    """Return float64 for float64, float32 for everything narrower."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -18,5 +18,5 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Tensor:
-        """The mean, `total / count`; 0 where nothing was counted."""
+        """Return the mean, `total / count`; 0 where nothing was counted."""
         return self.total / self.count.clamp_min(1)

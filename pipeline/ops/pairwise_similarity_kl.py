@@ -23,10 +23,11 @@ from pipeline.ops.tiling import (
     similarities,
     slices,
     tile_rows,
+    uncompiled,
 )
 
 
-@torch.compiler.disable
+@uncompiled
 def batch_similarity_kl(
     student: Tensor,
     teacher: Tensor,
@@ -93,6 +94,7 @@ def _leave_out(embeddings: Tensor, valid: Tensor) -> list[Tensor]:
 
 
 class _PairsKL(torch.autograd.Function):
+    # Any: torch's context, to which every function adds attributes of its own.
     @staticmethod
     def forward(ctx: Any, settings: _Settings, teachers: list[Tensor], *images: Tensor) -> Tensor:
         """Walk unordered pairs; value and unit gradients come from the same pass."""
@@ -152,7 +154,7 @@ def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
             torch.sum(part, 1, out=of_rows[tile])
             of_columns += part.sum(0)
     z_student, z_teacher, weighted_sum = torch.cat((rows, columns), 1).double()
-    kl = weighted_sum / z_teacher - z_teacher.log() + z_student.log()
+    kl: Tensor = weighted_sum / z_teacher - z_teacher.log() + z_student.log()
     rows, columns = rows.reciprocal_(), columns.reciprocal_()
     for tile in slices(num_rows, length):
         exp_student, exp_teacher = student[tile], teacher[tile]

@@ -20,13 +20,14 @@ from pipeline.ops.tiling import (
     similarities,
     slices,
     tile_rows,
+    uncompiled,
 )
 
 _NUM_BUFFERS = 3
 _BLOCK_TILES = 6  # products gain little from longer blocks, and caches are finite
 
 
-@torch.compiler.disable
+@uncompiled
 def similarity_kl(
     student: Tensor,
     teacher: Tensor,
@@ -112,6 +113,7 @@ class _Blocks(NamedTuple):
 
 
 class _SimilarityKL(torch.autograd.Function):
+    # Any: torch's context, to which every function adds attributes of its own.
     @staticmethod
     def forward(
         ctx: Any,

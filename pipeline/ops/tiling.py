@@ -1,12 +1,16 @@
 """What the similarity losses are made of: products, blocks of their rows, and when exp is safe."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pipeline.ops.embedding import work_dtype
+
+# Any: functions of every signature.
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK_BYTES = 64 * 2**20
 TILE_BYTES = 2**20
@@ -18,6 +22,12 @@ FEWEST_COLUMNS = 64
 """Rounding errors of exp average out over so many."""
 
 
+def uncompiled(function: Function) -> Function:
+    """Leave a function out of torch.compile, and keep its type, which torch's decorator loses."""
+    disable: Callable[[Function], Function] = torch.compiler.disable
+    return disable(function)
+
+
 def slices(num_rows: int, length: int) -> Iterator[slice]:
     """Cut a number of rows into slices of a length, the last one shorter."""
     for start in range(0, num_rows, length):
@@ -25,7 +35,7 @@ def slices(num_rows: int, length: int) -> Iterator[slice]:
 
 
 def tile_rows(num_columns: int, like: Tensor) -> int:
-    """How many rows of a matrix are worked on at a time, so that they stay in the cache.
+    """Choose how many rows of a matrix are worked on at a time, so that they stay in the cache.
 
     Elementwise steps are bound by memory, so on CPU each tile takes all of them before the next;
     products want many rows and take whole blocks. Other devices take a block at once.
@@ -53,7 +63,7 @@ def add_product(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Autocast's dtype where autocast is on, but for float64, which is never narrowed."""
+    """Return autocast's dtype where autocast is on; float64 is never narrowed."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -61,7 +71,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def exp_is_safe(rows: Sequence[Tensor], contrast: Sequence[Tensor], scale: float) -> bool:
-    """Whether exp of every logit scale * rows contrast^T is, without subtracting the greatest.
+    """Tell whether exp of every logit scale * rows contrast^T stays finite without a shift.
 
     |x y| <= |x| |y|; it is asked on CPU alone, where the answer needs no sync.
 
