@@ -10,8 +10,8 @@ import click
 from pipeline.config.params import TeacherConfig, load_params
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.models.network import compile_network
-from pipeline.models.teacher import ARCHITECTURE, Teacher, TeacherCard, build_teacher, save_teacher
+from pipeline.models.network import Network, compile_network
+from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import Ranks, joined
 from pipeline.runtime.environment import describe_device, versions
@@ -59,7 +59,7 @@ def command(
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
         figures = summarise(evaluate(teacher, index, "val", device, precision, advance))
     card = TeacherCard(
-        architecture=ARCHITECTURE,
+        architecture=settings.architecture,
         class_names=list(index.class_names),
         source=settings.source,
         sha256=save_teacher(teacher, destination),
@@ -73,7 +73,7 @@ def command(
 
 
 def _train(
-    teacher: Teacher,
+    teacher: Network,
     settings: TeacherConfig,
     index: Index,
     work: Path,

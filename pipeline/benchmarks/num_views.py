@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from pipeline.config.augment import WHOLE
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.extraction.job import Extraction, plan_store
+from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
+from pipeline.models.network import Network
 from pipeline.training.steps import check_finite
 from store.files import write_json
 from store.reader import Reader
@@ -39,17 +40,15 @@ class Case:
 
 
 def cases(views: tuple[int, ...]) -> tuple[Case, ...]:
-    """Labels alone on fresh crops and on the fewest views; CIRKD online and on every number."""
+    """List the cases: labels alone on fresh crops and on the fewest views; CIRKD on everything."""
     stored = [Case("cirkd", num_views) for num_views in views]
     alone = [Case("ce", None), Case("ce", min(views))]
     return (*alone, Case("cirkd", None), *stored)
 
 
 def with_views(job: Extraction, num_views: int) -> Extraction:
-    """The same extraction with another number of views."""
-    settings = job.settings.model_copy(update={"num_views": num_views})
-    sha256 = job.spec.identity["teacher"]["sha256"]
-    return replace(job, settings=settings, spec=plan_store(job.index, settings, sha256, job.device))
+    """Return the same extraction with another number of views."""
+    return job.replan(job.settings.model_copy(update={"num_views": num_views}))
 
 
 def benchmark(
@@ -138,6 +137,7 @@ def train_and_evaluate(
     check_finite(results, case.name, lambda record: f" (records {record.tolist()})")
     seconds = time.perf_counter() - start
     student, precision = objective.modules["student"], config.training.precision
+    assert isinstance(student, Network)
     confusion = evaluate(student, job.index, "val", job.device, precision)
     return {"miou": summarise(confusion)["miou"], "seconds": round(seconds, 2)}
 

@@ -69,7 +69,7 @@ def cirkd_run(sizes: Sizes, architecture: str, precision: str) -> StudentConfig:
     anchors = sizes.anchors_per_image
     drawn = None if anchors is None else anchors * sizes.batch_size
     return StudentConfig(
-        architecture=architecture,  # type: ignore[arg-type]
+        architecture=architecture,
         method="cirkd",
         seed=0,
         training=training_config(sizes, precision),
@@ -131,7 +131,8 @@ def random_job(sizes: Sizes, precision: str, device: torch.device) -> Extraction
     )
     teacher = build_teacher(fresh, sizes.num_classes).to(device).eval()
     index = _random_index(sizes)
-    return Extraction(index, teacher, settings, plan_store(index, settings, "", device), device)
+    spec = plan_store(index, settings, teacher, "", device)
+    return Extraction(index, teacher, settings, spec, device)
 
 
 def _random_index(sizes: Sizes) -> Index:

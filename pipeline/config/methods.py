@@ -21,4 +21,4 @@ METHODS: dict[str, dict[str, float]] = {
 # Terms that no method above holds: CIRKDV2's, for `terms:` (weights 1, 0.1, 100, 1 there).
 _SINGLE = ("channel_minibatch", "channel_memory", "channel_mse", "contextual_fitnet")
 
-TERMS = frozenset({*(term for terms in METHODS.values() for term in terms), *_SINGLE})
+TERMS = (*dict.fromkeys(term for terms in METHODS.values() for term in terms), *_SINGLE)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.methods import METHODS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
 ABSENT = "–"
-ARCHITECTURES = {
-    "deeplabv3_resnet101": "DeepLabV3-R101",
-    "deeplabv3_resnet18": "DeepLabV3-R18",
-    "deeplabv3_mobilenet_v2": "DeepLabV3-MobileNetV2",
-    "pspnet_resnet18": "PSPNet-R18",
-}
 SOURCES = {
     "train": "trained here",
     "torchvision": "published by torchvision",
@@ -47,8 +42,9 @@ VARIANTS = {
 
 
 def architecture_title(name: str) -> str:
-    """An architecture as papers write it."""
-    return ARCHITECTURES.get(name, name)
+    """Return an architecture's title, or its name where the registries know it no more."""
+    found = {**STUDENTS, **TEACHERS}.get(name)
+    return name if found is None else found.title
 
 
 def method_title(label: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipeline.benchmarks import num_views as fidelity
+from pipeline.benchmarks import num_views
 from pipeline.benchmarks.num_views import Case
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.config.params import Params, StoreConfig, StudentConfig
@@ -71,7 +71,7 @@ def test_what_a_case_sees(
     training = run.training.model_copy(update={"steps": 6})
     run = run.model_copy(update={"method": case.method, "training": training})
     objective = build_objective(run, reader.spec, CPU)
-    batches = list(fidelity._batches(job, reader, run, case, objective, num_workers=0))
+    batches = list(num_views._batches(job, reader, run, case, objective, num_workers=0))
     seen = [record for batch in batches for record in batch.record.tolist()]
     assert sorted(set(seen)) == list(records)
     assert len(seen) == 12
@@ -95,13 +95,13 @@ def test_finished_runs_are_kept_and_others_are_not(
         trained.append((case.name, run.seed))
         return {"miou": len(trained) / 10, "seconds": 1.0}
 
-    monkeypatch.setattr(fidelity, "train_and_evaluate", train)
+    monkeypatch.setattr(num_views, "train_and_evaluate", train)
     options = {"views": (1, 2), "num_seeds": 2}
     with pytest.raises(KeyboardInterrupt):
-        fidelity.benchmark(job, reader, run, tmp_path, **options)
+        num_views.benchmark(job, reader, run, tmp_path, **options)
     assert trained == [("ce-online", 0), ("ce-online", 1), ("ce-views-1", 0)]
-    monkeypatch.setattr(fidelity, "train_and_evaluate", lambda *_: {"miou": 0.9, "seconds": 2.0})
-    found = fidelity.benchmark(job, reader, run, tmp_path, **options)
+    monkeypatch.setattr(num_views, "train_and_evaluate", lambda *_: {"miou": 0.9, "seconds": 2.0})
+    found = num_views.benchmark(job, reader, run, tmp_path, **options)
     assert [one["miou"] for one in found["ce-online"]["runs"]] == [0.1, 0.2]
     assert [one["miou"] for one in found["ce-views-1"]["runs"]] == [0.3, 0.9]
     assert found["ce-online"]["miou"] == pytest.approx(0.15)
@@ -114,7 +114,7 @@ def test_finished_runs_are_kept_and_others_are_not(
         "cirkd-views-2",
     ]
     longer = run.model_copy(update={"training": run.training.model_copy(update={"steps": 3})})
-    again = fidelity.benchmark(job, reader, longer, tmp_path, **options)
+    again = num_views.benchmark(job, reader, longer, tmp_path, **options)
     assert again["ce-online"]["miou"] == 0.9
 
 
@@ -127,7 +127,7 @@ def test_a_run_is_the_run_of_its_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Same weights, order, queues and steps as `cirkd train` on a store of one view."""
-    found = fidelity.train_and_evaluate(job, reader, run, Case("cirkd", 1), num_workers=0)
+    found = num_views.train_and_evaluate(job, reader, run, Case("cirkd", 1), num_workers=0)
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(ROOT / "profiles/tiny.yaml"), "--workers", "0", "--device", "cpu"]
     done = CliRunner().invoke(main, ["train", "r18_cirkd", str(manifest), "run", *options])
@@ -141,6 +141,6 @@ def test_a_run_is_the_run_of_its_stage(
 def test_views_are_counts(tmp_path: Path) -> None:
     arguments = ["index.json", "teacher.pt", "--out", str(tmp_path / "out.json")]
     for views in ("0,1", "one", "1,,2", ""):
-        done = CliRunner().invoke(main, ["benchmark", "fidelity", *arguments, "--views", views])
+        done = CliRunner().invoke(main, ["benchmark", "num-views", *arguments, "--views", views])
         assert done.exit_code == 2
         assert "expected counts like 1,2,4" in done.output
