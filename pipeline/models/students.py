@@ -57,20 +57,27 @@ def deeplabv3(encoder: str, num_classes: int, encoder_weights: str) -> Student:
     model = smp.DeepLabV3(
         encoder, encoder_weights=None, encoder_output_stride=STRIDE, classes=num_classes
     )
-    return _assemble(model, encoder, encoder_weights)
+    return assemble(model, encoder, encoder_weights)
 
 
 def pspnet(encoder: str, num_classes: int, encoder_weights: str) -> Student:
     """Build the library's PSPNet on all stages of its encoder, dilated, as the paper does."""
     model = smp.PSPNet(encoder, encoder_weights=None, encoder_depth=5, classes=num_classes)
     model.encoder.make_dilated(output_stride=STRIDE)
-    return _assemble(model, encoder, encoder_weights)
+    return assemble(model, encoder, encoder_weights)
 
 
-def _assemble(model: SegmentationModel, encoder: str, encoder_weights: str) -> Student:
+def assemble(model: SegmentationModel, encoder: str, encoder_weights: str) -> Student:
+    """Make a student of a model of the library, with a pretrained encoder if it is to have one.
+
+    Args:
+        model: built with an output stride of STRIDE.
+        encoder: name of its encoder; ResNets get an auxiliary head, as in the paper.
+        encoder_weights: `none`, a name the library can download, or a path to a state dict.
+    """
     if encoder_weights != "none":
         _load_encoder(model.encoder, encoder, encoder_weights)
-    return Student(model, STRIDE, auxiliary="resnet" in encoder)  # as in the paper
+    return Student(model, STRIDE, auxiliary="resnet" in encoder)
 
 
 def build_student(architecture: str, num_classes: int, encoder_weights: str = "none") -> Student:
