@@ -58,11 +58,11 @@ def network_flops(modules: nn.ModuleDict, image: Tensor) -> tuple[int, int]:
     with _count() as counter:
         output = modules["student"](normalise(image))
         heads = [head.sum() for head in (output.logits, output.auxiliary) if head is not None]
-        torch.stack(heads).sum().backward()
+        torch.autograd.backward(torch.stack(heads).sum())
     student = counter.get_total_flops()
     features = output.features.detach().requires_grad_()
     with _count() as counter:
-        modules["projector"](features).sum().backward()
+        torch.autograd.backward(modules["projector"](features).sum())
     return student, counter.get_total_flops()
 
 
@@ -72,14 +72,14 @@ def _count() -> FlopCounterMode:
 
 
 def _convolution_backward_flops(
-    grad_out: Sequence[int], image: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
-) -> int:
+    grad_out: Sequence[int], image: Sequence[int], weight: Sequence[int], *options: Any, **_: object
+) -> int:  # Any: sizes, flags and numbers, of which the last three flags are read
     """Count a product as large as the forward one for each gradient that is asked for.
 
     torch's own count takes the weight gradient of a grouped convolution for that of a whole one.
     """
     wants_image, wants_weight, _bias = options[-1]
-    return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (wants_image + wants_weight)
+    return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (int(wants_image) + int(wants_weight))
 
 
 def relational_flops(sizes: Sizes, spec: StoreSpec, student_channels: int) -> int:

@@ -35,7 +35,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In tables and file names."""
+        """Return the case's name in tables and file names."""
         return f"{self.method}-{'online' if self.num_views is None else f'views-{self.num_views}'}"
 
 
@@ -61,7 +61,7 @@ def benchmark(
     num_seeds: int = 3,
     num_workers: int = 1,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:  # JSON
     """Train and evaluate every case with every seed, or take what `folder` holds of them already.
 
     Every case is trained alike, and every CIRKD run starts with queues filled from the first view
@@ -104,8 +104,8 @@ def _finished(
     case: Case,
     folder: Path,
     num_workers: int,
-) -> dict[str, Any]:
-    """A run's figures, from its file if that is of the same run."""
+) -> dict[str, Any]:  # JSON
+    """Return a run's figures, from its file if that is of the same run."""
     # A store of v views holds what the first v views of a larger one hold.
     shared = job.spec.identity
     views = {**shared["views"], "num_views": case.num_views or 1}
@@ -127,7 +127,7 @@ def _finished(
 
 def train_and_evaluate(
     job: Extraction, reader: Reader, config: StudentConfig, case: Case, num_workers: int
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # JSON
     """Train one student, and measure it on val at full size."""
     objective = build_objective(config, reader.spec, job.device)
     start = time.perf_counter()
@@ -168,7 +168,7 @@ def _batches(
     )
 
 
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:  # JSON
     mious = [run["miou"] for run in runs]
     return {
         "miou": statistics.mean(mious),

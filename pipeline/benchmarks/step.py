@@ -18,6 +18,7 @@ from pipeline.benchmarks.sizes import NUM_PEAK_STEPS, Sizes, cirkd_run, random_j
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.benchmarks.variants import VARIANTS, Setting, finish_step, step_medians
 from pipeline.config.architectures import STUDENTS
+from pipeline.config.base import Precision
 from pipeline.runtime.environment import describe_device, peak_memory_bytes
 from store.reader import open_store
 
@@ -30,7 +31,7 @@ class Case:
     device: torch.device
     folder: Path
     architecture: str
-    precision: str
+    precision: Precision
 
     def setting(self, num_workers: int) -> Setting:
         """Describe what is stepped."""
@@ -54,7 +55,7 @@ def benchmark(
     num_workers: int = 1,
     num_rounds: int = 5,
     progress: Callable[[str], None] = lambda line: None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:  # JSON
     """Step every student in every variant over a store of random images, labels and targets.
 
     Args:

@@ -39,7 +39,7 @@ def take_steps(
     batches: Iterable[Batch],
     compute_terms: Callable[[Batch], dict[str, Tensor]] | None = None,
 ) -> Iterator[StepResult]:
-    """Optimise on the batches, a result a step; the queues are the caller's to fill.
+    """Train on the batches, a result a step; the queues are the caller's to fill.
 
     Args:
         objective: what is trained, and the terms' weights.

@@ -194,12 +194,12 @@ class StudentConfig(BaseConfig):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term beside cross-entropy."""
+        """Return the weight of every term beside cross-entropy."""
         return METHODS[self.method] if self.method is not None else dict(self.terms or {})
 
     @property
     def label(self) -> str:
-        """The method's name in tables; free combinations are named by their terms."""
+        """Return the method's name in tables; free combinations are named by their terms."""
         return self.method or "+".join(sorted(self.weights)) or "ce"
 
 
@@ -216,7 +216,7 @@ class Params(BaseConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_students(cls, raw: Any) -> Any:
+    def _fill_students(cls, raw: Any) -> Any:  # not checked yet
         """Give each student the shared sections, its own keys winning."""
         if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
             return raw
@@ -234,7 +234,7 @@ class Params(BaseConfig):
         return self
 
 
-def _with_shared(student: Any, raw: dict[str, Any]) -> Any:
+def _with_shared(student: Any, raw: dict[str, Any]) -> Any:  # not checked yet
     if not isinstance(student, dict):
         return student
     shared = {
@@ -245,7 +245,7 @@ def _with_shared(student: Any, raw: dict[str, Any]) -> Any:
     return {**student, **shared}
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:  # not checked yet
     """Read one YAML 1.2 document (`1e-4` is a number, as it is for DVC)."""
     try:
         return YAML(typ="safe").load(path)

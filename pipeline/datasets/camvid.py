@@ -39,7 +39,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     return pair_splits(Path(dataset.root), CLASSES, FOLDERS)
 
 
-def fingerprint(dataset: Config) -> dict[str, Any]:
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
     """Fingerprint the files, wherever the root lies."""
     return fingerprint_files(
         Path(dataset.root), [name for pair in FOLDERS.values() for name in pair]

@@ -53,7 +53,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     return pair_splits(root, read_classes(root), FOLDERS)
 
 
-def fingerprint(dataset: Config) -> dict[str, Any]:
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
     """Fingerprint the files and the class table, wherever the root lies."""
     folders = [name for pair in FOLDERS.values() for name in pair]
     return fingerprint_files(Path(dataset.root), folders, [CLASSES_FILE])

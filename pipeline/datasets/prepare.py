@@ -11,7 +11,7 @@ from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.index import Index
 
 
-def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:
+def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
     """Return what identifies a dataset's content, cheaply: "kind", "fingerprint", what is in it.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,8 @@ class Network(nn.Module):
     feature_channels: int
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What images and sizes are made to fit it, as JSON values."""
+    def preprocessing(self) -> dict[str, object]:
+        """Return what images and sizes are made to fit, as JSON values."""
         return {"mean": list(MEAN), "std": list(STD), "stride": self.stride}
 
 
@@ -72,7 +72,7 @@ def normalise(image: Tensor) -> Tensor:
 
 @cache
 def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Copied to each device once: a copy makes the host wait."""
+    """Copy mean and deviation to each device once: a copy makes the host wait."""
     mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return mean.to(device), std.to(device)
 

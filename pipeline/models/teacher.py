@@ -64,7 +64,7 @@ class TeacherCard:
     class_names: list[str]
     source: str
     sha256: str
-    val: dict[str, Any]
+    val: dict[str, Any]  # JSON: what `evaluation.summarise` returned
     num_parameters: int
     seconds: float
 
@@ -95,7 +95,7 @@ def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
     return teacher
 
 
-def _published(architecture: str, name: str | None, num_classes: int) -> dict[str, Any]:
+def _published(architecture: str, name: str | None, num_classes: int) -> dict[str, Tensor]:
     published = get_model_weights(architecture)
     if name not in published.__members__:
         names = ", ".join(weights.name for weights in published)
@@ -110,7 +110,7 @@ def _published(architecture: str, name: str | None, num_classes: int) -> dict[st
     return dict(weights.get_state_dict(progress=True, check_hash=True))
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
     state = torch.load(path, map_location="cpu", weights_only=True)

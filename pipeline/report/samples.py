@@ -48,7 +48,7 @@ class Shown:
     predictions: tuple[Prediction, ...]
 
     def accuracy(self, prediction: Prediction) -> float | None:
-        """Share of the labelled pixels that are right; None without a labelled pixel."""
+        """Return the share of labelled pixels that are right; None without any."""
         valid = self.labels != VOID
         if not valid.any():
             return None

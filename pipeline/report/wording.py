@@ -48,12 +48,12 @@ def architecture_title(name: str) -> str:
 
 
 def method_title(label: str) -> str:
-    """A method as papers write it; free combinations of terms keep their names."""
+    """Write a method as papers do; free combinations of terms keep their names."""
     return label.upper() if label in METHODS else label
 
 
 def row_title(row: Row) -> str:
-    """A row's method, and in what it differs from other rows of it: CIRKD, pixel_queue 500."""
+    """Name a row's method, and what tells it from other rows of it: CIRKD, pixel_queue 500."""
     settings = (
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.distinction
@@ -62,22 +62,22 @@ def row_title(row: Row) -> str:
 
 
 def source_title(source: str) -> str:
-    """Where a teacher comes from, in words."""
+    """Say where a teacher comes from."""
     return SOURCES.get(source, source)
 
 
 def term_title(name: str) -> str:
-    """A term of the objective in words."""
+    """Name a term of the objective in words."""
     return TERMS.get(name, name.replace("_", " "))
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A share 0..1 in percent, without the sign: 0.71234 -> 71.23."""
+    """Write a share 0..1 in percent, without the sign: 0.71234 -> 71.23."""
     return ABSENT if value is None else f"{100 * value:.{digits}f}"
 
 
 def points(value: float | None, digits: int = 2) -> str:
-    """A difference of shares in signed percentage points: 0.0123 -> +1.23."""
+    """Write a difference of shares in signed percentage points: 0.0123 -> +1.23."""
     if value is None:
         return ABSENT
     text = f"{100 * value:+.{digits}f}".replace("-", "−")
@@ -85,17 +85,17 @@ def points(value: float | None, digits: int = 2) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands apart: 12345 -> 12 345."""
+    """Write a whole number with its thousands apart: 12345 -> 12 345."""
     return f"{value:,}".replace(",", " ")
 
 
 def number_of(value: int, singular: str, plural: str | None = None) -> str:
-    """A count and its noun: 2 runs."""
+    """Write a count and its noun: 2 runs."""
     return f"{count(value)} {singular if value == 1 else plural or singular + 's'}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a reader would say them: 43.2 s, 3 min 05 s, 2 h 07 min."""
+    """Write seconds as a reader would say them: 43.2 s, 3 min 05 s, 2 h 07 min."""
     if seconds is None:
         return ABSENT
     if seconds < 99.95:
@@ -107,13 +107,13 @@ def duration(seconds: float | None) -> str:
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
-    """The largest unit, in seconds and in words, that a time fills at least twice."""
+    """Choose the largest unit, in seconds and in words, that a time fills at least twice."""
     units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
     return next((unit for unit in units if seconds >= 2 * unit[0]), units[-1])
 
 
 def amortised(found: Amortisation) -> str:
-    """From how many students on a store costs less than a teacher in the loop."""
+    """Say from how many students on a store costs less than a teacher in the loop."""
     once, each = duration(found.extraction_s), duration(found.student_s[OFFLINE])
     sentences = [
         f"{found.student}: {once} of extraction once, then {each} a student.",
@@ -128,7 +128,7 @@ def amortised(found: Amortisation) -> str:
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units: 12 345 678 -> 12.3 MB."""
+    """Write bytes in decimal units: 12 345 678 -> 12.3 MB."""
     if num_bytes is None:
         return ABSENT
     for unit in ("B", "kB", "MB", "GB"):
@@ -139,7 +139,7 @@ def size(num_bytes: float | None) -> str:
 
 
 def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
-    """What came out, in one or two sentences, whichever student won."""
+    """Say what came out, in one or two sentences, whichever student won."""
     best, compared = find_best(rows), find_headline(rows)
     if best is None or best.miou is None:
         return "No student was measured: no class occurs in the validation split."
@@ -157,7 +157,7 @@ def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
 
 
 def caveat(rows: Sequence[Row]) -> str:
-    """How far the headline may be trusted."""
+    """Say how far the headline may be trusted."""
     row = find_headline(rows)
     if row is None or row.gain is None:
         return ""
@@ -204,7 +204,7 @@ def _name(row: Row) -> str:
 
 
 def spread(value: Spread | None, digits: int = 2, signed: bool = False) -> str:
-    """A mean in percent, with its deviation where there is one."""
+    """Write a mean in percent, with its deviation where there is one."""
     if value is None:
         return ABSENT
     mean = points(value.mean, digits) if signed else percent(value.mean, digits)

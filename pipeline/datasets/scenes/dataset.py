@@ -53,7 +53,7 @@ class Config(DatasetConfig):
     width: Side
 
 
-def fingerprint(dataset: Config) -> dict[str, Any]:
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
     """Fingerprint the parameters, which determine every pixel, and the generator's version."""
     fields = ("seed", "num_train", "num_val", "height", "width")
     numbers = {field: getattr(dataset, field) for field in fields}
@@ -128,7 +128,7 @@ def _place_camera(random: Generator, renderer: Renderer) -> Camera:
 
 
 def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float) -> list[Thing]:
-    """Houses or trees in a row, hedges, poles at the kerb and people on the sidewalk."""
+    """Place houses or trees in a row, hedges, poles at the kerb and people on the sidewalk."""
     things: list[Thing] = []
     beyond = edge + side * walk
     z = random.uniform(1.5, 9)
@@ -156,7 +156,7 @@ def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float
 
 
 def _traffic(random: Generator, middle: float, curb: float) -> list[Thing]:
-    """Cars in their lanes and at the kerb, and now and then somebody crossing."""
+    """Place cars in their lanes and at the kerb, and now and then somebody crossing."""
     things: list[Thing] = []
     for _ in range(random.integers(1, 5)):
         lane = random.choice((-0.76, -0.45, 0.45, 0.76)) * curb
