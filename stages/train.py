@@ -1,6 +1,7 @@
 """Stage 5: train one student from the store alone; no teacher in this process."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 from pipeline.config.params import Params, StudentConfig, load_params
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.requirements import check_requirements
+from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import fit_prefetch
 from pipeline.loading.stream import stream
 from pipeline.models.network import compile_network
@@ -181,7 +183,6 @@ def _train(
     device = next(student.parameters()).device
     training = settings.training
     objective = Objective(student, reader.spec, settings, device, ranks)
-    objective.open(reader)
     compile_network(student, training.compile)
     student.train()
     prefetch_factor, in_flight = fit_prefetch(
@@ -193,9 +194,21 @@ def _train(
         resources.ahead_bytes,
     )
 
-    def begin() -> None:
-        seed_torch(settings.seed, "student", "dropout", *ranks.path)
-        objective.fill(reader)
+    def open_batches(steps: range) -> Iterator[Batch]:
+        objective.fill(reader, resumed=steps.start > 0)
+        return stream(
+            reader,
+            seed=settings.seed,
+            batch_size=training.batch_size,
+            steps=steps,
+            device=device,
+            num_workers=resources.num_workers,
+            needs=objective.needs,
+            accumulate=training.accumulate,
+            ranks=ranks,
+            augment=training.augment,
+            prefetch_factor=prefetch_factor,
+        )
 
     return fit(
         TrainingRun(
@@ -205,20 +218,8 @@ def _train(
             parts=objective.parts,
             compute_terms=objective.replicated(),
             weights=objective.weights,
-            open_batches=lambda steps: stream(
-                reader,
-                seed=settings.seed,
-                batch_size=training.batch_size,
-                steps=steps,
-                device=device,
-                num_workers=resources.num_workers,
-                needs=objective.needs,
-                accumulate=training.accumulate,
-                ranks=ranks,
-                augment=training.augment,
-                prefetch_factor=prefetch_factor,
-            ),
-            begin=begin,
+            open_batches=open_batches,
+            begin=lambda: seed_torch(settings.seed, "student", "dropout", *ranks.path),
             work=work,
             header={**header, "in_flight_bytes": in_flight},
             name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",

@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 from pipeline.benchmarks.trainer import build_objective, take_steps
 from pipeline.config.params import Params, load_params
 from pipeline.datasets.index import Index
+from pipeline.distillation.requirements import supported_methods
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.loading.stream import stream
 from pipeline.models.teacher import build_teacher, load_teacher, save_teacher
-from pipeline.report.wording import architecture_title
+from pipeline.report.wording import architecture_title, term_title
 from stages.cli import main
 from store.reader import Reader, open_store
 from store.writer import Writer
@@ -41,9 +42,11 @@ def add(section: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             document |= YAML(typ="safe").load(block)
         elif found := re.match(r"# (\w+) in (\S+)\n", block):
             module = importlib.import_module(module_name(found[2]))
-            line = eval("{" + block + "}", vars(module))
-            for key, value in line.items():
-                monkeypatch.setitem(vars(module)[found[1]], key, value)
+            above, line = block.strip().rsplit("\n", 1)
+            names = dict(vars(module))
+            exec(above, names)
+            for key, value in eval("{" + line + "}", names).items():
+                monkeypatch.setitem(names[found[1]], key, value)
         else:
             add_file(block, monkeypatch)
     return document
@@ -130,3 +133,16 @@ def test_a_teachers_record_has_its_own_sizes(
     assert architecture_title(teacher.architecture) == "Shallow-16"
     result, _ = take_step(reader, params.students["r18_cirkd"])
     assert torch.isfinite(result.total)
+
+
+def test_a_term_is_computed(
+    tiny_store: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_params(add("A term of the loss", monkeypatch), tmp_path / "params.yaml")
+    config = load_params(path).students["r18_cosine"]
+    result, _ = take_step(tiny_store, config)
+    assert 0 < float(result.terms["feature_cosine"]) < 2
+    assert term_title("feature_cosine") == "Cosine of features"
+    named = config.model_copy(update={"terms": None, "method": "cosine"})
+    assert named.weights == config.weights
+    assert supported_methods(tiny_store.spec)[-1] == "cosine"

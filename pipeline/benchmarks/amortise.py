@@ -48,7 +48,7 @@ def benchmark(
         reader=reader,
         config=run.settings,
         teach=teach,
-        fill=_begin,
+        fill=Objective.fill,
         device=device,
         num_workers=num_workers,
     )
@@ -61,8 +61,3 @@ def benchmark(
         offline_s=run.seconds,
         step_s=seconds,
     )
-
-
-def _begin(objective: Objective, reader: Reader) -> None:
-    objective.open(reader)
-    objective.fill(reader)

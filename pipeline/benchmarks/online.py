@@ -13,12 +13,9 @@ from torch.utils.data import Dataset
 from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
-from pipeline.extraction.targets import forward_teacher
+from pipeline.extraction.targets import compute_targets, forward_teacher
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import open_loader
-from pipeline.ops.attention_map import attention
-from pipeline.ops.embedding import embed
-from pipeline.ops.regions import region_centers
 from store.grid import nearest
 from store.order import epoch_order
 
@@ -37,20 +34,8 @@ def online_batch(job: Extraction, records: Sequence[int]) -> Batch:
 def query_teacher(job: Extraction, batch: Batch) -> Batch:
     """Return the batch with targets that the job's teacher gives now."""
     outputs = forward_teacher(job, batch.image)
-    valid = batch.grid_valid
-    centers, pixels = region_centers(
-        embed(outputs.features), batch.grid_labels, job.spec.num_classes
-    )
-    attended = attention(outputs.auxiliary_power, valid).view(valid.shape)
-    targets = {
-        "logits": outputs.logits,
-        "features": outputs.features,
-        # The store's own rounding, so that both teach, and fill the queues, with the same.
-        "auxiliary_attention": attended.half().float(),
-        "region_center": centers.half().float(),
-        "region_pixels": pixels,
-    }
-    return replace(batch, targets=Targets(targets))
+    targets = compute_targets(outputs, batch.grid_labels, batch.grid_valid)
+    return replace(batch, targets=Targets.widened(targets))
 
 
 def fresh_records(

@@ -15,7 +15,7 @@ from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.targets import encode_unit, forward_teacher
 from pipeline.loading.batch import Batch, Targets
-from pipeline.memory.queue_memory import Memory
+from pipeline.memory.queue_memory import QueueMemory
 from pipeline.ops.embedding import embed
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader
@@ -57,7 +57,7 @@ def fill_queues(
 ) -> None:
     """Fill every slot of a run's queues: with random embeddings, then with the store's."""
     memory = objective.parts.get("memory")
-    if isinstance(memory, Memory):
+    if isinstance(memory, QueueMemory):
         for batch in _random_batches(config, reader.spec, device):
             memory.push(batch)
     objective.fill(reader)

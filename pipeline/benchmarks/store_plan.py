@@ -116,8 +116,7 @@ def _steps(
     objective = build_objective(
         config.model_copy(update={"encoder_weights": "none"}), reader.spec, device
     )
-    objective.open(reader, Path(reader.path).parent)
-    objective.fill(reader)
+    objective.fill(reader, banks=Path(reader.path).parent)
     batches = stream(
         reader,
         seed=config.seed,

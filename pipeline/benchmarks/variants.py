@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from pipeline.benchmarks.online import query_teacher
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.benchmarks.trainer import build_objective, take_steps
 from pipeline.config.params import StudentConfig
+from pipeline.distillation.components import MEMORY
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
@@ -24,7 +24,7 @@ from pipeline.loading.stream import stream
 from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
-from pipeline.memory.queue_memory import Memory
+from pipeline.memory.contrast_memory import ContrastMemory, Kind
 from pipeline.models.network import normalise, upsample
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.precision import precision_scope
@@ -133,7 +133,8 @@ def public_terms(
     """
     settings, precision = config.distillation, config.training.precision
     tau, wanted = settings.similarity_temperature, settings.minibatch_anchors
-    modules, memory = objective.modules, cast(Memory, objective.parts["memory"])
+    modules, memory = objective.modules, objective.parts[MEMORY.name]
+    assert isinstance(memory, ContrastMemory)
     generator = torch_generator(config.seed, "anchor places", device=device)
 
     def compute_terms(batch: Batch) -> dict[str, Tensor]:
@@ -156,12 +157,10 @@ def public_terms(
             )
             projected = pixel_embeddings(modules["projector"](output.features))
             anchors = projected[:, rows].flatten(0, 1), teacher[:, rows].flatten(0, 1)
-            for name, draw in (
-                ("pixel", memory.pixel_contrast),
-                ("region", memory.region_contrast),
-            ):
-                contrast = draw(batch).embeddings
-                terms[f"memory_{name}"] = naive_kl(*anchors, contrast, contrast, tau)
+            kinds: tuple[Kind, ...] = ("pixel", "region")
+            for kind in kinds:
+                contrast = memory.sample(kind, batch).embeddings
+                terms[f"memory_{kind}"] = naive_kl(*anchors, contrast, contrast, tau)
         memory.push(batch)
         return terms
 

@@ -1,11 +1,61 @@
-"""The distillation methods by name: the terms each adds to cross-entropy, and their weights.
+"""The distillation terms and methods by name, as data: for params.yaml, requirements and reports.
 
-CIRKD's weights are the paper's (alpha 1, beta 0.1, gamma 0.1); the others are those of the CIRKD
-repository's scripts, which bundle terms: SKD, IFVD and CWD come with KD and the adversarial term.
+`pipeline.distillation.terms.COMPUTATIONS` says how each term is computed.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Term:
+    """A distillation term, as far as it can be told without computing it.
+
+    Attributes:
+        title: in words, for reports.
+        needs: stored targets that it reads, names of `store.arrays.TARGETS`.
+        auxiliary: whether the student must have an auxiliary head.
+        whole_records: whether it compares maps of one size, so that records cannot be cropped.
+    """
+
+    title: str
+    needs: tuple[str, ...]
+    auxiliary: bool = False
+    whole_records: bool = False
+
+
+_LOGITS = ("logits",)
+_FEATURES = ("features",)
+_REGIONS = ("features", "regions")
+_LAYERS = ("auxiliary_attention", "logits", "features")
+
+TERMS: dict[str, Term] = {
+    "kd": Term("KD of class probabilities", _LOGITS),
+    "minibatch_pixel": Term("Mini-batch pixel-to-pixel", _FEATURES),
+    "memory_pixel": Term("Memory pixel-to-pixel", _REGIONS),
+    "memory_region": Term("Memory pixel-to-region", _REGIONS),
+    "skd_pairwise": Term("SKD, pairwise similarities", _FEATURES),
+    "skd_holistic": Term("SKD, discriminator of logits", _LOGITS),
+    "ifvd": Term("IFVD, similarity to the class mean", _FEATURES),
+    "cwd_logits": Term("CWD of logits", _LOGITS),
+    "cwd_features": Term("CWD of features", _FEATURES),
+    "at": Term("AT, attention maps", _FEATURES),
+    "fitnet": Term("FitNet, the features themselves", _FEATURES),
+    "dsd_csd": Term("DSD, similarity of classes", _LOGITS),
+    "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS, auxiliary=True),
+    "channel_minibatch": Term("Mini-batch channel-to-channel", _FEATURES),
+    "channel_memory": Term("Memory channel-to-channel", _FEATURES, whole_records=True),
+    "channel_mse": Term("Channel maps, squared error", _FEATURES),
+    "contextual_fitnet": Term("FitNet after attention", _FEATURES),
+}
 
 _HOLISTIC = {"kd": 1.0, "skd_holistic": 1e-3}
 
+# Method -> weights of the terms that it adds to cross-entropy. CIRKD's weights are the paper's
+# (alpha 1, beta 0.1, gamma 0.1); the others are those of the CIRKD repository's scripts, which
+# bundle terms: SKD, IFVD and CWD come with KD and the adversarial term. CIRKDV2's terms
+# (channel_*: weights 1, 0.1, 100 there; contextual_fitnet: 1) are in no method: `terms:` has them.
 METHODS: dict[str, dict[str, float]] = {
     "ce": {},
     "kd": {"kd": 1.0},
@@ -17,8 +67,3 @@ METHODS: dict[str, dict[str, float]] = {
     "fitnet": {"kd": 1.0, "fitnet": 10.0},
     "dsd": {"dsd_psd": 1000.0, "dsd_csd": 10.0},
 }
-
-# Terms that no method above holds: CIRKDV2's, for `terms:` (weights 1, 0.1, 100, 1 there).
-_SINGLE = ("channel_minibatch", "channel_memory", "channel_mse", "contextual_fitnet")
-
-TERMS = (*dict.fromkeys(term for terms in METHODS.values() for term in terms), *_SINGLE)

@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.base import (
+    STRIDE,
     BaseConfig,
     Count,
     Fraction,
@@ -103,7 +104,8 @@ class TeacherConfig(BaseConfig):
             except ValidationError:
                 raise ValueError(
                     f"progressive: factor {phase.factor} of a crop of {self.crop.height}x"
-                    f"{self.crop.width}; expected sides of 16 or more in multiples of 8"
+                    f"{self.crop.width}; expected sides of {2 * STRIDE} or more in multiples of "
+                    f"{STRIDE}"
                 ) from None
         return self
 
@@ -186,10 +188,9 @@ class StudentConfig(BaseConfig):
     def _one_objective(self) -> StudentConfig:
         if (self.method is None) == (self.terms is None):
             raise ValueError("give either method or terms")
-        if "channel_memory" in self.weights and self.training.augment.crops:
-            raise ValueError(
-                "channel_memory compares maps of whole records; leave out crop_* or it"
-            )
+        whole = [term for term in self.weights if TERMS[term].whole_records]
+        if whole and self.training.augment.crops:
+            raise ValueError(f"{whole[0]} compares maps of whole records; leave out crop_* or it")
         return self
 
     @property

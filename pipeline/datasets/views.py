@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config.base import STRIDE
 from store.grid import nearest
 from store.schema import VOID
 
@@ -101,7 +102,7 @@ class View:
         window[:height, :width] = True
         return np.ascontiguousarray(self._mirror(window))
 
-    def grid_valid(self, stride: int = 8) -> NDArray[np.bool_]:
+    def grid_valid(self, stride: int = STRIDE) -> NDArray[np.bool_]:
         """`valid` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
 
         Picked by `nearest`, as labels at the feature grid are: a labelled cell is never padding.

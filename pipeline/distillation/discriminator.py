@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.losses.skd import Discriminator, discriminator_loss, holistic
+from pipeline.ops.mean import Mean
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
-from pipeline.runtime.mean import Mean
 from pipeline.runtime.rng import seed_torch
 
 LEARNING_RATE = 4e-4  # the CIRKD repository's, for Adam

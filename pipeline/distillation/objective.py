@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.methods import TERMS
 from pipeline.config.params import DistillationConfig, StudentConfig
-from pipeline.distillation.components import COMPONENTS
-from pipeline.distillation.terms import TERMS, Step
+from pipeline.distillation.components import Components, Setup
+from pipeline.distillation.terms import COMPUTATIONS, Step
 from pipeline.loading.batch import Batch
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.memory.bank_memory import BANKS, Bank
+from pipeline.memory.contrast_memory import BANKS
 from pipeline.models.network import normalise, upsample
 from pipeline.models.students import Student
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
@@ -22,8 +23,6 @@ from pipeline.runtime.rng import torch_generator
 from store.arrays import TARGETS
 from store.reader import Reader
 from store.schema import StoreSpec
-
-QUEUES = ("memory", "channels")
 
 
 class Objective:
@@ -52,11 +51,9 @@ class Objective:
                 f"term {headless[0]} compares auxiliary heads, and {config.architecture} has none; "
                 "take a ResNet student, or leave the term out"
             )
-        names = {name for term in config.weights for name in TERMS[term].components}
-        channels = student.feature_channels
-        self._components = {
-            name: COMPONENTS[name](channels, spec, config, device, ranks) for name in sorted(names)
-        }
+        wanted = [one for term in config.weights for one in COMPUTATIONS[term].components]
+        setup = Setup(student.feature_channels, spec, config, device, ranks)
+        self._components = Components(wanted, setup)
         self._generator = torch_generator(config.seed, "anchors", *ranks.path, device=device)
         self.settings = _split_anchors(config.distillation, ranks.size * config.training.accumulate)
 
@@ -75,31 +72,23 @@ class Objective:
     @property
     def modules(self) -> nn.ModuleDict:
         """Everything that the run's optimizer moves: the student, and what learns with it."""
-        learning = {n: c for n, c in self._components.items() if isinstance(c, nn.Module)}
-        return nn.ModuleDict({"student": self._student, **learning})
+        return nn.ModuleDict({"student": self._student, **self._components.modules})
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint must hold beside `modules`."""
-        others = {n: c for n, c in self._components.items() if not isinstance(c, nn.Module)}
-        return {"anchors": PerRank(SavedGenerator(self._generator), self._ranks), **others}
+        anchors = PerRank(SavedGenerator(self._generator), self._ranks)
+        return {"anchors": anchors, **self._components.others}
 
-    def open(self, reader: Reader, banks: Path = BANKS) -> None:
-        """Map what a run draws from beside batches, at every start (`banks`: where it is built)."""
-        memory = self._components.get("memory")
-        if isinstance(memory, Bank):
-            memory.open(reader, banks)
-
-    def fill(self, reader: Reader) -> None:
-        """Fill the queues from the store, before step 1."""
-        for name in QUEUES:
-            if name in self._components:
-                self._components[name].fill(reader)
+    def fill(self, reader: Reader, *, resumed: bool = False, banks: Path = BANKS) -> None:
+        """Make the memories ready to be drawn from, at every start; see `ContrastMemory.fill`."""
+        for memory in self._components.memories:
+            memory.fill(reader, resumed=resumed, banks=banks)
 
     def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the student on a batch and return every term's mean over all ranks, unweighted.
 
-        The queues move on after the terms have sampled, so that no anchor meets itself.
+        The memories move on after the terms have sampled, so that no anchor meets itself.
         """
         size = (batch.labels.shape[-2], batch.labels.shape[-1])
         with precision_scope(self._device, self._config.training.precision):
@@ -110,10 +99,9 @@ class Objective:
                 means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
             components, generator = self._components, self._generator
             step = Step(batch, output, self.settings, components, generator, self._ranks)
-            means |= {name: TERMS[name].compute(step) for name in self._config.weights}
-        for name in QUEUES:
-            if name in self._components:
-                self._components[name].push(batch)
+            means |= {name: COMPUTATIONS[name].compute(step) for name in self._config.weights}
+        for memory in self._components.memories:
+            memory.push(batch)
         return self._ranks.merge(means)
 
     def replicated(self) -> nn.Module:

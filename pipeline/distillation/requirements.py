@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipeline.config.methods import METHODS
+from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import StudentConfig
-from pipeline.distillation.terms import TERMS
 from store.arrays import TARGETS
 from store.errors import StoreMismatchError, list_lines
 from store.schema import StoreSpec, target_arrays

@@ -1,8 +1,8 @@
-"""Every distillation term by name: its value on one step, what it reads, what it keeps beside."""
+"""How every distillation term is computed on one step, and what it keeps beside the student."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,26 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import DistillationConfig
+from pipeline.distillation.components import (
+    CHANNEL_PROJECTOR,
+    CHANNELS,
+    CONTEXT_ADAPTER,
+    CWD_ADAPTER,
+    DISCRIMINATOR,
+    FITNET_ADAPTER,
+    MEMORY,
+    PROJECTOR,
+    Component,
+    Components,
+)
 from pipeline.loading.batch import Batch, Targets
 from pipeline.losses import at, cirkd, cirkdv2, cwd, dsd, fitnet, ifvd, kd, skd
+from pipeline.memory.contrast_memory import Kind
 from pipeline.models.network import Output
-from pipeline.ops.pooling import mean_pool
+from pipeline.ops.attention_map import power
+from pipeline.ops.mean import Mean
+from pipeline.ops.pooling import CHANNEL_POOL, mean_pool
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
-from pipeline.runtime.mean import Mean
 
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
 
@@ -29,7 +43,7 @@ class Step:
         batch: with its targets.
         output: of the student.
         settings: temperatures and numbers of anchors.
-        components: what the terms keep beside the student, by name in COMPONENTS.
+        components: what the terms keep beside the student, each by its definition.
         generator: draws anchors where only some are wanted.
         ranks: among which a batch is sharded; contrast may come from all of them.
     """
@@ -37,13 +51,13 @@ class Step:
     batch: Batch
     output: Output
     settings: DistillationConfig
-    components: Mapping[str, Any]
+    components: Components
     generator: torch.Generator
     ranks: Ranks = SINGLE_PROCESS
 
     @property
     def targets(self) -> Targets:
-        """The teacher's targets for the batch."""
+        """Return the teacher's targets for the batch."""
         assert self.batch.targets is not None, "a distillation term needs a teacher's targets"
         return self.batch.targets
 
@@ -55,15 +69,15 @@ class Step:
     @cached_property
     def projected(self) -> Tensor:
         """Student features in the teacher's channels [B, D, h, w], once for every memory term."""
-        projected: Tensor = self.components["projector"](self.output.features)
+        projected: Tensor = self.components[PROJECTOR](self.output.features)
         return projected
 
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pooled student (projected) and teacher maps, and which cells count, for channel terms."""
-        student, cells = mean_pool(self.output.features, self.valid, cirkdv2.CHANNEL_POOL)
-        teacher, _ = mean_pool(self.targets.features, self.valid, cirkdv2.CHANNEL_POOL)
-        return self.components["channel_projector"](student), teacher, cells
+        student, cells = mean_pool(self.output.features, self.valid, CHANNEL_POOL)
+        teacher, _ = mean_pool(self.targets.features, self.valid, CHANNEL_POOL)
+        return self.components[CHANNEL_PROJECTOR](student), teacher, cells
 
 
 def _kd(step: Step) -> Mean:
@@ -84,15 +98,15 @@ def _minibatch_pixel(step: Step) -> Mean:
     )
 
 
-def _memory(contrast: str) -> Callable[[Step], Mean]:
-    """The memory term against what a method of the memory draws: pixels or regions."""
+def _memory(kind: Kind) -> Callable[[Step], Mean]:
+    """Compare with the embeddings of one kind that the memory draws."""
 
     def compute(step: Step) -> Mean:
         return cirkd.memory(
             step.projected,
             step.targets.features,
             step.batch.anchors,
-            getattr(step.components["memory"], contrast)(step.batch),
+            step.components[MEMORY].sample(kind, step.batch),
             temperature=step.settings.similarity_temperature,
             num_anchors=step.settings.memory_anchors,
             generator=step.generator,
@@ -106,9 +120,8 @@ def _skd_pairwise(step: Step) -> Mean:
 
 
 def _skd_holistic(step: Step) -> Mean:
-    discriminator = step.components["discriminator"]
-    term: Mean = discriminator.step(step.output.logits, step.targets.logits, step.valid)
-    return term
+    discriminator = step.components[DISCRIMINATOR]
+    return discriminator.step(step.output.logits, step.targets.logits, step.valid)
 
 
 def _ifvd(step: Step) -> Mean:
@@ -121,7 +134,7 @@ def _cwd_logits(step: Step) -> Mean:
 
 
 def _cwd_features(step: Step) -> Mean:
-    student = step.components["cwd_adapter"](step.output.features)
+    student = step.components[CWD_ADAPTER](step.output.features)
     return cwd.cwd(student, step.targets.features, step.valid, SPATIAL_TEMPERATURE)
 
 
@@ -130,7 +143,7 @@ def _at(step: Step) -> Mean:
 
 
 def _fitnet(step: Step) -> Mean:
-    student = step.components["fitnet_adapter"](step.output.features)
+    student = step.components[FITNET_ADAPTER](step.output.features)
     return fitnet.fitnet(student, step.targets.features, step.valid)
 
 
@@ -142,9 +155,9 @@ def _dsd_psd(step: Step) -> Mean:
     output, targets = step.output, step.targets
     auxiliary = output.auxiliary
     assert auxiliary is not None, "Objective refuses students without an auxiliary head"
-    student = [at.power(x) for x in (auxiliary, output.features, output.logits)]
+    student = [power(x) for x in (auxiliary, output.features, output.logits)]
     # The stored map is normalised already; its squares have no other use here.
-    teacher = [targets.auxiliary_attention, at.power(targets.features), at.power(targets.logits)]
+    teacher = [targets.auxiliary_attention, power(targets.features), power(targets.logits)]
     return dsd.psd(student, teacher, step.valid)
 
 
@@ -153,7 +166,7 @@ def _channel_minibatch(step: Step) -> Mean:
 
 
 def _channel_memory(step: Step) -> Mean:
-    contrast = step.components["channels"].contrast(step.batch)
+    contrast = step.components[CHANNELS].sample("channel", step.batch)
     temperature = step.settings.similarity_temperature
     return cirkdv2.channel_memory(*step.channels, contrast, temperature)
 
@@ -163,47 +176,41 @@ def _channel_mse(step: Step) -> Mean:
 
 
 def _contextual_fitnet(step: Step) -> Mean:
-    adapter, output = step.components["context_adapter"], step.output
+    adapter, output = step.components[CONTEXT_ADAPTER], step.output
     return cirkdv2.contextual_fitnet(adapter, output.features, step.targets.features, step.valid)
 
 
 @dataclass(frozen=True)
-class Term:
-    """A term: how it is computed, which stored targets it reads, what it keeps beside the student.
+class Computation:
+    """How a term is computed.
 
     Attributes:
-        compute: its mean on one step.
-        needs: names of `store.arrays.TARGETS`.
-        components: keys of `pipeline.distillation.components.COMPONENTS`.
-        auxiliary: whether the student must have an auxiliary head.
+        compute: maps a step to the term's mean.
+        components: what it keeps beside the student; `compute` may ask for no others.
     """
 
     compute: Callable[[Step], Mean]
-    needs: tuple[str, ...]
-    components: tuple[str, ...] = ()
-    auxiliary: bool = False
+    # Any: components of every type; each term asks for its own by name, and mypy checks it there.
+    components: tuple[Component[Any], ...] = ()
 
 
-FEATURES = ("features",)
-LOGITS = ("logits",)
-MEMORY = ("features", "regions")
-
-TERMS: dict[str, Term] = {
-    "kd": Term(_kd, LOGITS),
-    "minibatch_pixel": Term(_minibatch_pixel, FEATURES),
-    "memory_pixel": Term(_memory("pixel_contrast"), MEMORY, ("projector", "memory")),
-    "memory_region": Term(_memory("region_contrast"), MEMORY, ("projector", "memory")),
-    "skd_pairwise": Term(_skd_pairwise, FEATURES),
-    "skd_holistic": Term(_skd_holistic, LOGITS, ("discriminator",)),
-    "ifvd": Term(_ifvd, FEATURES),
-    "cwd_logits": Term(_cwd_logits, LOGITS),
-    "cwd_features": Term(_cwd_features, FEATURES, ("cwd_adapter",)),
-    "at": Term(_at, FEATURES),
-    "fitnet": Term(_fitnet, FEATURES, ("fitnet_adapter",)),
-    "dsd_csd": Term(_dsd_csd, LOGITS),
-    "dsd_psd": Term(_dsd_psd, ("auxiliary_attention", "logits", "features"), auxiliary=True),
-    "channel_minibatch": Term(_channel_minibatch, FEATURES, ("channel_projector",)),
-    "channel_memory": Term(_channel_memory, FEATURES, ("channel_projector", "channels")),
-    "channel_mse": Term(_channel_mse, FEATURES, ("channel_projector",)),
-    "contextual_fitnet": Term(_contextual_fitnet, FEATURES, ("context_adapter",)),
+# Term of `pipeline.config.methods.TERMS` -> how it is computed.
+COMPUTATIONS: dict[str, Computation] = {
+    "kd": Computation(_kd),
+    "minibatch_pixel": Computation(_minibatch_pixel),
+    "memory_pixel": Computation(_memory("pixel"), (PROJECTOR, MEMORY)),
+    "memory_region": Computation(_memory("region"), (PROJECTOR, MEMORY)),
+    "skd_pairwise": Computation(_skd_pairwise),
+    "skd_holistic": Computation(_skd_holistic, (DISCRIMINATOR,)),
+    "ifvd": Computation(_ifvd),
+    "cwd_logits": Computation(_cwd_logits),
+    "cwd_features": Computation(_cwd_features, (CWD_ADAPTER,)),
+    "at": Computation(_at),
+    "fitnet": Computation(_fitnet, (FITNET_ADAPTER,)),
+    "dsd_csd": Computation(_dsd_csd),
+    "dsd_psd": Computation(_dsd_psd),
+    "channel_minibatch": Computation(_channel_minibatch, (CHANNEL_PROJECTOR,)),
+    "channel_memory": Computation(_channel_memory, (CHANNEL_PROJECTOR, CHANNELS)),
+    "channel_mse": Computation(_channel_mse, (CHANNEL_PROJECTOR,)),
+    "contextual_fitnet": Computation(_contextual_fitnet, (CONTEXT_ADAPTER,)),
 }

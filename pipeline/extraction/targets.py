@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,31 +18,13 @@ from pipeline.ops.embedding import embed
 from pipeline.ops.regions import draw_pixels, region_centers
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
+from store.arrays import MAPS, TARGETS
 from store.grid import nearest
 from store.schema import VOID
 
 
-def encode_unit(
-    job: Extraction, unit: int, arrays: dict[str, np.ndarray], outputs: TeacherOutputs
-) -> dict[str, np.ndarray]:
-    """Join a unit's views with the teacher's outputs, in the schema's names and encodings."""
-    spec, outputs = job.spec, outputs.cpu()
-    # This may be another thread than the teacher's, and torch counts threads for each.
-    torch.set_num_threads(job.settings.threads)
-    labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
-    valid = torch.from_numpy(grid_valid(arrays))
-    build: dict[str, Callable[[], dict[str, np.ndarray]]] = {
-        "logits": lambda: _encoded("logits", spec.logits_encoding, outputs.logits),
-        "features": lambda: _encoded("features", spec.features_encoding, outputs.features),
-        "auxiliary_attention": lambda: _attended(outputs.auxiliary_power, valid),
-        "regions": lambda: _by_class(job, unit, outputs.features, labels),
-    }
-    for target in spec.targets:
-        arrays = arrays | build[target]()
-    return arrays
-
-
-class TeacherOutputs(NamedTuple):
+@dataclass(frozen=True)
+class TeacherOutputs:
     """The teacher's outputs for n images, float32.
 
     Attributes:
@@ -54,14 +37,19 @@ class TeacherOutputs(NamedTuple):
     features: Tensor
     auxiliary_power: Tensor
 
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """L2-normalised features [n, D, h, w]."""
+        return embed(self.features)
+
     def cpu(self) -> TeacherOutputs:
-        """The same on the host; waits for the device."""
-        return TeacherOutputs(*(target.cpu() for target in self))
+        """Copy to the host; waits for the device."""
+        return TeacherOutputs(self.logits.cpu(), self.features.cpu(), self.auxiliary_power.cpu())
 
 
 @torch.no_grad()
 def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> TeacherOutputs:
-    """Run the teacher on uint8 images [n, 3, H, W]; the targets stay on its device.
+    """Run the teacher on uint8 images [n, 3, H, W]; the outputs stay on its device.
 
     Forward batches are of a fixed size, because outputs differ in the last bits between sizes.
     """
@@ -78,38 +66,74 @@ def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> TeacherOutp
     )
 
 
-def _encoded(name: str, encoding: Any, values: Tensor) -> dict[str, np.ndarray]:
-    array = values.numpy()
-    return {name + suffix: part for suffix, part in encoding.encode(array).items()}
+def compute_targets(
+    outputs: TeacherOutputs, labels: Tensor, valid: Tensor, targets: Collection[str] = TARGETS
+) -> dict[str, Tensor]:
+    """Turn a teacher's outputs into the arrays of a batch, rounded as the store rounds them.
+
+    Args:
+        outputs: of n images.
+        labels: uint8 [n, h, w] at the feature grid, 255 = void or padding.
+        valid: bool [n, h, w], False = padding.
+        targets: names of TARGETS; only their arrays are computed.
+
+    Returns:
+        By the names of `store.arrays.batch_arrays`: logits and features as they are (encodings
+        are the store's), attention and centers float16, pixel counts int32.
+    """
+    compute: dict[str, Callable[[], dict[str, Tensor]]] = {
+        "logits": lambda: {"logits": outputs.logits},
+        "features": lambda: {"features": outputs.features},
+        "auxiliary_attention": lambda: {
+            "auxiliary_attention": attention(outputs.auxiliary_power, valid).view_as(valid).half()
+        },
+        "regions": lambda: _regions(outputs, labels),
+    }
+    return {name: array for target in targets for name, array in compute[target]().items()}
 
 
-def _attended(auxiliary_power: Tensor, valid: Tensor) -> dict[str, np.ndarray]:
-    attended = attention(auxiliary_power, valid).view(valid.shape)
-    return {"auxiliary_attention": attended.numpy().astype(np.float16)}
+def _regions(outputs: TeacherOutputs, labels: Tensor) -> dict[str, Tensor]:
+    centers, pixels = region_centers(outputs.embeddings, labels, outputs.logits.shape[1])
+    return {"region_center": centers.half(), "region_pixels": pixels}
 
 
-def _by_class(
-    job: Extraction, unit: int, features: Tensor, labels: Tensor
+def encode_unit(
+    job: Extraction, unit: int, arrays: dict[str, np.ndarray], outputs: TeacherOutputs
 ) -> dict[str, np.ndarray]:
-    """Region centers, and pixel samples packed into the P slots of a record."""
+    """Join a unit's views with the teacher's outputs, in the schema's names and encodings."""
+    spec, outputs = job.spec, outputs.cpu()
+    # This may be another thread than the teacher's, and torch counts threads for each.
+    torch.set_num_threads(job.settings.threads)
+    labels = torch.from_numpy(nearest(arrays["labels"], spec.feature_height, spec.feature_width))
+    valid = torch.from_numpy(grid_valid(arrays))
+    targets = compute_targets(outputs, labels, valid, spec.targets)
+    arrays = arrays | {name: target.numpy() for name, target in targets.items()}
+    encodings = {"logits": spec.logits_encoding, "features": spec.features_encoding}
+    for name in MAPS:
+        if name in targets:
+            parts = encodings[name].encode(arrays.pop(name))
+            arrays |= {name + suffix: part for suffix, part in parts.items()}
+    if "regions" in spec.targets:
+        arrays |= _draw_samples(job, unit, outputs.embeddings, labels)
+    return arrays
+
+
+def _draw_samples(
+    job: Extraction, unit: int, embeddings: Tensor, labels: Tensor
+) -> dict[str, np.ndarray]:
+    """Draw pixel samples of every class, packed into the P slots of a record."""
     settings, spec, records = job.settings, job.spec, job.spec.unit_records(unit)
-    embeddings = embed(features)
-    centers, pixels = region_centers(embeddings, labels, spec.num_classes)
     samples = np.zeros((len(records), spec.sample_slots, spec.feature_channels), np.float16)
     classes = np.full((len(records), spec.sample_slots), VOID, np.uint8)
     for row, record in enumerate(records):
-        generator = torch_generator(settings.seed, "pixel_sample", record)
         one = slice(row, row + 1)
+        generator = torch_generator(settings.seed, "pixel_sample", record)
+        keys = torch.rand(1, labels[row].numel(), generator=generator)
         draw = draw_pixels(
-            embeddings[one], labels[one], spec.num_classes, settings.samples_per_class, generator
+            embeddings[one], labels[one], spec.num_classes, settings.samples_per_class, keys
         )
         found = draw.classes[0] != VOID
         count = int(found.sum())
         samples[row, :count] = draw.embeddings[0][found].numpy()
         classes[row, :count] = draw.classes[0][found].numpy()
-    return {
-        "region_center": centers.numpy().astype(np.float16),
-        "region_pixels": pixels.numpy(),
-        "pixel_sample": samples,
-        "pixel_sample_class": classes,
-    }
+    return {"pixel_sample": samples, "pixel_sample_class": classes}

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.augment import Augment
+from pipeline.config.base import STRIDE
 
 _STREAM = int.from_bytes(b"augm")
-CELL_PX = 8
-"""Pixels of the image along one cell of the feature grid."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Window:
 
         Args:
             array: with `cell_px` rows and columns for each cell.
-            cell_px: 1 for maps at the feature grid, CELL_PX for image and labels.
+            cell_px: 1 for maps at the feature grid, STRIDE for image and labels.
         """
         bottom, right = self.top + self.height, self.left + self.width
         part = array[
@@ -63,8 +62,8 @@ def draw_window(
         ValueError: the record is smaller than the window.
     """
     rows, columns = valid.shape
-    size = augment.cut_size(rows * CELL_PX, columns * CELL_PX)
-    height, width = size[0] // CELL_PX, size[1] // CELL_PX
+    size = augment.cut_size(rows * STRIDE, columns * STRIDE)
+    height, width = size[0] // STRIDE, size[1] // STRIDE
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM, step, record)))
     flip = bool(random.random() < augment.flip_probability)
     top = _draw_start(np.any(valid, axis=1), height, random)

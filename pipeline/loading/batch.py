@@ -20,6 +20,12 @@ class Targets:
 
     arrays: Mapping[str, Tensor]
 
+    @classmethod
+    def widened(cls, arrays: Mapping[str, Tensor]) -> Targets:
+        """Hold floating arrays as float32, whatever they were stored or rounded as."""
+        wide = {name: x.float() if x.is_floating_point() else x for name, x in arrays.items()}
+        return cls(wide)
+
     @property
     def logits(self) -> Tensor:
         """float32 [B, K, h, w], before softmax."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.config.augment import WHOLE, Augment
+from pipeline.config.base import STRIDE
 from pipeline.datasets.views import TABLE, grid_valid
-from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
+from pipeline.loading.augmentation import Window, cut_windows, draw_window
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.workers import PREFETCH_FACTOR, move_ahead, open_loader
 from pipeline.ops.attention_map import attention
@@ -22,7 +23,7 @@ from store.order import epoch_order
 from store.reader import Reader
 from store.schema import StoreSpec, map_arrays
 
-_CELL_PX = {"x": CELL_PX, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
+_CELL_PX = {"x": STRIDE, "feature_x": 1}  # last axis -> elements along a cell of the feature grid
 
 
 class _Records(Dataset[dict[str, Tensor]]):
@@ -154,10 +155,8 @@ def stream(
 
 def decode_batch(reader: Reader, raw: Mapping[str, Tensor], needs: Collection[str]) -> Batch:
     """Turn the raw arrays of some records into a batch, on the device where they lie."""
-    arrays = {}
-    for name in (name for need in needs for name in batch_arrays(need)):
-        value = reader.decode(name, raw) if name in MAPS else raw[name]
-        arrays[name] = value.float() if value.is_floating_point() else value
+    names = [name for need in needs for name in batch_arrays(need)]
+    arrays = {name: reader.decode(name, raw) if name in MAPS else raw[name] for name in names}
     own = ("record", "image", "labels", "grid_labels", "grid_valid")
-    targets = Targets(arrays) if arrays else None
+    targets = Targets.widened(arrays) if arrays else None
     return Batch(**{name: raw[name] for name in own}, targets=targets)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from pipeline.ops.attention_map import attention, power
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def at(student_features: Tensor, teacher_features: Tensor, valid: Tensor) -> Mean:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.losses.contrast import Contrast
 from pipeline.ops.anchors import pick_anchors
+from pipeline.ops.contrast import Contrast
 from pipeline.ops.embedding import pixel_embeddings
+from pipeline.ops.mean import Mean
 from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
 from pipeline.ops.similarity_kl import similarity_kl
 from pipeline.ops.tiling import BLOCK_BYTES
-from pipeline.runtime.mean import Mean
 
 
 def minibatch_pixel(

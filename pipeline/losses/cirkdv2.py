@@ -6,22 +6,14 @@ pass a projector to the teacher's channels after the pooling.
 
 from torch import Tensor, nn
 
-from pipeline.losses.contrast import Contrast
 from pipeline.losses.fitnet import fitnet
 from pipeline.ops.attention import attend
-from pipeline.ops.embedding import embed
+from pipeline.ops.contrast import Contrast
+from pipeline.ops.embedding import channel_embeddings
+from pipeline.ops.mean import Mean
 from pipeline.ops.pairwise_similarity_kl import batch_similarity_kl
 from pipeline.ops.similarity_kl import similarity_kl
 from pipeline.ops.tiling import BLOCK_BYTES
-from pipeline.runtime.mean import Mean
-
-CHANNEL_POOL = 4
-"""Edge of the cells that maps are pooled to before their channels are compared."""
-
-
-def channel_embeddings(pooled: Tensor, cells: Tensor) -> Tensor:
-    """L2-normalise each channel's map over the valid cells: [B, D, h, w] to [B, D, h*w]."""
-    return embed(pooled.where(cells.unsqueeze(1), 0).flatten(2), dim=2)
 
 
 def channel_minibatch(

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 from store.schema import VOID
 
 

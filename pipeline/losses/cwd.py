@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.ops.embedding import work_dtype
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def cwd(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 4.0) -> Mean:

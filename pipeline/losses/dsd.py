@@ -9,8 +9,8 @@ from torch import Tensor
 from pipeline.losses.cwd import spatial_log_softmax
 from pipeline.ops.attention_map import attention
 from pipeline.ops.embedding import embed
+from pipeline.ops.mean import Mean
 from pipeline.ops.pooling import mean_pool
-from pipeline.runtime.mean import Mean
 
 
 def csd(
@@ -53,7 +53,7 @@ def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], vali
     a = L2(vec(power)) of each image; the layers are auxiliary logits, features and logits.
 
     Args:
-        student_powers: of each layer, mean squares over channels [B, h, w] (`at.power`).
+        student_powers: of each layer, mean squares over channels [B, h, w] (`attention_map.power`).
         teacher_powers: the same, no gradient; a map that is normalised already serves as well.
         valid: bool [B, h, w], False = padding.
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pipeline.ops.embedding import work_dtype
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def fitnet(student_features: Tensor, teacher_features: Tensor, valid: Tensor) -> Mean:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.ops.embedding import embed, work_dtype
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def ifvd(

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def kd(

@@ -10,8 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.ops.attention import attend
 from pipeline.ops.embedding import pixel_embeddings, work_dtype
+from pipeline.ops.mean import Mean
 from pipeline.ops.pooling import max_pool
-from pipeline.runtime.mean import Mean
 
 
 def pairwise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import Tensor
 from pipeline.config.params import DistillationConfig
 from pipeline.datasets.views import TABLE, grid_valid
 from pipeline.loading.batch import Batch
-from pipeline.losses.cirkdv2 import CHANNEL_POOL, channel_embeddings
-from pipeline.losses.contrast import Contrast
+from pipeline.memory.contrast_memory import BANKS, Kind, check_contrast
 from pipeline.memory.queue import Queue
-from pipeline.memory.queue_memory import check_contrast
-from pipeline.ops.pooling import mean_pool
+from pipeline.ops.contrast import Contrast
+from pipeline.ops.embedding import channel_embeddings
+from pipeline.ops.pooling import CHANNEL_POOL, mean_pool
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.reader import Reader
@@ -23,7 +24,9 @@ from store.schema import StoreSpec
 
 
 class ChannelMemory:
-    """A FIFO queue of channel embeddings: one channel's pooled map of one image, L2-normalised.
+    """A `ContrastMemory` of one FIFO queue of channel embeddings.
+
+    A channel embedding is one channel's pooled map of one image, L2-normalised.
 
     Always float32, whatever `queue_storage`: it is small (10 000 entries of a 512x1024 crop are
     20 MB), and channels may be signed.
@@ -50,8 +53,10 @@ class ChannelMemory:
         self._queue = Queue(1, settings.channel_queue, cells, device=device)
         self._generator = torch_generator(seed, "channels", device=device)
 
-    def fill(self, reader: Reader) -> None:
+    def fill(self, reader: Reader, *, resumed: bool = False, banks: Path = BANKS) -> None:
         """Push every channel of as many records, drawn from the seed, as the queue holds."""
+        if resumed:
+            return
         spec = reader.spec
         wanted = -(-self._settings.channel_queue // spec.feature_channels)
         rng = np.random.default_rng(seed_sequence(self._seed, "fill channels"))
@@ -62,8 +67,9 @@ class ChannelMemory:
             valid = torch.from_numpy(grid_valid(arrays))
             self._push(_embed_channels(features, valid), torch.tensor([record]))
 
-    def contrast(self, batch: Batch) -> Contrast:
-        """Sample channels of other records."""
+    def sample(self, kind: Kind, batch: Batch) -> Contrast:
+        """Sample the queue; channels of the batch's own records are not usable."""
+        assert kind == "channel", f"a memory of channels holds no {kind} embeddings"
         records = self._ranks.gather(batch.record)
         return self._queue.sample(self._settings.channel_contrast, self._generator, records)
 
@@ -84,7 +90,7 @@ class ChannelMemory:
         self._queue.push(flat, torch.zeros_like(numbers), numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The queue and the generator it draws from."""
+        """Return the queue and the generator it draws from."""
         return {"queue": self._queue.state_dict(), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -94,5 +100,5 @@ class ChannelMemory:
 
 
 def _embed_channels(features: Tensor, valid: Tensor) -> Tensor:
-    """Every channel's pooled map as a unit vector, [B, D, cells]."""
+    """Pool every channel's map and turn it into a unit vector, [B, D, cells]."""
     return channel_embeddings(*mean_pool(features, valid, CHANNEL_POOL))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.losses.contrast import Contrast
+from pipeline.ops.contrast import Contrast
 from store.encodings.registry import find_encoding
 from store.schema import NO_RECORD
 

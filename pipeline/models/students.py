@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from pipeline.config.architectures import STUDENTS
+from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
 from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import save_torch
-
-STRIDE = 8
-"""The output stride that students are built with: the teacher's."""
 
 
 class Student(Network):

@@ -29,6 +29,11 @@ def pixel_embeddings(features: Tensor) -> Tensor:
     return embed(features).flatten(2).mT.contiguous()
 
 
+def channel_embeddings(pooled: Tensor, cells: Tensor) -> Tensor:
+    """L2-normalise each channel's map over the valid cells: [B, D, h, w] to [B, D, h*w]."""
+    return embed(pooled.where(cells.unsqueeze(1), 0).flatten(2), dim=2)
+
+
 def work_dtype(x: Tensor) -> torch.dtype:
     """float64 for float64, float32 for everything narrower."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.ops.embedding import work_dtype
+from pipeline.ops.mean import Mean
 from pipeline.ops.similarity_kl import check_match, similarity_kl
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
@@ -23,7 +24,6 @@ from pipeline.ops.tiling import (
     slices,
     tile_rows,
 )
-from pipeline.runtime.mean import Mean
 
 
 @torch.compiler.disable
@@ -137,14 +137,17 @@ def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
     KL = sum_a (sum_b e^t (x^t - x^s) / Z^t_a - log Z^t_a + log Z^s_a) + the same with a, b swapped;
     its gradient in x^s is e^s (1 / Z^s_a + 1 / Z^s_b) - e^t (1 / Z^t_a + 1 / Z^t_b).
     """
+    # Tile by tile x^s and x^t become e^s and e^t, then their weighted parts of the gradient, and
+    # x^s the gradient; `spare` is e^t (x^t - x^s), then the weights.
     num_rows, num_columns = student.shape
     length = min(num_rows, tile_rows(num_columns, student))
     spare = student.new_empty(length, num_columns)
     rows, columns = student.new_empty(3, num_rows), student.new_zeros(3, num_columns)
     for tile in slices(num_rows, length):
-        s, t, weighted = student[tile], teacher[tile], spare[: tile.stop - tile.start]
-        torch.sub(t, s, out=weighted)
-        parts = s.exp_(), t.exp_(), weighted.mul_(t)
+        x_student, x_teacher = student[tile], teacher[tile]
+        difference = torch.sub(x_teacher, x_student, out=spare[: len(x_student)])
+        exp_student, exp_teacher = x_student.exp_(), x_teacher.exp_()
+        parts = exp_student, exp_teacher, difference.mul_(exp_teacher)
         for part, of_rows, of_columns in zip(parts, rows, columns, strict=True):
             torch.sum(part, 1, out=of_rows[tile])
             of_columns += part.sum(0)
@@ -152,8 +155,9 @@ def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
     kl = weighted_sum / z_teacher - z_teacher.log() + z_student.log()
     rows, columns = rows.reciprocal_(), columns.reciprocal_()
     for tile in slices(num_rows, length):
-        s, t, weights = student[tile], teacher[tile], spare[: tile.stop - tile.start]
-        s.mul_(torch.add(rows[0, tile, None], columns[0], out=weights))
-        t.mul_(torch.add(rows[1, tile, None], columns[1], out=weights))
-        s.sub_(t)
+        exp_student, exp_teacher = student[tile], teacher[tile]
+        weights = spare[: len(exp_student)]
+        exp_student.mul_(torch.add(rows[0, tile, None], columns[0], out=weights))
+        exp_teacher.mul_(torch.add(rows[1, tile, None], columns[1], out=weights))
+        exp_student.sub_(exp_teacher)
     return kl.sum()

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from pipeline.ops.embedding import work_dtype
 
+CHANNEL_POOL = 4
+"""Edge of the cells that maps are pooled to before their channels are compared (CIRKDV2)."""
+
 
 def mean_pool(x: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Average the pixels inside the image of each size x size cell; the last cells may be cut.

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.schema import VOID
 
 
@@ -25,7 +24,7 @@ class Draw(NamedTuple):
 
 
 def region_centers(embeddings: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mean embedding of each class's pixels, normalised again (CIRKD: region embedding).
+    """Average the embeddings of each class's pixels and normalise again (CIRKD: region embedding).
 
     Args:
         embeddings: [B, D, h, w], L2-normalised.
@@ -45,8 +44,7 @@ def draw_pixels(
     labels: Tensor,
     num_classes: int,
     per_class: int,
-    generator: torch.Generator,
-    ranks: Ranks = SINGLE_PROCESS,
+    keys: Tensor,
 ) -> Draw:
     """Draw up to V pixels of every class in every image, without replacement.
 
@@ -55,16 +53,12 @@ def draw_pixels(
         labels: uint8 [B, h, w], 255 = void or padding.
         num_classes: K.
         per_class: V.
-        generator: the random generator, in the same state on all ranks.
-        ranks: whose images together are the batch; each draws for its own what one would for all.
+        keys: [B, h*w] random numbers in [0, 1), on any device; a class's greatest are drawn.
     """
     members = _one_hot(labels, num_classes, torch.bool)
-    images, _, area = members.shape
-    whole = (ranks.size * images, 1, area)
-    draws = ranks.shard(torch.rand(whole, generator=generator, device=generator.device))
     # Each pixel belongs to one class, so one random key a pixel orders every class at once.
-    keys = draws.to(labels.device).expand(members.shape).masked_fill(~members, -1.0)
-    top = keys.topk(min(per_class, area), dim=2)
+    keys = keys.to(labels.device).unsqueeze(1).expand(members.shape).masked_fill(~members, -1.0)
+    top = keys.topk(min(per_class, keys.shape[2]), dim=2)
     found = top.values.flatten(1) >= 0
     pixels = top.indices.flatten(1)
     flat = embeddings.flatten(2).transpose(1, 2)
@@ -74,6 +68,6 @@ def draw_pixels(
 
 
 def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Membership [B, K, A] of every pixel in every class."""
+    """Return the membership [B, K, A] of every pixel in every class."""
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1)
     return (labels.flatten(1).long().unsqueeze(1) == classes).to(dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.ops.embedding import work_dtype
+from pipeline.ops.mean import Mean
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
     add_product,
@@ -20,7 +21,6 @@ from pipeline.ops.tiling import (
     slices,
     tile_rows,
 )
-from pipeline.runtime.mean import Mean
 
 _NUM_BUFFERS = 3
 _BLOCK_TILES = 6  # products gain little from longer blocks, and caches are finite
@@ -97,11 +97,18 @@ class _Settings(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """Views of the working memory for one block of rows against one set: [r, m], a tile of it."""
+    """The working memory of one block of rows against one set.
 
-    student: Tensor
-    teacher: Tensor
-    spare: Tensor
+    Attributes:
+        student_logits: [r, m] logits x^s.
+        overwritten: [r, m] logits x^t, which become x^t - x^s, then t (x^t - x^s), then s, and
+            in the end the gradient s - t, tile by tile; one letter each for a softmax.
+        teacher_softmax: t of one tile, at most r rows of m.
+    """
+
+    student_logits: Tensor
+    overwritten: Tensor
+    teacher_softmax: Tensor
 
 
 class _SimilarityKL(torch.autograd.Function):
@@ -127,12 +134,12 @@ class _SimilarityKL(torch.autograd.Function):
                 for x, needed in zip((student, contrast), ctx.needs_input_grad, strict=False)
             ]
             total = student.new_zeros((), dtype=torch.float64)
-            for block, buffers in _walk(student, contrast, dtype, settings.block_bytes):
+            for block, blocks in _walk(student, contrast, dtype, settings.block_bytes):
                 for j in range(len(contrast)):
-                    similarities(student[block], contrast[j], scale, buffers.student)
-                    similarities(teacher[block], teacher_contrast[j], scale, buffers.teacher)
+                    similarities(student[block], contrast[j], scale, blocks.student_logits)
+                    similarities(teacher[block], teacher_contrast[j], scale, blocks.overwritten)
                     kept = None if columns is None else columns[j]
-                    kl, gradient = _kl_and_gradient(buffers, kept, settings.exp_is_safe)
+                    kl, gradient = _kl_and_gradient(blocks, kept, settings.exp_is_safe)
                     total += kl
                     if grads[0] is not None:
                         add_product(grads[0][block], gradient, contrast[j], scale)
@@ -158,18 +165,18 @@ def _walk(
     longest = max(1, block_bytes // (_NUM_BUFFERS * num_columns * dtype.itemsize))
     num_blocks = math.ceil(num_rows / min(longest, _BLOCK_TILES * num_tile_rows))
     block_rows = math.ceil(num_rows / num_blocks)
-    buffers = _Blocks(
+    blocks = _Blocks(
         *(
             student.new_empty((length, num_columns), dtype=dtype)
             for length in (block_rows, block_rows, min(block_rows, num_tile_rows))
         )
     )
     for block in slices(num_rows, block_rows):
-        yield block, _Blocks(*(x[: block.stop - block.start] for x in buffers))
+        yield block, _Blocks(*(x[: block.stop - block.start] for x in blocks))
 
 
-def _kl_and_gradient(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Tensor, Tensor]:
-    """Compute the sum of the rows' KL and its gradient [r, m] in the logits, inside the buffers.
+def _kl_and_gradient(blocks: _Blocks, kept: Tensor | None, safe: bool) -> tuple[Tensor, Tensor]:
+    """Compute the sum of the rows' KL and its gradient [r, m] in x^s, inside the blocks.
 
     KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its gradient in x^s is s - t, where s
     and t are the softmaxes of the logits x and Z their denominators.
@@ -177,25 +184,28 @@ def _kl_and_gradient(buffers: _Blocks, kept: Tensor | None, safe: bool) -> tuple
     softmax = partial(_safe_softmax, kept=kept) if safe else _softmax
     if kept is not None and not safe:
         # Finite, so that a row without any column gives two equal uniform rows and no NaN.
-        lowest = torch.finfo(buffers.student.dtype).min / 4
-        buffers.student.masked_fill_(~kept, lowest)
-        buffers.teacher.masked_fill_(~kept, lowest)
-    sums = buffers.student.new_zeros((5, len(buffers.student)))
-    for tile in slices(len(buffers.student), len(buffers.spare)):
-        student, teacher = buffers.student[tile], buffers.teacher[tile]
-        probabilities = buffers.spare[: len(student)]
+        lowest = torch.finfo(blocks.student_logits.dtype).min / 4
+        blocks.student_logits.masked_fill_(~kept, lowest)
+        blocks.overwritten.masked_fill_(~kept, lowest)
+    sums = blocks.student_logits.new_zeros((5, len(blocks.student_logits)))
+    for tile in slices(len(blocks.student_logits), len(blocks.teacher_softmax)):
+        student_logits, teacher_logits = blocks.student_logits[tile], blocks.overwritten[tile]
+        teacher_softmax = blocks.teacher_softmax[: len(student_logits)]
         weighted, teacher_peak, teacher_rest, student_peak, student_rest = sums[:, tile]
-        softmax(teacher, probabilities, teacher_peak, teacher_rest)
-        difference = teacher.sub_(student)
-        torch.sum(difference.mul_(probabilities), 1, out=weighted)
-        softmax(student, teacher, student_peak, student_rest)
-        teacher.sub_(probabilities)
+        softmax(teacher_logits, teacher_softmax, teacher_peak, teacher_rest)
+        # From here on each name is the same memory, `overwritten`, one step of its life later.
+        difference = teacher_logits.sub_(student_logits)
+        weighted_difference = difference.mul_(teacher_softmax)
+        torch.sum(weighted_difference, 1, out=weighted)
+        student_softmax = weighted_difference
+        softmax(student_logits, student_softmax, student_peak, student_rest)
+        student_softmax.sub_(teacher_softmax)
     weighted, teacher_peak, teacher_rest, student_peak, student_rest = sums
     # Logits are only ever subtracted from each other in the dtype of `difference`, so that a
     # constant cancels exactly; logs are float64, one number a row costs nothing.
     kl = weighted.sub_(teacher_peak - student_peak).double()
     kl += student_rest.double().log() - teacher_rest.double().log()
-    return kl.sum(), buffers.teacher
+    return kl.sum(), blocks.overwritten
 
 
 def _softmax(logits: Tensor, out: Tensor, peak: Tensor, rest: Tensor) -> None:

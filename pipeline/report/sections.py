@@ -171,7 +171,7 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
 def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:
     """Draw a panel for each term that any run logged, cross-entropy first."""
     found = {name for run in runs for line in run.log for name in line.terms}
-    order = [name for name in wording.TERMS if name in found]
+    order = [name for name in wording.term_titles() if name in found]
     order += sorted(found.difference(order))
     return tuple(_curve_panel(term, runs, colours) for term in order)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.config.architectures import STUDENTS, TEACHERS
-from pipeline.config.methods import METHODS
+from pipeline.config.methods import METHODS, TERMS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
@@ -15,15 +15,7 @@ SOURCES = {
     "torchvision": "published by torchvision",
     "checkpoint": "from a checkpoint",
 }
-# Term -> its title; also the order in which terms are shown.
-TERMS = {
-    "task": "Cross-entropy",
-    "auxiliary": "Cross-entropy, auxiliary head",
-    "kd": "KD of class probabilities",
-    "minibatch_pixel": "Mini-batch pixel-to-pixel",
-    "memory_pixel": "Memory pixel-to-pixel",
-    "memory_region": "Memory pixel-to-region",
-}
+HEADS = {"task": "Cross-entropy", "auxiliary": "Cross-entropy, auxiliary head"}
 # What an audit measured against the teacher -> in words; also the order in which it is shown.
 FIDELITY = {
     "logits_kl": "KL of stored from online class probabilities, nats",
@@ -66,9 +58,14 @@ def source_title(source: str) -> str:
     return SOURCES.get(source, source)
 
 
+def term_titles() -> dict[str, str]:
+    """List the terms of objectives with their titles, in the order in which they are shown."""
+    return {**HEADS, **{name: term.title for name, term in TERMS.items()}}
+
+
 def term_title(name: str) -> str:
-    """Name a term of the objective in words."""
-    return TERMS.get(name, name.replace("_", " "))
+    """Name a term of an objective in words."""
+    return term_titles().get(name, name.replace("_", " "))
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.runtime.mean import Mean
-
 
 class _Sliceable(Protocol):
     """Anything that is sliced along its first axis."""
@@ -67,22 +65,22 @@ class Ranks:
             distributed.all_reduce(total)
         return total
 
-    def merge(self, means: Mapping[str, Mean]) -> dict[str, Tensor]:
-        """Turn every rank's sums and counts into the means over all that was counted anywhere.
+    def merge(self, means: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Turn every rank's (total, count) into the means over all that was counted anywhere.
 
         The values are the same on all ranks. The gradients are of this rank's part times `size`,
         because DistributedDataParallel averages them over the ranks.
         """
         if self.size == 1:
-            return {name: mean.value for name, mean in means.items()}
+            return {name: total / count.clamp_min(1) for name, (total, count) in means.items()}
         # One exchange for all terms, and none that the host waits for.
         parts = [part.detach().double() for mean in means.values() for part in mean]
         local = torch.stack(parts).view(-1, 2)
         sums = self.sum(local)
         values = {}
-        for (name, mean), (total, count) in zip(means.items(), sums, strict=True):
+        for (name, (own, _)), (total, count) in zip(means.items(), sums, strict=True):
             count = count.clamp_min(1)
-            scaled = mean.total * (self.size / count).to(mean.total.dtype)
+            scaled = own * (self.size / count).to(own.dtype)
             values[name] = scaled + ((total / count).to(scaled.dtype) - scaled.detach())
         return values
 

@@ -15,9 +15,9 @@ from store.encoding import Encoding
 from torch import Tensor
 
 from pipeline.losses import cirkd, kd
-from pipeline.losses.contrast import Contrast
+from pipeline.ops.contrast import Contrast
 from pipeline.ops.embedding import pixel_embeddings
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 from pipeline.runtime.rng import torch_generator
 from store.encodings.registry import ENCODINGS
 

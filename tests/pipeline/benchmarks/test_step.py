@@ -15,7 +15,7 @@ from pipeline.benchmarks.sizes import Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.stream import stream
-from pipeline.memory.queue_memory import Memory
+from pipeline.memory.queue_memory import QueueMemory
 from pipeline.models.network import Output
 from store.reader import Reader, open_store
 
@@ -54,7 +54,7 @@ def test_every_slot_is_filled_and_the_stores_come_last(reader: Reader) -> None:
     objective = build_objective(RUN, reader.spec, CPU)
     random_store.fill_queues(RUN, CPU, objective, reader)
     memory = objective.parts["memory"]
-    assert isinstance(memory, Memory)
+    assert isinstance(memory, QueueMemory)
     samples = np.bincount(reader.column("pixel_sample_class").ravel(), minlength=256)[:3]
     for kind, capacity, own in (("pixels", 100, samples), ("regions", 60, [len(reader)] * 3)):
         state = memory.state_dict()[kind]
@@ -75,7 +75,7 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
         objective = build_objective(RUN, reader.spec, CPU)
         compute = variants.public_terms(objective, RUN, CPU) if public else objective.compute_terms
         memory = objective.parts["memory"]
-        assert isinstance(memory, Memory)
+        assert isinstance(memory, QueueMemory)
         for entries in random_store._random_batches(RUN, reader.spec, CPU):
             memory.push(entries)
         terms = compute(query_teacher(job, batch))

@@ -1,14 +1,16 @@
 """The objective: every term by name, weighted as the method says, on a real batch of a store."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from pipeline.config import methods
 from pipeline.config.augment import Augment
-from pipeline.config.params import Params, StudentConfig
-from pipeline.distillation import terms
-from pipeline.distillation.components import COMPONENTS
+from pipeline.config.methods import METHODS, TERMS
+from pipeline.config.params import DistillationConfig, Params, StudentConfig
+from pipeline.distillation.components import MEMORIES
 from pipeline.distillation.objective import Objective
+from pipeline.distillation.terms import COMPUTATIONS
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
 from pipeline.models.students import build_student
@@ -38,10 +40,15 @@ def run_with(tiny_params: Params, **update: object) -> StudentConfig:
     return StudentConfig.model_validate(raw)
 
 
-def test_params_and_terms_know_the_same_names() -> None:
-    assert set(terms.TERMS) == methods.TERMS
-    assert {name for term in terms.TERMS.values() for name in term.components} == set(COMPONENTS)
-    assert {need for term in terms.TERMS.values() for need in term.needs} == set(TARGETS)
+def test_every_term_is_computed_and_needs_what_a_store_may_hold() -> None:
+    assert list(COMPUTATIONS) == list(TERMS)
+    assert {term for weights in METHODS.values() for term in weights} <= set(TERMS)
+    assert {need for term in TERMS.values() for need in term.needs} == set(TARGETS)
+
+
+def test_every_memory_of_the_settings_can_be_built() -> None:
+    field = DistillationConfig.model_fields["memory"]
+    assert get_args(field.annotation) == tuple(MEMORIES)
 
 
 def test_the_passes_of_a_step_share_its_random_rows(
@@ -57,7 +64,7 @@ def test_the_passes_of_a_step_share_its_random_rows(
     assert shared.settings.memory_anchors is None
 
 
-@pytest.mark.parametrize("name", terms.TERMS)
+@pytest.mark.parametrize("name", TERMS)
 def test_every_term_teaches_the_student_and_what_learns_beside_it(
     name: str, tiny_store: Reader, tiny_params: Params, batch: Batch
 ) -> None:
@@ -72,10 +79,10 @@ def test_every_term_teaches_the_student_and_what_learns_beside_it(
         if component != "student":
             assert all(p.grad is not None for p in module.parameters())
     beside = {*objective.modules, *objective.parts} - {"student", "anchors"}
-    assert beside == set(terms.TERMS[name].components)
+    assert beside == {component.name for component in COMPUTATIONS[name].components}
 
 
-@pytest.mark.parametrize("name", terms.TERMS)
+@pytest.mark.parametrize("name", TERMS)
 def test_a_term_reads_what_it_needs_and_nothing_else(
     name: str, tiny_store: Reader, tiny_params: Params
 ) -> None:
@@ -83,17 +90,17 @@ def test_a_term_reads_what_it_needs_and_nothing_else(
     whole = {"seed": 0, "batch_size": 2, "steps": range(1), "device": CPU}
     batch = next(stream(tiny_store, **whole, needs=objective.needs))
     assert batch.targets is not None
-    expected = {array for need in terms.TERMS[name].needs for array in batch_arrays(need)}
+    expected = {array for need in TERMS[name].needs for array in batch_arrays(need)}
     assert set(batch.targets.arrays) == expected
     assert torch.isfinite(objective.compute_terms(batch)[name])
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_is_its_terms(
     method: str, tiny_store: Reader, tiny_params: Params, batch: Batch
 ) -> None:
     objective = objective_of(tiny_store, run_with(tiny_params, method=method))
-    expected = {"task": 1.0, "auxiliary": 0.4, **methods.METHODS[method]}
+    expected = {"task": 1.0, "auxiliary": 0.4, **METHODS[method]}
     assert objective.weights == expected
     assert set(objective.compute_terms(batch)) == set(expected)
     assert bool(objective.needs) == (method != "ce")
@@ -102,7 +109,7 @@ def test_a_method_is_its_terms(
 def test_every_term_of_no_fixed_size_teaches_from_cropped_records(
     tiny_store: Reader, tiny_params: Params
 ) -> None:
-    names = sorted(terms.TERMS.keys() - {"channel_memory"})
+    names = [name for name, term in TERMS.items() if not term.whole_records]
     run = run_with(tiny_params, method=None, terms=dict.fromkeys(names, 1.0))
     objective = objective_of(tiny_store, run)
     cut = Augment(flip_probability=0.5, crop_height=16, crop_width=24)
@@ -147,7 +154,7 @@ def test_a_critic_learns_and_is_saved(
 
 def test_cirkd_has_the_papers_weights() -> None:
     expected = {"kd": 1.0, "minibatch_pixel": 1.0, "memory_pixel": 0.1, "memory_region": 0.1}
-    assert methods.METHODS["cirkd"] == expected
+    assert METHODS["cirkd"] == expected
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.config.methods import METHODS
+from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation.requirements import check_requirements, supported_methods
-from pipeline.distillation.terms import TERMS
 from store.arrays import TARGETS
 from store.errors import StoreMismatchError
 from store.reader import Reader

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.augment import WHOLE, Augment
-from pipeline.loading.augmentation import CELL_PX, Window, cut_windows, draw_window
+from pipeline.config.base import STRIDE
+from pipeline.loading.augmentation import Window, cut_windows, draw_window
 
 WHOLE_INSIDE = np.ones((6, 9), bool)
 
@@ -30,10 +31,10 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
     """Pixels, cells, values and scales all carry the coordinates of the cell they belong to."""
     window, rows, columns = drawn
     cells = coordinates(rows, columns)
-    pixels = coordinates(CELL_PX * rows, CELL_PX * columns)
+    pixels = coordinates(STRIDE * rows, STRIDE * columns)
     record = {
         "image": pixels,
-        "labels": pixels[1] // CELL_PX,
+        "labels": pixels[1] // STRIDE,
         "grid_labels": cells[1],
         "grid_valid": (cells[0] + cells[1]) % 2 == 0,
         "logits": cells,
@@ -44,7 +45,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
         # Of a whole record, although its sizes could be taken for a grid's.
         "region_center": coordinates(rows, columns)[0],
     }
-    cell_px = {name: CELL_PX if name in ("image", "labels") else 1 for name in record}
+    cell_px = {name: STRIDE if name in ("image", "labels") else 1 for name in record}
     del cell_px["region_center"]
     arrays = {name: array[None] for name, array in record.items()}
     (cut,) = [{name: array[0] for name, array in cut_windows(arrays, [window], cell_px).items()}]
@@ -62,10 +63,10 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
         assert np.array_equal(cut[name], column)
     assert np.array_equal(cut["grid_valid"], (row + column) % 2 == 0)
     assert np.array_equal(cut["region_center"], record["region_center"])
-    grown = np.ones((CELL_PX, CELL_PX), np.uint8)
+    grown = np.ones((STRIDE, STRIDE), np.uint8)
     assert np.array_equal(cut["labels"], np.kron(column, grown))
-    assert np.array_equal(cut["image"][0] // CELL_PX, np.kron(row, grown))
-    assert np.array_equal(cut["image"][1] // CELL_PX, cut["labels"])
+    assert np.array_equal(cut["image"][0] // STRIDE, np.kron(row, grown))
+    assert np.array_equal(cut["image"][1] // STRIDE, cut["labels"])
     steps = np.diff(cut["image"][1].astype(int), axis=1)
     assert (steps == (-1 if window.flip else 1)).all()
     assert all(array.flags.c_contiguous for array in cut.values())
@@ -75,7 +76,7 @@ def test_coordinates_stay_together(drawn: tuple[Window, int, int]) -> None:
 def test_mirroring_twice_is_the_identity(drawn: tuple[Window, int, int]) -> None:
     _, rows, columns = drawn
     mirror = Window(0, 0, rows, columns, True)
-    for cell_px in (1, CELL_PX):
+    for cell_px in (1, STRIDE):
         array = coordinates(cell_px * rows, cell_px * columns)
         assert np.array_equal(mirror.cut(mirror.cut(array, cell_px), cell_px), array)
         assert not np.array_equal(mirror.cut(array, cell_px), array) or cell_px * columns == 1

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.losses.cirkd import Projector, memory, minibatch_pixel
-from pipeline.losses.contrast import Contrast
+from pipeline.ops.contrast import Contrast
 
 
 def draw(seed, *shape):

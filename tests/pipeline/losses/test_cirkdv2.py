@@ -6,14 +6,14 @@ import torch.nn.functional as F
 
 from pipeline.losses.cirkdv2 import (
     ContextAdapter,
-    channel_embeddings,
     channel_memory,
     channel_minibatch,
     channel_mse,
     contextual_fitnet,
 )
-from pipeline.losses.contrast import Contrast
 from pipeline.losses.fitnet import fitnet
+from pipeline.ops.contrast import Contrast
+from pipeline.ops.embedding import channel_embeddings
 
 
 def draw(seed, *shape):

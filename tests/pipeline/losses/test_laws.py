@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from pipeline.losses.at import at
 from pipeline.losses.cirkd import memory, minibatch_pixel
 from pipeline.losses.cirkdv2 import channel_memory, channel_minibatch, channel_mse
-from pipeline.losses.contrast import Contrast
 from pipeline.losses.cwd import cwd
 from pipeline.losses.dsd import csd, psd
 from pipeline.losses.fitnet import fitnet
@@ -17,6 +16,7 @@ from pipeline.losses.ifvd import ifvd
 from pipeline.losses.kd import kd
 from pipeline.losses.skd import pairwise
 from pipeline.ops.attention_map import power
+from pipeline.ops.contrast import Contrast
 from pipeline.ops.pooling import mean_pool
 
 C, VOID = 4, 255

@@ -1,4 +1,4 @@
-"""The bank as memory: the right class, never the batch's own records, uniform, resumable."""
+"""The bank as memory: the right class, never the batch's own records, uniform."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +11,14 @@ from pipeline.config.params import DistillationConfig, Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import stream
-from pipeline.losses.contrast import Contrast
-from pipeline.memory.bank_memory import Bank
-from pipeline.memory.queue_memory import contrast_per_class
+from pipeline.memory.bank_memory import BankMemory
+from pipeline.memory.contrast_memory import Kind, contrast_per_class
 from pipeline.models.students import build_student
-from pipeline.runtime.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.runtime.rng import seed_sequence
 from store.reader import Reader
 
 CPU = torch.device("cpu")
-KINDS = ("pixel", "region")
+KINDS: tuple[Kind, ...] = ("pixel", "region")
 
 
 @pytest.fixture
@@ -33,15 +31,10 @@ def batch(tiny_store: Reader) -> Batch:
     return next(stream(tiny_store, seed=0, batch_size=2, steps=range(1), device=CPU))
 
 
-def opened(store: Reader, settings: DistillationConfig, folder: Path, seed: int = 0) -> Bank:
-    bank = Bank(store.spec, settings, seed, CPU)
-    bank.open(store, folder)
+def opened(store: Reader, settings: DistillationConfig, folder: Path, seed: int = 0) -> BankMemory:
+    bank = BankMemory(store.spec, settings, seed, CPU)
+    bank.fill(store, banks=folder)
     return bank
-
-
-def contrast(bank: Bank, kind: str, batch: Batch) -> Contrast:
-    drawn: Contrast = getattr(bank, f"{kind}_contrast")(batch)
-    return drawn
 
 
 def by_class(store: Reader, kind: str) -> list[list[tuple[int, tuple[float, ...]]]]:
@@ -66,7 +59,7 @@ def by_class(store: Reader, kind: str) -> list[list[tuple[int, tuple[float, ...]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_those_of_a_naive_reference(
-    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: str, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: Kind, tmp_path: Path
 ) -> None:
     bank, stored = opened(tiny_store, settings, tmp_path, seed=3), by_class(tiny_store, kind)
     rng = np.random.default_rng(seed_sequence(3, "bank"))
@@ -74,7 +67,7 @@ def test_draws_are_those_of_a_naive_reference(
     per_class = contrast_per_class(getattr(settings, f"{kind}_contrast"), num_classes)
     own = set(batch.record.tolist())
     for _ in range(3):
-        found = contrast(bank, kind, batch)
+        found = bank.sample(kind, batch)
         row = 0
         for c, entries in enumerate(stored):
             size = max(len(entries), per_class)
@@ -90,12 +83,12 @@ def test_draws_are_those_of_a_naive_reference(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_usable_draws_are_of_their_class_without_replacement_and_of_other_records(
-    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: str, tmp_path: Path
+    tiny_store: Reader, settings: DistillationConfig, batch: Batch, kind: Kind, tmp_path: Path
 ) -> None:
     bank, stored = opened(tiny_store, settings, tmp_path), by_class(tiny_store, kind)
     own = set(batch.record.tolist())
     for _ in range(5):
-        found = contrast(bank, kind, batch)
+        found = bank.sample(kind, batch)
         assert found.embeddings.dtype == torch.float32
         assert found.usable.any()
         for c, entries in enumerate(stored):
@@ -109,7 +102,7 @@ def test_a_class_of_few_is_drawn_whole(
     tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
 ) -> None:
     many = settings.model_copy(update={"region_contrast": 1000})
-    found = opened(tiny_store, many, tmp_path).region_contrast(batch)
+    found = opened(tiny_store, many, tmp_path).sample("region", batch)
     own = set(batch.record.tolist())
     for c, entries in enumerate(by_class(tiny_store, "region")):
         others = sum(record not in own for record, _ in entries)
@@ -127,7 +120,7 @@ def test_every_embedding_is_drawn_equally_often(
     foreign = replace(batch, record=torch.tensor([-7, -8]))
     counts, draws = dict.fromkeys(entries, 0), 1500
     for _ in range(draws):
-        found = bank.pixel_contrast(foreign)
+        found = bank.sample("pixel", foreign)
         for embedding in found.embeddings[found.classes == c].tolist():
             counts[tuple(embedding)] += 1
     expected, values = draws * 3 / len(entries), np.array(list(counts.values()))
@@ -135,29 +128,6 @@ def test_every_embedding_is_drawn_equally_often(
     # Chi-square; three standard deviations above its mean is about p = 0.004.
     limit = degrees + 3 * np.sqrt(2 * degrees)
     assert ((values - expected) ** 2 / expected).sum() < limit
-
-
-def test_a_saved_bank_goes_on_as_if_never_saved(
-    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
-) -> None:
-    one, other = (opened(tiny_store, settings, tmp_path, seed) for seed in (0, 1))
-    contrast(one, "pixel", batch)
-    save_checkpoint(tmp_path / "last.pt", 1, {"memory": one})
-    expected = [contrast(one, kind, batch) for kind in KINDS]
-    assert load_checkpoint(tmp_path / "last.pt", {"memory": other}) == 1
-    for kind, left in zip(KINDS, expected, strict=True):
-        assert all(map(torch.equal, left, contrast(other, kind, batch)))
-
-
-def test_the_seed_names_the_draws(
-    tiny_store: Reader, settings: DistillationConfig, batch: Batch, tmp_path: Path
-) -> None:
-    one, same, other = (
-        opened(tiny_store, settings, tmp_path, seed).pixel_contrast(batch).embeddings
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
 
 
 def test_the_terms_do_not_know_which_memory_they_have(
@@ -168,8 +138,7 @@ def test_the_terms_do_not_know_which_memory_they_have(
     run = StudentConfig.model_validate(raw)
     student = build_student(run.architecture, tiny_store.spec.num_classes).train()
     objective = Objective(student, tiny_store.spec, run, CPU)
-    objective.open(tiny_store, tmp_path)
-    objective.fill(tiny_store)
+    objective.fill(tiny_store, banks=tmp_path)
     terms = objective.compute_terms(batch)
     assert {"memory_pixel", "memory_region"} <= set(terms)
     assert all(torch.isfinite(term) and term > 0 for term in terms.values())

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pipeline.config.params import Params, StoreConfig
+from pipeline.ops.mean import Mean
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
-from pipeline.runtime.mean import Mean
 from store.reader import Reader
 
 take_and_save = runpy.run_path(str(Path(__file__).with_name("ranked_steps.py")))["take_and_save"]

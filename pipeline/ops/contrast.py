@@ -1,4 +1,4 @@
-"""What a memory draws for one step, and a relational loss compares with."""
+"""Hold what a memory draws for one step, and a relational loss compares with."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.runtime.mean import Mean
+from pipeline.ops.mean import Mean
 
 
 def test_value():
