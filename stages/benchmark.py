@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.config.architectures import STUDENTS
 from pipeline.runtime.device import pick_device
 from stages.command import (
     PATH,
@@ -83,7 +84,7 @@ def benchmark_losses(out: Path) -> None:
 @job_files
 @out_option
 def benchmark_store(files: JobFiles, out: Path) -> None:
-    """Size, speed and fidelity of the store at 512x1024, with TEACHER on images of INDEX."""
+    """Size, speed and precision of the store at 512x1024, with TEACHER on images of INDEX."""
     from pipeline.benchmarks.store import benchmark
 
     _with_teacher(benchmark, files, out)
@@ -104,7 +105,13 @@ def benchmark_extract(files: JobFiles, out: Path) -> None:
 @device_option
 @workers_option
 @click.option("--rounds", "num_rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--student", "students", multiple=True, help="Architecture; default: all three.")
+@click.option(
+    "--student",
+    "students",
+    type=click.Choice(list(STUDENTS)),
+    multiple=True,
+    help="Architecture; default: all.",
+)
 def benchmark_step(
     out: Path, device_name: str, num_workers: int, num_rounds: int, students: tuple[str, ...]
 ) -> None:
@@ -113,10 +120,8 @@ def benchmark_step(
     256x512, batch 2 on a CPU; 512x1024, batch 16 on a GPU; random weights, images and labels.
     """
     from pipeline.benchmarks.sizes import default_sizes
-    from pipeline.benchmarks.step import STUDENTS, benchmark
+    from pipeline.benchmarks.step import benchmark
 
-    if unknown := set(students) - set(STUDENTS):
-        raise ValueError(f"--student: expected some of {', '.join(STUDENTS)}; found {unknown}")
     device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
         for figures in benchmark(
@@ -187,14 +192,14 @@ def read_views(context: click.Context, option: click.Parameter, value: str) -> t
     return tuple(sorted({int(part) for part in parts}))
 
 
-@command.command("fidelity", cls=StageCommand)
+@command.command("num-views", cls=StageCommand)
 @job_files
 @out_option
 @workers_option
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--views", default="1,2,4,8", show_default=True, callback=read_views)
 @click.option("--steps", type=click.IntRange(min=1), help="Of each student; default: as in params.")
-def benchmark_fidelity(
+def benchmark_num_views(
     files: JobFiles,
     out: Path,
     num_workers: int,

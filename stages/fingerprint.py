@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params
-from pipeline.datasets.registry import fingerprint_dataset
+from pipeline.datasets.prepare import fingerprint_dataset
 from stages.command import StageCommand, destination_argument, params_option
 from store.files import write_json
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params
-from pipeline.datasets.registry import prepare_dataset
+from pipeline.datasets.prepare import prepare_dataset
 from stages.command import PATH, StageCommand, destination_argument, params_option
 from stages.progress import progress_of_total
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.config.datasets import ExternalConfig
 from pipeline.config.params import load_params, read_yaml
 from stages.command import PATH, StageCommand, params_option
 from store.files import replacing
@@ -51,8 +52,8 @@ def _with_root(source: Path, root: Path) -> str:
 
     yaml = YAML()
     raw = yaml.load(source)
-    if raw["dataset"]["kind"] == "scenes":
-        raise ValueError(f"--root: profile {source.stem} generates its scenes and needs no folder")
+    if not isinstance(load_params(source).dataset, ExternalConfig):
+        raise ValueError(f"--root: profile {source.stem} generates its dataset and needs no folder")
     raw["dataset"]["root"] = str(root.resolve())
     text = io.StringIO()
     yaml.dump(raw, text)

@@ -10,7 +10,7 @@ from pipeline.models.students import Student, load_student
 from pipeline.models.teacher import load_teacher
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
-from pipeline.report.samples import Network, pick_samples, show
+from pipeline.report.samples import Predictor, pick_samples, show
 from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, device_option, params_option
 from stages.progress import progress
@@ -27,12 +27,12 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     results = gather(profile, params)
     index = results.index
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
-    teacher = partial(load_teacher, weights, index.num_classes)
-    networks = [Network("teacher", teacher, params.teacher.training.precision)]
+    teacher = partial(load_teacher, weights, index.num_classes, results.teacher.architecture)
+    networks = [Predictor("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"
         precision = params.students[run.name].training.precision
-        networks.append(Network(run.name, partial(_load_student, path), precision))
+        networks.append(Predictor(run.name, partial(_load_student, path), precision))
     device, samples = pick_device(device_name), pick_samples(index, "val")
     with progress("predict", len(networks), "networks") as advance:
         shown = show(index, samples, networks, device, advance)

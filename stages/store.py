@@ -61,15 +61,16 @@ def plan_store(
     from pipeline.config.params import load_params
     from pipeline.datasets.index import Index
     from pipeline.extraction import job
-    from pipeline.models.teacher import Teacher
+    from pipeline.models.teacher import build_teacher
 
     params = load_params(params_path)
     student = pick_student(params, run)
     index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
     device = pick_device(device_name)
     # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
-    teacher = Teacher(index.num_classes, params.teacher.dropout).to(device).eval()
-    spec = job.plan_store(index, params.store, "planned", device)
+    fresh = params.teacher.model_copy(update={"source": "train"})
+    teacher = build_teacher(fresh, index.num_classes).to(device).eval()
+    spec = job.plan_store(index, params.store, teacher, "planned", device)
     extraction = job.Extraction(index, teacher, params.store, spec, device)
     found = plan(extraction, student, Path("artifacts/stores"), num_workers, ahead_bytes)
     if as_json:

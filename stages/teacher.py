@@ -9,7 +9,7 @@ import click
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.models.teacher import ARCHITECTURE, TeacherCard, build_teacher, save_teacher
+from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import joined
 from pipeline.training.run import Resources, describe_run
@@ -57,7 +57,7 @@ def command(
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
         figures = summarise(evaluate(teacher, index, "val", device, precision, advance))
     card = TeacherCard(
-        architecture=ARCHITECTURE,
+        architecture=settings.architecture,
         class_names=list(index.class_names),
         source=settings.source,
         sha256=save_teacher(teacher, destination),

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pipeline.config.params import Params, StoreConfig, load_params
 from pipeline.datasets.index import Index
-from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction, plan_store
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output
 from pipeline.runtime.rng import seed_torch
 from store.manifest import Manifest
 from store.reader import Reader, open_store
@@ -31,8 +31,12 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
-class TinyTeacher(nn.Module):
+class TinyTeacher(Network):
     """Two convolutions with the outputs of a DeepLabV3-ResNet101: 256 features at stride 8."""
+
+    architecture = "deeplabv3_resnet101"
+    stride = 8
+    feature_channels = 256
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -104,7 +108,7 @@ def tiny_job(tiny_index: Index, tiny_teacher: TinyTeacher) -> Callable[[StoreCon
     """The extraction that some store settings mean."""
 
     def build(settings: StoreConfig, teacher: nn.Module = tiny_teacher) -> Extraction:
-        spec = plan_store(tiny_index, settings, "tiny teacher", CPU)
+        spec = plan_store(tiny_index, settings, tiny_teacher, "tiny teacher", CPU)
         return Extraction(tiny_index, teacher, settings, spec, CPU)
 
     return build

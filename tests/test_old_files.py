@@ -71,7 +71,7 @@ def test_a_student_of_before_loads_and_predicts(tmp_path: Path) -> None:
 def test_a_teacher_of_before_and_its_card_load(tmp_path: Path) -> None:
     path = unpack("teacher.pt", tmp_path)
     saved = torch.load(path, weights_only=True)
-    teacher = load_teacher(path, 5)
+    teacher = load_teacher(path, 5, "deeplabv3_resnet101")
     check_constants(saved["state_dict"], teacher.network.state_dict())
     check_output(teacher, logits=0.0084634088, features=0.0106707067)
     card = TeacherCard.read(FIXTURES / "teacher.json")

@@ -160,7 +160,7 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
     ("arguments", "expected"),
     [
         (["profile", "use", "nothing"], "expected one of"),
-        (["profile", "use", "scenes", "--root", "elsewhere"], "generates its scenes"),
+        (["profile", "use", "scenes", "--root", "elsewhere"], "generates its dataset"),
         (["audit", "i.json", "t.pt", "absent.json", "out.json"], "absent.json"),
         (["prepare", "absent.json", "out"], "params.yaml"),
         (["repro"], "no dvc.yaml"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from pipeline.benchmarks.trainer import pick_cirkd
-from pipeline.benchmarks.variants import Variants, step_medians
+from pipeline.benchmarks.variants import Setting, step_medians
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.report.amortisation import Amortisation
@@ -44,7 +44,7 @@ def benchmark(
             f"the extraction of store {results.store.fingerprint} was never timed; "
             "delete its folder in artifacts/stores and run `dvc repro -f -s extract`"
         )
-    variants = Variants(
+    setting = Setting(
         reader=reader,
         config=run.settings,
         teach=teach,
@@ -52,7 +52,7 @@ def benchmark(
         device=device,
         num_workers=num_workers,
     )
-    seconds, _ = step_medians(variants, num_rounds)
+    seconds, _ = step_medians(setting, num_rounds)
     return Amortisation.from_costs(
         results.store.fingerprint,
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,28 +12,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
-from pipeline.config.base import STRIDE
 from pipeline.distillation.objective import Objective
 from pipeline.models.network import normalise
 from pipeline.models.students import Student
-from pipeline.models.teacher import FEATURE_CHANNELS
+from store.schema import StoreSpec
 
 
-def floor(
-    objective: Objective, sizes: Sizes, device: torch.device, rate: float
-) -> dict[str, float]:
-    """Seconds that the products of a step take at a rate, whatever the implementation.
+def floor(objective: Objective, sizes: Sizes, spec: StoreSpec, rate: float) -> dict[str, float]:
+    """Compute the seconds that a step's products take at a rate, whatever the implementation.
 
     Args:
         objective: of a CIRKD run.
         sizes: sizes of its batch, queues and contrast sets.
-        device: of the objective.
+        spec: of its store.
         rate: operations a second; see `matrix_rate`.
     """
-    image = torch.zeros(sizes.batch_size, 3, sizes.height, sizes.width, dtype=torch.uint8)
-    student, projector = network_flops(objective.modules, image.to(device))
-    channels = cast(Student, objective.modules["student"]).feature_channels
-    losses = relational_flops(sizes, channels)
+    network = objective.modules["student"]
+    assert isinstance(network, Student)
+    device = network.classifier.weight.device
+    shape = (sizes.batch_size, 3, sizes.height, sizes.width)
+    image = torch.zeros(shape, dtype=torch.uint8, device=device)
+    student, projector = network_flops(objective.modules, image)
+    losses = relational_flops(sizes, spec, network.feature_channels)
     return {
         "matrix_flops_per_s": rate,
         "student_flops": student,
@@ -46,7 +46,7 @@ def floor(
 
 
 def matrix_rate(device: torch.device, precision: str, side: int, num_runs: int = 5) -> float:
-    """Floating-point operations a second in a large square product, median of `num_runs`."""
+    """Measure operations a second in a large square product, median of `num_runs`."""
     dtype = getattr(torch, precision)
     left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
     seconds = interleaved_medians({"product": lambda: (left @ right)[0, 0].item()}, num_runs)
@@ -54,15 +54,15 @@ def matrix_rate(device: torch.device, precision: str, side: int, num_runs: int =
 
 
 def network_flops(modules: nn.ModuleDict, image: Tensor) -> tuple[int, int]:
-    """Operations of the student's forward and backward pass, and of the projector's."""
+    """Count the operations of the student's forward and backward pass, and of the projector's."""
     with _count() as counter:
         output = modules["student"](normalise(image))
         heads = [head.sum() for head in (output.logits, output.auxiliary) if head is not None]
-        torch.stack(heads).sum().backward()
+        torch.autograd.backward(torch.stack(heads).sum())
     student = counter.get_total_flops()
     features = output.features.detach().requires_grad_()
     with _count() as counter:
-        modules["projector"](features).sum().backward()
+        torch.autograd.backward(modules["projector"](features).sum())
     return student, counter.get_total_flops()
 
 
@@ -72,23 +72,23 @@ def _count() -> FlopCounterMode:
 
 
 def _convolution_backward_flops(
-    grad_out: Sequence[int], image: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
-) -> int:
+    grad_out: Sequence[int], image: Sequence[int], weight: Sequence[int], *options: Any, **_: object
+) -> int:  # Any: sizes, flags and numbers, of which the last three flags are read
     """Count a product as large as the forward one for each gradient that is asked for.
 
     torch's own count takes the weight gradient of a grouped convolution for that of a whole one.
     """
     wants_image, wants_weight, _bias = options[-1]
-    return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (wants_image + wants_weight)
+    return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (int(wants_image) + int(wants_weight))
 
 
-def relational_flops(sizes: Sizes, student_channels: int) -> int:
-    """Operations of the products that the three relational terms cannot do without.
+def relational_flops(sizes: Sizes, spec: StoreSpec, student_channels: int) -> int:
+    """Count the operations of the products that the three relational terms cannot do without.
 
     Mini-batch: both networks' similarities, and the student's gradient as row and as column.
     Memory: both networks' similarities to each contrast set, and the student's gradient.
     """
-    area = (sizes.height // STRIDE) * (sizes.width // STRIDE)
+    area = spec.feature_height * spec.feature_width
     pixels = sizes.batch_size * area
     rows = sizes.batch_size * (sizes.anchors_per_image or area)
     num_classes = sizes.num_classes
@@ -96,6 +96,6 @@ def relational_flops(sizes: Sizes, student_channels: int) -> int:
         num_classes * (wanted // num_classes + 1)
         for wanted in (sizes.pixel_contrast, sizes.region_contrast)
     )
-    minibatch = 2 * rows * pixels * (3 * student_channels + FEATURE_CHANNELS)
-    memory = 2 * rows * contrast * 3 * FEATURE_CHANNELS
+    minibatch = 2 * rows * pixels * (3 * student_channels + spec.feature_channels)
+    memory = 2 * rows * contrast * 3 * spec.feature_channels
     return minibatch + memory

@@ -30,7 +30,7 @@ class Problem:
 
     @property
     def batch_bytes(self) -> int:
-        """One float32 copy of the batch's embeddings."""
+        """Return the bytes of one float32 copy of the batch's embeddings."""
         return self.num_images * self.num_pixels * self.channels * FLOAT_BYTES
 
 
@@ -98,7 +98,8 @@ def _memory_naive(problem: Problem) -> Callable[[], None]:
 
     def call() -> None:
         student.grad = None
-        naive_kl(student, teacher, contrast, contrast, problem.temperature).backward()
+        value = naive_kl(student, teacher, contrast, contrast, problem.temperature)
+        torch.autograd.backward(value)
 
     return call
 
@@ -109,13 +110,13 @@ def _memory_fused(problem: Problem) -> Callable[[], None]:
     def call() -> None:
         student.grad = None
         mean = similarity_kl(student, teacher, contrast, contrast, temperature=problem.temperature)
-        mean.value.backward()
+        torch.autograd.backward(mean.value)
 
     return call
 
 
 def _gemm_floor(problem: Problem) -> Callable[[], None]:
-    """The three products that the memory term cannot do without, into allocated outputs."""
+    """Build the three products that the memory term cannot do without, into allocated outputs."""
     student, teacher, contrast = (x.detach() for x in _memory_inputs(problem))
     similarities = torch.empty(problem.num_rows, problem.num_columns)
     gradient = torch.empty(problem.num_rows, problem.channels)
@@ -133,7 +134,8 @@ def _batch_naive(problem: Problem) -> Callable[[], None]:
 
     def call() -> None:
         student.grad = None
-        naive_minibatch(student, teacher, student, teacher, problem.temperature).backward()
+        value = naive_minibatch(student, teacher, student, teacher, problem.temperature)
+        torch.autograd.backward(value)
 
     return call
 
@@ -145,7 +147,7 @@ def _batch_fused(problem: Problem) -> Callable[[], None]:
     def call() -> None:
         student.grad = None
         mean = batch_similarity_kl(student, teacher, valid, temperature=problem.temperature)
-        mean.value.backward()
+        torch.autograd.backward(mean.value)
 
     return call
 
@@ -161,7 +163,7 @@ TINY = Problem(8, 8, 2, 8, 8)
 
 
 def _peak_bytes(name: str, problem: Problem) -> int:
-    """Peak of one call in a fresh process."""
+    """Measure the peak of one call in a fresh process."""
     return in_fresh_process(_peak_here, name, problem)
 
 
@@ -190,7 +192,7 @@ def _largest_batches(crop: Problem, memory_bytes: int, largest_run: int) -> dict
 
 
 def _peak_model(name: str, crop: Problem, power: int) -> Callable[[int], float]:
-    """Peak of any number of images: a constant and a slope, from the peaks of one and of two."""
+    """Fit the peak of any number of images, a constant and a slope, to those of one and of two."""
     one, two = (_peak_bytes(name, replace(crop, num_images=n)) for n in (1, 2))
     slope = max(0, two - one) / (2**power - 1)
     return lambda num_images: one + slope * (num_images**power - 1)

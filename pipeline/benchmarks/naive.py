@@ -12,7 +12,7 @@ def naive_kl(
     teacher_contrast: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Mean over rows of KL(softmax(t V^T / temperature) || softmax(s V^T / temperature)).
+    """Average over rows KL(softmax(t V^T / temperature) || softmax(s V^T / temperature)).
 
     Args:
         student: rows [n, D].
@@ -34,7 +34,7 @@ def naive_minibatch(
     teacher_contrast: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Mean of `naive_kl` over all ordered pairs of images, one matrix a pair.
+    """Average `naive_kl` over all ordered pairs of images, one matrix a pair.
 
     Args:
         student: anchors of every image [B, a, D].

@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from pipeline.config.augment import WHOLE
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.extraction.job import Extraction, plan_store
+from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
+from pipeline.models.network import Network
 from pipeline.training.steps import check_finite
 from store.files import write_json
 from store.reader import Reader
@@ -34,22 +35,20 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In tables and file names."""
+        """Return the case's name in tables and file names."""
         return f"{self.method}-{'online' if self.num_views is None else f'views-{self.num_views}'}"
 
 
 def cases(views: tuple[int, ...]) -> tuple[Case, ...]:
-    """Labels alone on fresh crops and on the fewest views; CIRKD online and on every number."""
+    """List the cases: labels alone on fresh crops and on the fewest views; CIRKD on everything."""
     stored = [Case("cirkd", num_views) for num_views in views]
     alone = [Case("ce", None), Case("ce", min(views))]
     return (*alone, Case("cirkd", None), *stored)
 
 
 def with_views(job: Extraction, num_views: int) -> Extraction:
-    """The same extraction with another number of views."""
-    settings = job.settings.model_copy(update={"num_views": num_views})
-    sha256 = job.spec.identity["teacher"]["sha256"]
-    return replace(job, settings=settings, spec=plan_store(job.index, settings, sha256, job.device))
+    """Return the same extraction with another number of views."""
+    return job.replan(job.settings.model_copy(update={"num_views": num_views}))
 
 
 def benchmark(
@@ -62,7 +61,7 @@ def benchmark(
     num_seeds: int = 3,
     num_workers: int = 1,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:  # JSON
     """Train and evaluate every case with every seed, or take what `folder` holds of them already.
 
     Every case is trained alike, and every CIRKD run starts with queues filled from the first view
@@ -105,8 +104,8 @@ def _finished(
     case: Case,
     folder: Path,
     num_workers: int,
-) -> dict[str, Any]:
-    """A run's figures, from its file if that is of the same run."""
+) -> dict[str, Any]:  # JSON
+    """Return a run's figures, from its file if that is of the same run."""
     # A store of v views holds what the first v views of a larger one hold.
     shared = job.spec.identity
     views = {**shared["views"], "num_views": case.num_views or 1}
@@ -128,7 +127,7 @@ def _finished(
 
 def train_and_evaluate(
     job: Extraction, reader: Reader, config: StudentConfig, case: Case, num_workers: int
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # JSON
     """Train one student, and measure it on val at full size."""
     objective = build_objective(config, reader.spec, job.device)
     start = time.perf_counter()
@@ -138,6 +137,7 @@ def train_and_evaluate(
     check_finite(results, case.name, lambda record: f" (records {record.tolist()})")
     seconds = time.perf_counter() - start
     student, precision = objective.modules["student"], config.training.precision
+    assert isinstance(student, Network)
     confusion = evaluate(student, job.index, "val", job.device, precision)
     return {"miou": summarise(confusion)["miou"], "seconds": round(seconds, 2)}
 
@@ -164,7 +164,7 @@ def _batches(
     return stream(reader.first_views(case.num_views), loading, steps, job.device)
 
 
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:  # JSON
     mious = [run["miou"] for run in runs]
     return {
         "miou": statistics.mean(mious),

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.config.base import STRIDE
-from pipeline.config.params import StoreConfig
-from pipeline.datasets.index import Index
 from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
@@ -24,13 +21,13 @@ from store.order import epoch_order
 
 
 def online_batch(job: Extraction, records: Sequence[int]) -> Batch:
-    """The batch of some records with targets from a teacher forward instead of the store.
+    """Build the batch of some records with targets from the teacher instead of the store.
 
     Args:
         job: of the store whose records are meant; it fixes the views and holds the teacher.
         records: numbers of the records.
     """
-    views = _Views(job.index, job.settings)[np.asarray(records)]
+    views = _Views(job)[np.asarray(records)]
     return query_teacher(job, _batch(views, job.device))
 
 
@@ -44,7 +41,7 @@ def query_teacher(job: Extraction, batch: Batch) -> Batch:
 def fresh_records(
     num_images: int, unit_size: int, seed: int, batch_size: int, steps: range
 ) -> Iterator[np.ndarray]:
-    """Numbers of records that no step before has seen, int64 [B] a step.
+    """Draw numbers of records that no step before has seen, int64 [B] a step.
 
     The images come in the order of a store of one view with this unit and seed; the view's number
     is the epoch, so epoch e takes records e * num_images onwards of a store without end.
@@ -78,7 +75,7 @@ def fresh_batches(
     """
     spec = job.spec
     records = fresh_records(spec.num_images, spec.unit_size, seed, batch_size, steps)
-    views, pin = _Views(job.index, job.settings), job.device.type == "cuda"
+    views, pin = _Views(job), job.device.type == "cuda"
     for raw in open_loader(views, records, seed, num_workers, pin):
         yield _batch(raw, job.device)
 
@@ -86,19 +83,19 @@ def fresh_batches(
 class _Views(Dataset[dict[str, Tensor]]):
     """A batch of records per item, cut out of the images; holds no teacher, so workers may."""
 
-    def __init__(self, index: Index, settings: StoreConfig) -> None:
-        self._index, self._settings = index, settings
+    def __init__(self, job: Extraction) -> None:
+        self._index, self._settings = job.index, job.settings
+        self._grid = job.spec.feature_height, job.spec.feature_width
+        self._stride = job.spec.stride
 
     def __getitem__(self, records: np.ndarray) -> dict[str, Tensor]:
         arrays = draw_records(self._index, self._settings, records.tolist())
-        crop = self._settings.crop
-        grid = crop.height // STRIDE, crop.width // STRIDE
         raw = {
             "record": records,
             "image": arrays["image"],
             "labels": arrays["labels"],
-            "grid_labels": nearest(arrays["labels"], *grid),
-            "grid_valid": grid_valid(arrays, STRIDE),
+            "grid_labels": nearest(arrays["labels"], *self._grid),
+            "grid_valid": grid_valid(arrays, self._stride),
         }
         return {name: torch.from_numpy(array) for name, array in raw.items()}
 

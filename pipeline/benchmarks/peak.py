@@ -21,7 +21,7 @@ def in_fresh_process(
 
 
 def resident_peak_bytes(call: Callable[[], object]) -> int:
-    """The highest resident memory of this process during a call minus that before it (Linux)."""
+    """Measure by how much a call raises the resident memory of this process at most (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at the present RSS
     before = _status_bytes("VmRSS")
     call()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ MATRIX_SIDE = 2048
 NUM_PRODUCTS = 10
 
 
-def benchmark(project: Path, suite: bool) -> dict[str, Any]:
+def benchmark(project: Path, suite: bool) -> dict[str, object]:
     """Run `dvc repro` from nothing, and the fast suite, in a project's folder.
 
     cost = wall seconds x the float32 rate of a 2048x2048 product on all cores, measured just

@@ -36,7 +36,7 @@ def write_random_store(job: Extraction, path: Path) -> None:
 
 
 def _random_views(spec: StoreSpec, unit: int) -> dict[str, np.ndarray]:
-    """Every pixel inside the image and labelled, every class in every view."""
+    """Draw views without padding or void, with every class in each."""
     rng = np.random.default_rng(seed_sequence(0, "random views", unit))
     records, size = spec.unit_records(unit), (spec.height, spec.width)
     view = View(
@@ -66,7 +66,7 @@ def fill_queues(
 def _random_batches(
     config: StudentConfig, spec: StoreSpec, device: torch.device
 ) -> Iterator[Batch]:
-    """Batches that hold V pixels of every class in every image, and nothing that is not pushed."""
+    """Draw batches of V pixels of every class in every image, and of nothing that is not pushed."""
     per_class, num_classes = config.distillation.pixels_per_class, spec.num_classes
     num_images = max(
         config.distillation.region_queue, -(-config.distillation.pixel_queue // per_class)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.config.base import Precision
 from pipeline.config.params import (
     Crop,
     DistillationConfig,
@@ -43,7 +44,7 @@ class Sizes:
     height: int
     width: int
     batch_size: int
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     anchors_per_image: int | None
     threads: int
     num_classes: int = 19
@@ -60,16 +61,16 @@ CUDA = Sizes(512, 1024, 16, ("bfloat16",), 1024, 2, num_records=64, matrix_side=
 
 
 def default_sizes(device: torch.device) -> Sizes:
-    """The sizes that are measured on such a device."""
+    """Return the sizes that are measured on such a device."""
     return CUDA if device.type == "cuda" else CPU
 
 
-def cirkd_run(sizes: Sizes, architecture: str, precision: str) -> StudentConfig:
-    """The run that these sizes mean, with the paper's training and weights."""
+def cirkd_run(sizes: Sizes, architecture: str, precision: Precision) -> StudentConfig:
+    """Return the run that these sizes mean, with the paper's training and weights."""
     anchors = sizes.anchors_per_image
     drawn = None if anchors is None else anchors * sizes.batch_size
     return StudentConfig(
-        architecture=architecture,  # type: ignore[arg-type]
+        architecture=architecture,
         method="cirkd",
         seed=0,
         training=training_config(sizes, precision),
@@ -87,8 +88,8 @@ def cirkd_run(sizes: Sizes, architecture: str, precision: str) -> StudentConfig:
     )
 
 
-def training_config(sizes: Sizes, precision: str) -> StudentTrainingConfig:
-    """The paper's optimizer; as many steps as peak memory is taken over, unless replaced."""
+def training_config(sizes: Sizes, precision: Precision) -> StudentTrainingConfig:
+    """Return the paper's optimizer, with as many steps as peak memory is taken over."""
     return StudentTrainingConfig(
         steps=NUM_PEAK_STEPS,
         batch_size=sizes.batch_size,
@@ -96,12 +97,12 @@ def training_config(sizes: Sizes, precision: str) -> StudentTrainingConfig:
         learning_rate=0.02,
         weight_decay=1e-4,
         schedule="poly",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
 
 
-def random_job(sizes: Sizes, precision: str, device: torch.device) -> Extraction:
-    """A fresh teacher, and the plan of a store of random views: time does not depend on values."""
+def random_job(sizes: Sizes, precision: Precision, device: torch.device) -> Extraction:
+    """Build a fresh teacher, and plan a store of random views: time does not depend on values."""
     crop = Crop(
         height=sizes.height,
         width=sizes.width,
@@ -119,7 +120,7 @@ def random_job(sizes: Sizes, precision: str, device: torch.device) -> Extraction
         unit_size=sizes.batch_size,
         forward_batch=sizes.batch_size,
         threads=sizes.threads,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     fresh = TeacherConfig(
         name="random",
@@ -131,7 +132,8 @@ def random_job(sizes: Sizes, precision: str, device: torch.device) -> Extraction
     )
     teacher = build_teacher(fresh, sizes.num_classes).to(device).eval()
     index = _random_index(sizes)
-    return Extraction(index, teacher, settings, plan_store(index, settings, "", device), device)
+    spec = plan_store(index, settings, teacher, "", device)
+    return Extraction(index, teacher, settings, spec, device)
 
 
 def _random_index(sizes: Sizes) -> Index:

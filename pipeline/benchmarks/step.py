@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -16,11 +16,11 @@ from pipeline.benchmarks.peak import in_fresh_process, resident_peak_bytes
 from pipeline.benchmarks.random_store import fill_queues, write_random_store
 from pipeline.benchmarks.sizes import NUM_PEAK_STEPS, Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
-from pipeline.benchmarks.variants import VARIANTS, Variants, finish_step, step_medians
+from pipeline.benchmarks.variants import VARIANTS, Setting, finish_step, step_medians
+from pipeline.config.architectures import STUDENTS
+from pipeline.config.base import Precision
 from pipeline.runtime.environment import describe_device, peak_memory_bytes
 from store.reader import open_store
-
-STUDENTS = ("deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18")
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Case:
     device: torch.device
     folder: Path
     architecture: str
-    precision: str
+    precision: Precision
 
-    def variants(self, num_workers: int) -> Variants:
-        """What is stepped."""
+    def setting(self, num_workers: int) -> Setting:
+        """Describe what is stepped."""
         config = cirkd_run(self.sizes, self.architecture, self.precision)
-        return Variants(
+        return Setting(
             reader=open_store(self.folder / "store"),
             config=config,
             teach=partial(random_job, self.sizes, self.precision, self.device),
@@ -51,11 +51,11 @@ def benchmark(
     device: torch.device,
     folder: Path,
     *,
-    students: tuple[str, ...] = STUDENTS,
+    students: Collection[str] = STUDENTS,
     num_workers: int = 1,
     num_rounds: int = 5,
     progress: Callable[[str], None] = lambda line: None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:  # JSON
     """Step every student in every variant over a store of random images, labels and targets.
 
     Args:
@@ -93,9 +93,10 @@ def benchmark(
 def _measure(case: Case, num_workers: int, num_rounds: int) -> dict[str, float]:
     # Peaks first: afterwards this process holds memory of the device that theirs may need.
     peaks = {variant: in_fresh_process(_peak_here, case, variant) for variant in VARIANTS}
-    variants = case.variants(num_workers)
-    seconds, wait = step_medians(variants, num_rounds)
-    objective = build_objective(variants.config, variants.reader.spec, case.device)
+    setting = case.setting(num_workers)
+    seconds, wait = step_medians(setting, num_rounds)
+    spec = setting.reader.spec
+    objective = build_objective(setting.config, spec, case.device)
     # Some processors multiply bfloat16 more slowly than float32; a floor knows no such detour.
     side, precisions = case.sizes.matrix_side, {"float32", case.precision}
     rate = max(matrix_rate(case.device, precision, side) for precision in precisions)
@@ -106,7 +107,7 @@ def _measure(case: Case, num_workers: int, num_rounds: int) -> dict[str, float]:
         "data_wait_fraction": wait,
         **{f"{variant}_s": value for variant, value in seconds.items()},
         **{f"{variant}_peak_bytes": peak for variant, peak in peaks.items()},
-        **floor(objective, case.sizes, case.device, rate),
+        **floor(objective, case.sizes, spec, rate),
     }
 
 
@@ -114,7 +115,7 @@ def _peak_here(case: Case, variant: str) -> int:
     torch.set_num_threads(case.sizes.threads)
 
     def take() -> None:
-        steps = case.variants(num_workers=0).steps(variant)
+        steps = VARIANTS[variant](case.setting(num_workers=0))
         for _ in range(NUM_PEAK_STEPS):
             finish_step(steps)
 

@@ -1,4 +1,4 @@
-"""Size, speed and fidelity of the store against raw arrays, h5py and a memory map."""
+"""Size, speed and precision of the store against raw arrays, h5py and a memory map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.config.params import Crop
-from pipeline.extraction.job import Extraction, plan_store
+from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.spot_check import compare
 from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
@@ -33,7 +33,7 @@ NUM_PASSES = 4  # over the records in one timed call, so that the loader's start
 
 
 def fixed_views(job: Extraction, height: int, width: int, unit_size: int) -> Extraction:
-    """The same extraction of 32 images, each scaled so that a window of one size has no padding."""
+    """Return the extraction of 32 images, each scaled so that its one window has no padding."""
     samples = job.index.splits["train"][:NUM_RECORDS]
     scale = max(max(height / one.height, width / one.width) for one in samples)
     scale = math.ceil(scale * 100) / 100
@@ -41,8 +41,7 @@ def fixed_views(job: Extraction, height: int, width: int, unit_size: int) -> Ext
     changed = {"crop": crop, "num_views": 1, "unit_size": unit_size}
     settings = job.settings.model_copy(update=changed)
     index = replace(job.index, splits={"train": samples})
-    spec = plan_store(index, settings, "benchmark", job.device)
-    return replace(job, index=index, settings=settings, spec=spec)
+    return job.replan(settings, index)
 
 
 def benchmark(
@@ -95,16 +94,16 @@ def benchmark(
         for name in ("logits", "features")
     )
     generator = torch_generator(settings.seed, "benchmark")
-    fidelity = compare((outputs.logits, outputs.features), (stored[0], stored[1]), generator)
+    deviation = compare((outputs.logits, outputs.features), (stored[0], stored[1]), generator)
     stored_bytes = sum(reader.journal.units[0].num_bytes[name] for name in names[2:])
     raw_bytes = raw["logits"].nbytes + raw["features"].nbytes
     return {
         "bytes_ratio": stored_bytes / raw_bytes,
         "read_ratio_memmap": read_s["store"] / read_s["memmap"],
         "write_ratio": write_s["store"] / write_s["raw"],
-        "similarity_kl": fidelity["similarity_kl"],
-        "logits_kl": fidelity["logits_kl"],
-        "argmax_kept": fidelity["argmax_kept"],
+        "similarity_kl": deviation["similarity_kl"],
+        "logits_kl": deviation["logits_kl"],
+        "argmax_kept": deviation["argmax_kept"],
         "read_ms_per_view": 1000 * read_s["store"] / (NUM_PASSES * len(records)),
         "memmap_ms_per_view": 1000 * read_s["memmap"] / (NUM_PASSES * len(records)),
         "hdf5_ms_per_view": 1000 * read_s["hdf5"] / (NUM_PASSES * len(records)),

@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk has room."""
+        """Return whether the disk has room."""
         return sum(self.stored_bytes.values()) < self.free_bytes
 
 
@@ -110,7 +110,7 @@ def plan(
 def _steps(
     reader: Reader, config: StudentConfig, device: torch.device
 ) -> tuple[float, tuple[str, ...]]:
-    """Median seconds of a training step, and what it needs of each record."""
+    """Measure the median seconds of a training step, and name what it needs of each record."""
     training = config.training.model_copy(update={"steps": NUM_STEPS})
     # A pretrained encoder takes the same time as a fresh one, and may not be at hand.
     objective = build_objective(

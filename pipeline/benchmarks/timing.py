@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 def interleaved_medians(
     calls: Mapping[str, Callable[[], object]], num_runs: int
 ) -> dict[str, float]:
-    """Median seconds of each call over `num_runs` rounds in which every call has its turn.
+    """Measure median seconds of each call over `num_runs` rounds of all calls in turn.
 
     One untimed round first.
     """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from pipeline.config.params import Params, StudentConfig
 from pipeline.config.training import TrainingConfig
@@ -17,34 +18,39 @@ from pipeline.training.steps import StepResult, train
 from store.schema import StoreSpec
 
 
-def build_objective(
-    config: StudentConfig, spec: StoreSpec, device: torch.device, kind: type[Objective] = Objective
-) -> Objective:
-    """A fresh student and what is minimised with it, seeded as in its stage.
+def build_objective(config: StudentConfig, spec: StoreSpec, device: torch.device) -> Objective:
+    """Build a fresh student and what is minimised with it, seeded as in its stage.
 
     Args:
         config: what is trained.
         spec: of the store the targets come from.
         device: where everything lives.
-        kind: how the terms are computed.
     """
     seed_torch(config.seed, "student", "weights")
-    student = build_student(config.architecture, spec.num_classes, config.encoder_weights).to(
-        device
-    )
-    objective = kind(student.train(), spec, config, device)
+    student = build_student(config.architecture, spec.num_classes, config.encoder_weights)
+    objective = Objective(student.to(device).train(), spec, config, device)
     seed_torch(config.seed, "student", "dropout")
     return objective
 
 
 def take_steps(
-    objective: Objective, training: TrainingConfig, batches: Iterable[Batch]
+    objective: Objective,
+    training: TrainingConfig,
+    batches: Iterable[Batch],
+    compute_terms: Callable[[Batch], dict[str, Tensor]] | None = None,
 ) -> Iterator[StepResult]:
-    """Optimise on the batches, a result a step; the queues are the caller's to fill."""
+    """Train on the batches, a result a step; the queues are the caller's to fill.
+
+    Args:
+        objective: what is trained, and the terms' weights.
+        training: how.
+        batches: one for each step, or micro-batch.
+        compute_terms: computes the terms instead of the objective.
+    """
     modules = objective.modules
     optimisation = Optimisation(modules, training, next(modules.parameters()).device)
     yield from train(
-        objective.compute_terms,
+        compute_terms or objective.compute_terms,
         objective.weights,
         batches,
         optimisation,
@@ -54,7 +60,7 @@ def take_steps(
 
 
 def pick_cirkd(params: Params) -> str:
-    """The name of the first student that is distilled by CIRKD.
+    """Find the name of the first student that is distilled by CIRKD.
 
     Raises:
         ValueError: there is none.

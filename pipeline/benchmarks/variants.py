@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,73 +24,20 @@ from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
-from pipeline.memory.contrast_memory import Kind
+from pipeline.memory.contrast_memory import ContrastMemory, Kind
 from pipeline.models.network import normalise, upsample
-from pipeline.models.students import Student
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
 from pipeline.training.steps import StepResult
 from store.reader import Reader
-from store.schema import StoreSpec
 
 # Steps of the offline run, in a row, over which its wait for batches is counted.
 NUM_WAIT_STEPS = 6
 
 
-class PublicCode(Objective):
-    """CIRKD's terms as the paper's public code computes them: whole matrices, by plain autograd.
-
-    It knows neither padding nor unusable columns; where there are none, the values are the same.
-    Where a run draws anchors, they are so many of every image, the same positions in each.
-    """
-
-    def __init__(
-        self, student: Student, spec: StoreSpec, config: StudentConfig, device: torch.device
-    ) -> None:
-        super().__init__(student, spec, config, device)
-        self._rng = torch_generator(config.seed, "anchor places", device=device)
-
-    def compute_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Run the student on a batch and return every term's mean, unweighted."""
-        assert batch.targets is not None, "CIRKD needs a teacher's targets"
-        settings, targets = self._config.distillation, batch.targets
-        size = (batch.labels.shape[-2], batch.labels.shape[-1])
-        tau, memory = settings.similarity_temperature, self._components[MEMORY]
-        with precision_scope(self._device, self._config.training.precision):
-            output = self.modules["student"](normalise(batch.image))
-            heads = {"task": output.logits, "auxiliary": output.auxiliary}
-            terms = {
-                name: cross_entropy(upsample(logits.float(), size), batch.labels).value
-                for name, logits in heads.items()
-                if logits is not None
-            }
-            valid, temperature = batch.grid_valid, settings.temperature
-            terms["kd"] = kd(output.logits, targets.logits, valid, temperature=temperature).value
-            student, teacher = map(pixel_embeddings, (output.features, targets.features))
-            rows = self._anchors(student)
-            terms["minibatch_pixel"] = naive_minibatch(
-                student[:, rows], teacher[:, rows], student, teacher, tau
-            )
-            projected = pixel_embeddings(self.modules["projector"](output.features))
-            anchors = projected[:, rows].flatten(0, 1), teacher[:, rows].flatten(0, 1)
-            kinds: tuple[Kind, ...] = ("pixel", "region")
-            for kind in kinds:
-                contrast = memory.sample(kind, batch).embeddings
-                terms[f"memory_{kind}"] = naive_kl(*anchors, contrast, contrast, tau)
-        memory.push(batch)
-        return terms
-
-    def _anchors(self, embeddings: Tensor) -> Tensor | slice:
-        wanted = self._config.distillation.minibatch_anchors
-        if wanted is None:
-            return slice(None)
-        order = torch.randperm(embeddings.shape[1], generator=self._rng, device=self._rng.device)
-        return order[: wanted // len(embeddings)]
-
-
 @dataclass(frozen=True)
-class Variants:
+class Setting:
     """One CIRKD run over one store, and the teacher that would stand in for the store.
 
     Attributes:
@@ -109,51 +56,113 @@ class Variants:
     device: torch.device
     num_workers: int
 
-    def steps(self, variant: str) -> Iterator[StepResult]:
-        """Take the steps of one of VARIANTS."""
-        return VARIANTS[variant](self)
 
-    def _objective(self, config: StudentConfig, kind: type[Objective] = Objective) -> Objective:
-        objective = build_objective(config, self.reader.spec, self.device, kind)
-        self.fill(objective, self.reader)
-        return objective
-
-    def _take(self, objective: Objective, batches: Iterable[Batch]) -> Iterator[StepResult]:
-        return take_steps(objective, self.config.training, batches)
-
-    def _stream(self, needs: tuple[str, ...] = ()) -> Iterator[Batch]:
-        loading = LoaderConfig.of_student(self.config, needs, self.num_workers)
-        return stream(self.reader, loading, range(self.config.training.steps), self.device)
-
-    def _ce(self) -> Iterator[StepResult]:
-        return self._take(
-            self._objective(self.config.model_copy(update={"method": "ce"})), self._stream()
-        )
-
-    def _offline(self) -> Iterator[StepResult]:
-        objective = self._objective(self.config)
-        return self._take(objective, self._stream(objective.needs))
-
-    def _online(self) -> Iterator[StepResult]:
-        asked = map(partial(query_teacher, self.teach()), self._stream())
-        return self._take(self._objective(self.config), asked)
-
-    def _public_code(self) -> Iterator[StepResult]:
-        objective, job = self._objective(self.config, PublicCode), self.teach()
-        job = replace(job, teacher=copy.deepcopy(job.teacher))
-        keep_contiguous(objective.modules["student"])
-        keep_contiguous(job.teacher)
-        return self._take(objective, map(partial(query_teacher, job), self._stream()))
+def ce(setting: Setting) -> Iterator[StepResult]:
+    """Take steps on labels alone."""
+    objective = _build(setting, setting.config.model_copy(update={"method": "ce"}))
+    return take_steps(objective, setting.config.training, _stream(setting))
 
 
-# Variant -> its steps: labels alone; CIRKD from the store; the same objective with the
-# teacher in the loop; the teacher in the loop and everything as the paper's public code does it.
-VARIANTS: dict[str, Callable[[Variants], Iterator[StepResult]]] = {
-    "ce": Variants._ce,
-    "offline": Variants._offline,
-    "online": Variants._online,
-    "public_code": Variants._public_code,
+def offline(setting: Setting) -> Iterator[StepResult]:
+    """Take CIRKD's steps from the store."""
+    objective = _build(setting)
+    return take_steps(objective, setting.config.training, _stream(setting, objective.needs))
+
+
+def online(setting: Setting) -> Iterator[StepResult]:
+    """Take the same steps with the teacher in the loop."""
+    batches = map(partial(query_teacher, setting.teach()), _stream(setting))
+    return take_steps(_build(setting), setting.config.training, batches)
+
+
+def public_code(setting: Setting) -> Iterator[StepResult]:
+    """Take steps with the teacher in the loop, everything computed as the paper's public code."""
+    objective, job = _build(setting), setting.teach()
+    job = replace(job, teacher=copy.deepcopy(job.teacher))
+    keep_contiguous(objective.modules["student"])
+    keep_contiguous(job.teacher)
+    batches = map(partial(query_teacher, job), _stream(setting))
+    terms = public_terms(objective, setting.config, setting.device)
+    return take_steps(objective, setting.config.training, batches, terms)
+
+
+VARIANTS: dict[str, Callable[[Setting], Iterator[StepResult]]] = {
+    "ce": ce,
+    "offline": offline,
+    "online": online,
+    "public_code": public_code,
 }
+
+
+def _build(setting: Setting, config: StudentConfig | None = None) -> Objective:
+    objective = build_objective(config or setting.config, setting.reader.spec, setting.device)
+    setting.fill(objective, setting.reader)
+    return objective
+
+
+def _stream(setting: Setting, needs: tuple[str, ...] = ()) -> Iterator[Batch]:
+    loading = LoaderConfig.of_student(setting.config, needs, setting.num_workers)
+    return stream(setting.reader, loading, range(setting.config.training.steps), setting.device)
+
+
+def public_terms(
+    objective: Objective, config: StudentConfig, device: torch.device
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """Compute CIRKD's terms as the paper's public code does: whole matrices, by plain autograd.
+
+    It knows neither padding nor unusable columns; where there are none, the values are the same.
+    Where a run draws anchors, they are so many of every image, the same positions in each.
+
+    Args:
+        objective: whose student, projector and memory are used.
+        config: of its run.
+        device: of everything.
+
+    Returns:
+        What maps a batch with targets to every term's mean, unweighted.
+    """
+    settings, precision = config.distillation, config.training.precision
+    tau, wanted = settings.similarity_temperature, settings.minibatch_anchors
+    modules, memory = objective.modules, objective.parts[MEMORY.name]
+    assert isinstance(memory, ContrastMemory)
+    generator = torch_generator(config.seed, "anchor places", device=device)
+
+    def compute_terms(batch: Batch) -> dict[str, Tensor]:
+        assert batch.targets is not None, "CIRKD needs a teacher's targets"
+        targets, size = batch.targets, (batch.labels.shape[-2], batch.labels.shape[-1])
+        with precision_scope(device, precision):
+            output = modules["student"](normalise(batch.image))
+            heads = {"task": output.logits, "auxiliary": output.auxiliary}
+            terms = {
+                name: cross_entropy(upsample(logits.float(), size), batch.labels).value
+                for name, logits in heads.items()
+                if logits is not None
+            }
+            valid, temperature = batch.grid_valid, settings.temperature
+            terms["kd"] = kd(output.logits, targets.logits, valid, temperature=temperature).value
+            student, teacher = map(pixel_embeddings, (output.features, targets.features))
+            rows = draw_rows(student, wanted, generator)
+            terms["minibatch_pixel"] = naive_minibatch(
+                student[:, rows], teacher[:, rows], student, teacher, tau
+            )
+            projected = pixel_embeddings(modules["projector"](output.features))
+            anchors = projected[:, rows].flatten(0, 1), teacher[:, rows].flatten(0, 1)
+            kinds: tuple[Kind, ...] = ("pixel", "region")
+            for kind in kinds:
+                contrast = memory.sample(kind, batch).embeddings
+                terms[f"memory_{kind}"] = naive_kl(*anchors, contrast, contrast, tau)
+        memory.push(batch)
+        return terms
+
+    return compute_terms
+
+
+def draw_rows(embeddings: Tensor, wanted: int | None, generator: torch.Generator) -> Tensor | slice:
+    """Draw the positions of anchors, the same in every image of [B, A, D]; None wants all."""
+    if wanted is None:
+        return slice(None)
+    order = torch.randperm(embeddings.shape[1], generator=generator, device=generator.device)
+    return order[: wanted // len(embeddings)]
 
 
 def keep_contiguous(network: nn.Module) -> None:
@@ -162,20 +171,23 @@ def keep_contiguous(network: nn.Module) -> None:
     network.register_forward_pre_hook(lambda module, images: (images[0].contiguous(),))
 
 
-def step_medians(variants: Variants, num_rounds: int) -> tuple[dict[str, float], float]:
-    """Median seconds of a step of every variant, interleaved; the offline step's share of waiting.
+def step_medians(setting: Setting, num_rounds: int) -> tuple[dict[str, float], float]:
+    """Time every variant's step, interleaved, and the share of the offline step that is a wait.
 
     The wait is counted over steps in a row, after those whose batches lay ready because other
     variants had their turn.
+
+    Returns:
+        Median seconds by variant, and the share.
     """
-    warm_up = PREFETCH_FACTOR * variants.num_workers
-    training = variants.config.training.model_copy(
+    warm_up = PREFETCH_FACTOR * setting.num_workers
+    training = setting.config.training.model_copy(
         update={"steps": 1 + num_rounds + warm_up + NUM_WAIT_STEPS}
     )
-    variants = replace(variants, config=variants.config.model_copy(update={"training": training}))
-    steps = {variant: variants.steps(variant) for variant in VARIANTS}
+    setting = replace(setting, config=setting.config.model_copy(update={"training": training}))
+    steps = {name: take(setting) for name, take in VARIANTS.items()}
     seconds = interleaved_medians(
-        {variant: partial(finish_step, results) for variant, results in steps.items()}, num_rounds
+        {name: partial(finish_step, results) for name, results in steps.items()}, num_rounds
     )
     for _ in range(warm_up):
         finish_step(steps["offline"])

@@ -19,11 +19,11 @@ class Augment(BaseConfig):
 
     @property
     def crops(self) -> bool:
-        """Whether less than a whole record may be left."""
+        """Return whether less than a whole record may be left."""
         return self.crop_height is not None or self.crop_width is not None
 
     def cut_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width in pixels of what is left of records of height x width pixels.
+        """Return height and width in pixels of what is left of records of height x width.
 
         Raises:
             ValueError: more is asked for than a record has.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 STRIDE = 8
 """Pixels of an image along one cell of every network's feature grid."""
@@ -23,3 +24,14 @@ class BaseConfig(BaseModel):
     """Immutable, strict about types, and closed: an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Accept a string that is among `names` when it is checked."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.base import (
     STRIDE,
     BaseConfig,
@@ -20,57 +21,18 @@ from pipeline.config.base import (
     Seed,
     Side,
     Weight,
+    one_of,
 )
+from pipeline.config.datasets import DatasetSection
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.training import StudentTrainingConfig, TrainingConfig
 from store.arrays import TARGETS
-from store.encodings.registry import find_encoding
+from store.encodings.registry import ENCODINGS
 from store.files import replacing
 
 
 class ParamsError(ValueError):
     """A params file that cannot be read or breaks the rules; the message lists every finding."""
-
-
-class ScenesConfig(BaseConfig):
-    """The built-in procedural street scenes."""
-
-    kind: Literal["scenes"]
-    name: Name
-    seed: Seed
-    num_train: Count
-    num_val: Count
-    height: Side
-    width: Side
-
-
-class ExternalConfig(BaseConfig):
-    """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
-
-    name: Name
-    root: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_root(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "name" in raw:
-            return {"root": f"artifacts/datasets/{raw['name']}", **raw}
-        return raw
-
-
-class CamVidConfig(ExternalConfig):
-    """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
-
-    kind: Literal["camvid"]
-
-
-class FolderConfig(ExternalConfig):
-    """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
-
-    kind: Literal["folder"]
-
-
-DatasetConfig = Annotated[ScenesConfig | CamVidConfig | FolderConfig, Field(discriminator="kind")]
 
 
 class Crop(BaseConfig):
@@ -107,9 +69,10 @@ class SmallPhase(BaseConfig):
 
 
 class TeacherConfig(BaseConfig):
-    """DeepLabV3-ResNet101 and where its weights come from."""
+    """The teacher's architecture and where its weights come from."""
 
     name: Name
+    architecture: Annotated[str, one_of(TEACHERS)] = "deeplabv3_resnet101"
     source: Literal["train", "torchvision", "checkpoint"]
     weights: str | None = None
     checkpoint: str | None = None
@@ -159,14 +122,8 @@ class TeacherConfig(BaseConfig):
 class Encodings(BaseConfig):
     """Which lossy encoding holds each of the two large arrays."""
 
-    logits: str
-    features: str
-
-    @field_validator("logits", "features")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        find_encoding(name)
-        return name
+    logits: Annotated[str, one_of(ENCODINGS)]
+    features: Annotated[str, one_of(ENCODINGS)]
 
 
 class StoreConfig(BaseConfig):
@@ -219,10 +176,10 @@ class DistillationConfig(BaseConfig):
 class StudentConfig(BaseConfig):
     """One run: an architecture, a method (or its own terms), a seed."""
 
-    architecture: Literal["deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18"]
+    architecture: Annotated[str, one_of(STUDENTS)]
     encoder_weights: str = "none"
-    method: str | None = None
-    terms: dict[str, Weight] | None = None
+    method: Annotated[str, one_of(METHODS)] | None = None
+    terms: dict[Annotated[str, one_of(TERMS)], Weight] | None = None
     seed: Seed
     training: StudentTrainingConfig
     distillation: DistillationConfig
@@ -231,11 +188,6 @@ class StudentConfig(BaseConfig):
     def _one_objective(self) -> StudentConfig:
         if (self.method is None) == (self.terms is None):
             raise ValueError("give either method or terms")
-        if self.method is not None and self.method not in METHODS:
-            raise ValueError(f"method: expected one of {', '.join(METHODS)}; found {self.method}")
-        unknown = sorted(set(self.terms or {}) - TERMS.keys())
-        if unknown:
-            raise ValueError(f"terms: expected some of {', '.join(sorted(TERMS))}; found {unknown}")
         whole = [term for term in self.weights if TERMS[term].whole_records]
         if whole and self.training.augment.crops:
             raise ValueError(f"{whole[0]} compares maps of whole records; leave out crop_* or it")
@@ -243,12 +195,12 @@ class StudentConfig(BaseConfig):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term beside cross-entropy."""
+        """Return the weight of every term beside cross-entropy."""
         return METHODS[self.method] if self.method is not None else dict(self.terms or {})
 
     @property
     def label(self) -> str:
-        """The method's name in tables; free combinations are named by their terms."""
+        """Return the method's name in tables; free combinations are named by their terms."""
         return self.method or "+".join(sorted(self.weights)) or "ce"
 
 
@@ -256,7 +208,7 @@ class Params(BaseConfig):
     """All of params.yaml."""
 
     profile: Name
-    dataset: DatasetConfig
+    dataset: DatasetSection
     teacher: TeacherConfig
     store: StoreConfig
     training: StudentTrainingConfig
@@ -265,7 +217,7 @@ class Params(BaseConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_students(cls, raw: Any) -> Any:
+    def _fill_students(cls, raw: Any) -> Any:  # not checked yet
         """Give each student the shared sections, its own keys winning."""
         if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
             return raw
@@ -283,7 +235,7 @@ class Params(BaseConfig):
         return self
 
 
-def _with_shared(student: Any, raw: dict[str, Any]) -> Any:
+def _with_shared(student: Any, raw: dict[str, Any]) -> Any:  # not checked yet
     if not isinstance(student, dict):
         return student
     shared = {
@@ -294,7 +246,7 @@ def _with_shared(student: Any, raw: dict[str, Any]) -> Any:
     return {**student, **shared}
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:  # not checked yet
     """Read one YAML 1.2 document (`1e-4` is a number, as it is for DVC)."""
     try:
         return YAML(typ="safe").load(path)

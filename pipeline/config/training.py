@@ -32,7 +32,7 @@ class TrainingConfig(BaseConfig):
     checkpoint_every: Count = 100
 
     def micro_batch_size(self, num_ranks: int = 1) -> int:
-        """Samples of one forward pass on each of some ranks.
+        """Return the samples of one forward pass on each of some ranks.
 
         Raises:
             ValueError: the batch cannot be split evenly, or to fewer than two each.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline.config.datasets import ExternalConfig
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
-
-if TYPE_CHECKING:
-    from pipeline.config.params import CamVidConfig
 
 FOLDERS = {split: (split, f"{split}annot") for split in ("train", "val", "test")}
 
@@ -32,13 +30,17 @@ COLOURS = {
 CLASSES = ClassTable(tuple(COLOURS), tuple(COLOURS.values()), tuple(range(11)), void_ids=(11,))
 
 
-def list_samples(dataset: CamVidConfig, pixels: Path) -> Listing:
+class Config(ExternalConfig):
+    """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
+
+
+def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Pair the files of every split; `pixels` stays unused."""
     return pair_splits(Path(dataset.root), CLASSES, FOLDERS)
 
 
-def fingerprint(dataset: CamVidConfig) -> dict[str, Any]:
-    """Fingerprint of the files, wherever the root lies."""
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
+    """Fingerprint the files, wherever the root lies."""
     return fingerprint_files(
         Path(dataset.root), [name for pair in FOLDERS.values() for name in pair]
     )

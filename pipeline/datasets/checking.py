@@ -116,7 +116,7 @@ def _size(array: NDArray[np.uint8]) -> str:
 
 
 def _ranges(classes: ClassTable) -> str:
-    """The known ids as short text: `0-11, 255`."""
+    """Write the known ids as short text: `0-11, 255`."""
     ids = np.flatnonzero(classes.known_ids())
     runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

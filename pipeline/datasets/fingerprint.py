@@ -21,7 +21,7 @@ def fingerprint_files(
     files: Sequence[str] = (),
     *,
     sampled_files: int = SAMPLED_FILES,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # JSON
     """Hash path and size of every file, and the beginning of an even sample of them.
 
     Args:
@@ -51,14 +51,14 @@ def fingerprint_files(
     return {"fingerprint": digest.hexdigest(), "num_files": num_files, "num_bytes": num_bytes}
 
 
-def fingerprint_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:  # JSON
     """Hash what fully determines a generated dataset."""
     canonical = json.dumps(numbers, sort_keys=True)
     return {"fingerprint": hashlib.sha256(canonical.encode()).hexdigest(), **numbers}
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of the paths, the first and the last among them, or all where there are fewer."""
+    """Pick `count` of the paths, first and last among them, or all where there are fewer."""
     if len(paths) <= count:
         return list(paths)
     last = len(paths) - 1

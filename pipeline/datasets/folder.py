@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.config.base import BaseConfig
+from pipeline.config.datasets import ExternalConfig
 from pipeline.datasets.errors import DatasetError, Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, pair_splits
-
-if TYPE_CHECKING:
-    from pipeline.config.params import FolderConfig
 
 FOLDERS = {split: (f"images/{split}", f"labels/{split}") for split in ("train", "val", "test")}
 CLASSES_FILE = "classes.yaml"
@@ -29,22 +28,22 @@ Write it like this:
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Config(ExternalConfig):
+    """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
 
 
-class _Class(_Closed):
+class _Class(BaseConfig):
     id: Byte
     name: Annotated[str, Field(min_length=1)]
     colour: Annotated[list[Byte], Field(min_length=3, max_length=3)]
 
 
-class _Classes(_Closed):
+class _Classes(BaseConfig):
     classes: Annotated[list[_Class], Field(min_length=1, max_length=255)]
     void: list[Byte]
 
 
-def list_samples(dataset: FolderConfig, pixels: Path) -> Listing:
+def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Read classes.yaml and pair the files of every split; `pixels` stays unused.
 
     Raises:
@@ -54,8 +53,8 @@ def list_samples(dataset: FolderConfig, pixels: Path) -> Listing:
     return pair_splits(root, read_classes(root), FOLDERS)
 
 
-def fingerprint(dataset: FolderConfig) -> dict[str, Any]:
-    """Fingerprint of the files and the class table, wherever the root lies."""
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
+    """Fingerprint the files and the class table, wherever the root lies."""
     folders = [name for pair in FOLDERS.values() for name in pair]
     return fingerprint_files(Path(dataset.root), folders, [CLASSES_FILE])
 

@@ -30,13 +30,13 @@ class ClassTable:
     void_ids: tuple[int, ...]
 
     def known_ids(self) -> NDArray[np.bool_]:
-        """Which ids may occur in a label file: bool [256]."""
+        """Return which ids may occur in a label file: bool [256]."""
         known = np.zeros(256, np.bool_)
         known[[*self.label_ids, *self.void_ids]] = True
         return known
 
     def class_of_id(self) -> NDArray[np.uint8]:
-        """The class (0..K-1, or VOID) each id of a label file stands for: uint8 [256]."""
+        """Return the class (0..K-1, or VOID) of each id of a label file: uint8 [256]."""
         classes = np.full(256, VOID, np.uint8)
         classes[list(self.label_ids)] = np.arange(len(self.label_ids))
         return classes
@@ -72,12 +72,12 @@ class Index:
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """RGB 0..255 of every class, by its number."""
+        """Return RGB 0..255 of every class, by its number."""
         return self.classes.palette
 
     @property
     def num_classes(self) -> int:
-        """K, void not counted."""
+        """Return K, void not counted."""
         return len(self.classes.names)
 
     def write(self, path: Path) -> None:
@@ -164,5 +164,5 @@ def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:
     return ", ".join(f"{value} ({counts[value]} px)" for value in unknown)
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: Any) -> Any:  # JSON
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

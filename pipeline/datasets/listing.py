@@ -36,7 +36,7 @@ class Listing:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every entry of a folder in the order of names, without those of file browsers."""
+    """List a folder in the order of names, without what file browsers left."""
     names = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in names if path.name not in IGNORED)
 
@@ -85,7 +85,7 @@ def _pair(
 
 
 def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Files of a folder by stem, as paths relative to root, with findings for all others."""
+    """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
     for path in list_files(root / folder):

@@ -45,12 +45,12 @@ class View:
 
     @property
     def scaled_size(self) -> tuple[int, int]:
-        """Height and width of the whole image after scaling, each at least one pixel."""
+        """Return height and width of the whole image after scaling, each at least one pixel."""
         return _scaled(self.source_height, self.scale), _scaled(self.source_width, self.scale)
 
     @property
     def valid_size(self) -> tuple[int, int]:
-        """Height and width of the part of the window that lies on the image."""
+        """Return height and width of the part of the window that lies on the image."""
         height, width = self.scaled_size
         return (
             max(0, min(height - self.top, self.crop_height)),
@@ -79,7 +79,7 @@ class View:
             window[:height, :width] = np.asarray(resized)
         return np.ascontiguousarray(self._mirror(window).transpose(2, 0, 1))
 
-    def labels(self, array: NDArray[Any]) -> NDArray[Any]:
+    def labels(self, array: NDArray[Any]) -> NDArray[Any]:  # any dtype
         """Cut this view out of labels [source_height, source_width]; the nearest pixel's label.
 
         Returns:
@@ -95,7 +95,7 @@ class View:
         return np.ascontiguousarray(self._mirror(window))
 
     def valid(self) -> NDArray[np.bool_]:
-        """True on the image, False on padding: bool [crop_height, crop_width]."""
+        """Return True on the image, False on padding: bool [crop_height, crop_width]."""
         window = np.zeros((self.crop_height, self.crop_width), np.bool_)
         height, width = self.valid_size
         window[:height, :width] = True
@@ -117,11 +117,11 @@ class View:
             (self.top + height) * self.source_height / scaled_height,
         )
 
-    def _mirror(self, window: NDArray[Any]) -> NDArray[Any]:
+    def _mirror(self, window: NDArray[Any]) -> NDArray[Any]:  # any dtype
         return window[:, ::-1] if self.flip else window
 
     @staticmethod
-    def _check(array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    def _check(array: NDArray[Any], shape: tuple[int, ...]) -> None:  # any dtype
         if array.shape != shape:
             raise ValueError(f"view of another image: expected shape {shape}; found {array.shape}")
 
@@ -166,5 +166,5 @@ def _scaled(source: int, scale: float) -> int:
 
 
 def _centres(start: int, count: int, source: int, scaled: int) -> NDArray[np.int64]:
-    """Source indices under the centres of scaled pixels: floor((i + 1/2) * source / scaled)."""
+    """Find source indices under scaled pixels' centres: floor((i + 1/2) * source / scaled)."""
     return (2 * np.arange(start, start + count) + 1) * source // (2 * scaled)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
 
 from pipeline.datasets.index import Index, read_image, read_labels
-from pipeline.models.network import predict
+from pipeline.models.network import Network, predict
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.metrics import (
     confusion_matrix,
@@ -22,7 +21,7 @@ from store.order import rank_shard
 
 
 def evaluate(
-    network: nn.Module,
+    network: Network,
     index: Index,
     split: str,
     device: torch.device,
@@ -30,10 +29,10 @@ def evaluate(
     progress: Callable[[], None] = lambda: None,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> np.ndarray:
-    """Confusion matrix int64 [K, K] (rows: labels) of a network over a split at full size.
+    """Count a network's full-size predictions on a split: int64 [K, K], rows are labels.
 
     Args:
-        network: maps normalised images to an `Output`; put into eval mode.
+        network: put into eval mode.
         index: of the dataset.
         split: its name; every sample counts exactly once, whatever the number of ranks.
         device: where the network is.
@@ -54,7 +53,7 @@ def evaluate(
 
 
 def summarise(confusion: np.ndarray) -> dict[str, object]:
-    """The figures of one confusion matrix, JSON-able; a class that never occurs has IoU None."""
+    """Return the figures of a confusion matrix as JSON values; IoU is None for an absent class."""
     return {
         "miou": json_number(mean_iou(confusion)),
         "iou": [json_number(value) for value in iou_per_class(confusion)],

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from pipeline.config.base import STRIDE
 from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
-from pipeline.models.teacher import ARCHITECTURE, FEATURE_CHANNELS, PREPROCESSING
+from pipeline.models.network import Network
 from pipeline.runtime.environment import describe_device, versions
 from store.arrays import TARGETS
 from store.encodings.registry import find_encoding
@@ -19,17 +17,33 @@ from store.schema import SCHEMA_VERSION, StoreSpec
 
 
 def plan_store(
-    index: Index, settings: StoreConfig, teacher_sha256: str, device: torch.device
+    index: Index, settings: StoreConfig, teacher: Network, sha256: str, device: torch.device
 ) -> StoreSpec:
-    """Sizes and identity of the store that these settings lead to."""
+    """Plan the sizes and the identity of the store that these settings and this teacher lead to.
+
+    Args:
+        index: of the dataset.
+        settings: of the store.
+        teacher: whose stride and features the store has.
+        sha256: of its weights.
+        device: of the extraction; recorded.
+
+    Raises:
+        ValueError: the views have no whole number of the teacher's cells.
+    """
     crop, encodings = settings.crop, settings.encodings
+    if crop.height % teacher.stride or crop.width % teacher.stride:
+        raise ValueError(
+            f"store.crop: expected multiples of {teacher.stride}, the output stride of "
+            f"{teacher.architecture}; found {crop.height}x{crop.width}"
+        )
     identity: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "dataset": index.fingerprint,
         "teacher": {
-            "architecture": ARCHITECTURE,
-            "sha256": teacher_sha256,
-            "preprocessing": PREPROCESSING,
+            "architecture": teacher.architecture,
+            "sha256": sha256,
+            "preprocessing": teacher.preprocessing,
         },
         "views": {
             "num_views": settings.num_views,
@@ -51,10 +65,10 @@ def plan_store(
         height=crop.height,
         width=crop.width,
         num_classes=index.num_classes,
-        feature_channels=FEATURE_CHANNELS,
-        feature_height=crop.height // STRIDE,
-        feature_width=crop.width // STRIDE,
-        stride=STRIDE,
+        feature_channels=teacher.feature_channels,
+        feature_height=crop.height // teacher.stride,
+        feature_width=crop.width // teacher.stride,
+        stride=teacher.stride,
         sample_slots=settings.samples_per_class * index.most_classes,
         unit_size=settings.unit_size,
         targets=settings.targets,
@@ -88,7 +102,13 @@ class Extraction:
     """
 
     index: Index
-    teacher: nn.Module
+    teacher: Network
     settings: StoreConfig
     spec: StoreSpec
     device: torch.device
+
+    def replan(self, settings: StoreConfig, index: Index | None = None) -> Extraction:
+        """Return the same extraction with other settings of the store, or of other images."""
+        index, sha256 = index or self.index, self.spec.identity["teacher"]["sha256"]
+        spec = plan_store(index, settings, self.teacher, sha256, self.device)
+        return replace(self, index=index, settings=settings, spec=spec)

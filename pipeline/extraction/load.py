@@ -26,7 +26,7 @@ class JobFiles:
         settings = load_params(self.params).store
         index = Index.read(self.index)
         device = pick_device(self.device)
-        teacher = load_teacher(self.teacher, index.num_classes).to(device)
-        sha256 = TeacherCard.read(self.teacher.with_suffix(".json")).sha256
-        spec = plan_store(index, settings, sha256, device)
+        card = TeacherCard.read(self.teacher.with_suffix(".json"))
+        teacher = load_teacher(self.teacher, index.num_classes, card.architecture).to(device)
+        spec = plan_store(index, settings, teacher, card.sha256, device)
         return Extraction(index, teacher, settings, spec, device)

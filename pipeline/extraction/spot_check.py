@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.config.base import STRIDE
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
@@ -29,7 +28,7 @@ Progress = Callable[[int, int], None]
 def compare(
     online: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor], generator: torch.Generator
 ) -> dict[str, float]:
-    """Figures of stored against online logits [n, K, h, w] and features [n, D, h, w].
+    """Compare stored with online logits [n, K, h, w] and features [n, D, h, w].
 
     Returns:
         logits_kl: mean KL(softmax(online) || softmax(stored)) over pixels, nats.
@@ -45,7 +44,7 @@ def compare(
 
 
 def compare_logits(online: Tensor, stored: Tensor) -> dict[str, float]:
-    """The figures of `compare` that are of logits [n, K, h, w]."""
+    """Return the figures of `compare` that are of logits [n, K, h, w]."""
     everywhere = torch.ones_like(online[:, 0], dtype=torch.bool)
     return {
         "logits_kl": kd(stored, online, everywhere).value.item(),
@@ -56,7 +55,7 @@ def compare_logits(online: Tensor, stored: Tensor) -> dict[str, float]:
 def compare_features(
     online: Tensor, stored: Tensor, generator: torch.Generator
 ) -> dict[str, float]:
-    """The figures of `compare` that are of features [n, D, h, w]."""
+    """Return the figures of `compare` that are of features [n, D, h, w]."""
     flat = [embed(features).transpose(0, 1).flatten(1).T for features in (online, stored)]
     number = min(NUM_CONTRAST, len(flat[0]))
     drawn = torch.randperm(len(flat[0]), generator=generator)[:number]
@@ -133,12 +132,13 @@ def spot_check_store(
 
 def _compare_augmented(job: Extraction, images: np.ndarray, stored: Tensor) -> dict[str, float]:
     """Stored features flipped and cropped against the teacher on flipped and cropped images."""
-    top, left = (side // (2 * STRIDE) // 2 for side in images.shape[-2:])
-    height, width = (side // (2 * STRIDE) for side in images.shape[-2:])
+    stride = job.teacher.stride
+    top, left = (side // (2 * stride) // 2 for side in images.shape[-2:])
+    height, width = (side // (2 * stride) for side in images.shape[-2:])
     window = images[
         ...,
-        top * STRIDE : (top + height) * STRIDE,
-        left * STRIDE : (left + width) * STRIDE,
+        top * stride : (top + height) * stride,
+        left * stride : (left + width) * stride,
     ].copy()
     flipped = forward_teacher(job, images[..., ::-1].copy()).features.cpu()
     cropped = forward_teacher(job, window).features.cpu()

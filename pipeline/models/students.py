@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from pipeline.config.architectures import STUDENTS
 from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import save_torch
 
 
-class Student(nn.Module):
-    """Encoder, decoder and classifier; an auxiliary head while training.
+class Student(Network):
+    """Encoder, decoder and classifier of a model; an auxiliary head while training.
 
     The library's whole model is not called: it insists on sizes divisible by 32 and upsamples its
     own way. The input of its last convolution is the pre-classifier feature of every architecture.
+
+    Args:
+        model: of segmentation_models_pytorch; its parts are taken.
+        stride: output stride of the model's decoder.
+        auxiliary: whether it has an auxiliary head, on its encoder's last stage but one.
     """
 
-    def __init__(
-        self, encoder: Any, decoder: nn.Module, classifier: nn.Conv2d, auxiliary: bool
-    ) -> None:
+    def __init__(self, model: SegmentationModel, stride: int, auxiliary: bool) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.classifier = classifier
-        third_stage = encoder.out_channels[-2]
-        self.auxiliary = FCNHead(third_stage, classifier.out_channels) if auxiliary else None
+        self.encoder = model.encoder
+        self.decoder = model.decoder
+        self.classifier: nn.Conv2d = model.segmentation_head[0]
+        third_stage = self.encoder.out_channels[-2]
+        self.auxiliary = FCNHead(third_stage, self.classifier.out_channels) if auxiliary else None
+        self.stride = stride
+        self.feature_channels = self.classifier.in_channels
 
     @property
     def num_parameters(self) -> int:
@@ -40,17 +46,13 @@ class Student(nn.Module):
         kept = (value for name, value in self.named_parameters() if not _auxiliary(name))
         return sum(value.numel() for value in kept)
 
-    @property
-    def feature_channels(self) -> int:
-        """Channels of the features before the classifier."""
-        return self.classifier.in_channels
-
     def forward(self, image: Tensor) -> Output:
-        """Map normalised images [B, 3, H, W] (multiples of 8) to outputs at stride 8."""
+        """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
         stages = self.encoder(image)
         features = self.decoder(stages)
-        heads = self.training and self.auxiliary is not None
-        auxiliary = self.auxiliary(stages[-2]) if heads else None  # type: ignore[misc]
+        auxiliary = None
+        if self.training and self.auxiliary is not None:
+            auxiliary = self.auxiliary(stages[-2])
         return Output(self.classifier(features), features, auxiliary)
 
 
@@ -58,41 +60,45 @@ def _auxiliary(name: str) -> bool:
     return name.startswith("auxiliary.")
 
 
-def _deeplabv3(encoder: str, num_classes: int) -> Any:
-    return smp.DeepLabV3(
+def deeplabv3(encoder: str, num_classes: int, encoder_weights: str) -> Student:
+    """Build the library's DeepLabV3."""
+    model = smp.DeepLabV3(
         encoder, encoder_weights=None, encoder_output_stride=STRIDE, classes=num_classes
     )
+    return assemble(model, encoder, encoder_weights)
 
 
-def _pspnet(encoder: str, num_classes: int) -> Any:
-    # Three encoder stages are the library's default; the paper's PSPNet uses all of them, dilated.
+def pspnet(encoder: str, num_classes: int, encoder_weights: str) -> Student:
+    """Build the library's PSPNet on all stages of its encoder, dilated, as the paper does."""
     model = smp.PSPNet(encoder, encoder_weights=None, encoder_depth=5, classes=num_classes)
     model.encoder.make_dilated(output_stride=STRIDE)
-    return model
+    return assemble(model, encoder, encoder_weights)
 
 
-# architecture -> (builder, encoder); ResNet students carry the paper's auxiliary head.
-ARCHITECTURES: dict[str, tuple[Callable[[str, int], Any], str]] = {
-    "deeplabv3_resnet18": (_deeplabv3, "resnet18"),
-    "deeplabv3_mobilenet_v2": (_deeplabv3, "mobilenet_v2"),
-    "pspnet_resnet18": (_pspnet, "resnet18"),
-}
+def assemble(model: SegmentationModel, encoder: str, encoder_weights: str) -> Student:
+    """Make a student of a model of the library, with a pretrained encoder if it is to have one.
+
+    Args:
+        model: built with an output stride of STRIDE.
+        encoder: name of its encoder; ResNets get an auxiliary head, as in the paper.
+        encoder_weights: `none`, a name the library can download, or a path to a state dict.
+    """
+    if encoder_weights != "none":
+        _load_encoder(model.encoder, encoder, encoder_weights)
+    return Student(model, STRIDE, auxiliary="resnet" in encoder)
 
 
 def build_student(architecture: str, num_classes: int, encoder_weights: str = "none") -> Student:
     """Build a student with fresh weights (torch's global generator) or a pretrained encoder.
 
     Args:
-        architecture: a key of ARCHITECTURES.
+        architecture: a key of `pipeline.config.architectures.STUDENTS`.
         num_classes: K.
         encoder_weights: `none`, a name the library can download, or a path to a state dict.
     """
-    build, encoder = ARCHITECTURES[architecture]
-    model = build(encoder, num_classes)
-    if encoder_weights != "none":
-        _load_encoder(model.encoder, encoder, encoder_weights)
-    student = Student(model.encoder, model.decoder, model.segmentation_head[0], "resnet" in encoder)
-    return student.to(memory_format=torch.channels_last)
+    student = build_network(STUDENTS, architecture, num_classes, encoder_weights)
+    assert isinstance(student, Student), f"{architecture} is no Student"
+    return student
 
 
 def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:

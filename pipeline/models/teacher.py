@@ -1,47 +1,52 @@
-"""The teacher: torchvision's DeepLabV3-ResNet101, trained, published or from a checkpoint."""
+"""The teacher: a network of torchvision's, trained, published or from a checkpoint."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import Bottleneck
-from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 
-from pipeline.config.base import STRIDE
+from pipeline.config.architectures import TEACHERS
 from pipeline.config.params import TeacherConfig
-from pipeline.datasets.views import MEAN, STD
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import hash_weights, save_torch
 from pipeline.runtime.rng import seed_torch
 
-ARCHITECTURE = "deeplabv3_resnet101"
-FEATURE_CHANNELS = 256
-PREPROCESSING = {"mean": list(MEAN), "std": list(STD), "stride": STRIDE}
+_OURS = "network."
+"""What our module puts before the names that weights have in files: torchvision's own."""
 
 
 class TeacherError(ValueError):
     """Weights that do not fit the architecture or the dataset."""
 
 
-class Teacher(nn.Module):
-    """DeepLabV3-ResNet101 by parts: logits, the 256 feature channels before them, auxiliary."""
+class DeepLabV3(Network):
+    """torchvision's DeepLabV3 by parts: logits, the features before them, auxiliary."""
 
-    def __init__(self, num_classes: int, dropout: float) -> None:
+    stride = 8  # torchvision dilates the last two stages of a ResNet, and gives no choice in it
+
+    def __init__(self, backbone: str, num_classes: int, dropout: float) -> None:
         super().__init__()
         # Both given explicitly: torchvision's defaults would download a backbone and drop the head.
-        self.network = deeplabv3_resnet101(
-            weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=True
+        self.network = get_model(
+            f"deeplabv3_{backbone}",
+            weights=None,
+            weights_backbone=None,
+            num_classes=num_classes,
+            aux_loss=True,
         )
         self.network.classifier[0].project[3].p = dropout
-        self.to(memory_format=torch.channels_last)
+        self.feature_channels = self.network.classifier[-1].in_channels
 
     def forward(self, image: Tensor) -> Output:
-        """Map normalised images [B, 3, H, W] (multiples of 8) to outputs at stride 8."""
+        """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
         stages = self.network.backbone(image)
         *before, classifier = self.network.classifier
         features = stages["out"]
@@ -59,7 +64,7 @@ class TeacherCard:
     class_names: list[str]
     source: str
     sha256: str
-    val: dict[str, Any]
+    val: dict[str, Any]  # JSON: what `evaluation.summarise` returned
     num_parameters: int
     seconds: float
 
@@ -69,19 +74,20 @@ class TeacherCard:
         return cls(**json.loads(path.read_text()))
 
 
-def build_teacher(settings: TeacherConfig, num_classes: int) -> Teacher:
+def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
     """Build a teacher with fresh weights from its seed, or with those its source names.
 
     Fresh residual blocks start as the identity (zero last batch norm), which lets a ResNet101 learn
     from scratch in a few hundred steps.
     """
     seed_torch(settings.seed, "teacher", "weights")
-    teacher = Teacher(num_classes, settings.dropout)
+    teacher = build_network(TEACHERS, settings.architecture, num_classes, settings.dropout)
     if settings.source == "torchvision":
-        _load(teacher, _published(settings.weights, num_classes), f"weights {settings.weights}")
+        state = _published(settings.architecture, settings.weights, num_classes)
+        _load(teacher, state, f"weights {settings.weights}", num_classes)
     elif settings.source == "checkpoint":
         path = Path(str(settings.checkpoint))
-        _load(teacher, _read_state(path), str(path))
+        _load(teacher, _read_state(path), str(path), num_classes)
     else:
         for block in teacher.modules():
             if isinstance(block, Bottleneck):
@@ -89,31 +95,35 @@ def build_teacher(settings: TeacherConfig, num_classes: int) -> Teacher:
     return teacher
 
 
-def _published(name: str | None, num_classes: int) -> dict[str, Any]:
-    try:
-        weights = DeepLabV3_ResNet101_Weights[str(name)]
-    except KeyError:
-        names = ", ".join(weights.name for weights in DeepLabV3_ResNet101_Weights)
-        raise TeacherError(f"teacher.weights: expected one of {names}; found {name}") from None
-    published = len(weights.meta["categories"])
-    if published != num_classes:
+def _published(architecture: str, name: str | None, num_classes: int) -> dict[str, Tensor]:
+    published = get_model_weights(architecture)
+    if name not in published.__members__:
+        names = ", ".join(weights.name for weights in published)
+        raise TeacherError(f"teacher.weights: expected one of {names}; found {name}")
+    weights = published[name]
+    found = len(weights.meta["categories"])
+    if found != num_classes:
         raise TeacherError(
-            f"teacher.weights {name} knows {published} classes, the dataset has {num_classes}; "
+            f"teacher.weights {name} knows {found} classes, the dataset has {num_classes}; "
             "train a teacher (source: train) or give a checkpoint of this dataset"
         )
     return dict(weights.get_state_dict(progress=True, check_hash=True))
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    return _rename(state.get("state_dict", state))
 
 
-def _load(teacher: Teacher, state: dict[str, Any], source: str) -> None:
-    expected = teacher.network.state_dict()
+def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_OURS): tensor for name, tensor in state.items()}
+
+
+def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
+    ours = {name.removeprefix(_OURS): name for name in teacher.state_dict()}
+    expected = _rename(teacher.state_dict())
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
         f"{name}: expected {tuple(expected[name].shape)}, found {tuple(state[name].shape)}"
@@ -125,29 +135,28 @@ def _load(teacher: Teacher, state: dict[str, Any], source: str) -> None:
         listing = "\n".join(f"  {finding}" for finding in findings[:8])
         more = f"\n  and {len(findings) - 8} more" if len(findings) > 8 else ""
         raise TeacherError(
-            f"{source} is no {ARCHITECTURE} with auxiliary head for "
-            f"{teacher.network.classifier[-1].out_channels} classes:\n{listing}{more}"
+            f"{source} is no {teacher.architecture} for {num_classes} classes:\n{listing}{more}"
         )
-    fitting = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
-    teacher.network.load_state_dict(fitting, assign=True)
+    fitting = {ours[name]: state[name].to(tensor.dtype) for name, tensor in expected.items()}
+    teacher.load_state_dict(fitting, assign=True)
     # Whatever format the file's tensors have: it decides last bits on some processors.
     teacher.to(memory_format=torch.channels_last)
 
 
-def save_teacher(teacher: Teacher, path: Path) -> str:
+def save_teacher(teacher: Network, path: Path) -> str:
     """Write the weights and return their SHA-256."""
-    state = teacher.network.state_dict()
+    state = _rename(teacher.state_dict())
     save_torch({"state_dict": state}, path)
     return hash_weights(state)
 
 
-def load_teacher(path: Path, num_classes: int) -> Teacher:
+def load_teacher(path: Path, num_classes: int, architecture: str) -> Network:
     """Read a teacher written by `save_teacher`, in eval mode.
 
     Raises:
-        TeacherError: the file is missing, or its keys or class count do not fit.
+        TeacherError: the file is missing, or its keys or shapes do not fit.
     """
     with torch.device("meta"):  # drawing weights only to replace them takes seconds
-        teacher = Teacher(num_classes, dropout=0.0)
-    _load(teacher, _read_state(path), str(path))
+        teacher = build_network(TEACHERS, architecture, num_classes, 0.0)
+    _load(teacher, _read_state(path), str(path), num_classes)
     return teacher.eval()

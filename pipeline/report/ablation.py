@@ -31,7 +31,7 @@ class Ordering:
 
     @property
     def verdict(self) -> str:
-        """One of VERDICTS; a gap within one sample deviation of zero tells nothing."""
+        """Return one of VERDICTS; a gap within one sample deviation of zero tells nothing."""
         gap = self.gap
         if gap is None or gap.deviation is None or abs(gap.mean) <= gap.deviation:
             return VERDICTS[2]
@@ -39,7 +39,7 @@ class Ordering:
 
 
 def find_orderings(rows: Sequence[Row]) -> tuple[Ordering, ...]:
-    """Every ordering of the paper that these rows repeat; none where nothing is ablated."""
+    """Find every ordering of the paper that these rows repeat; none where nothing is ablated."""
     networks: dict[str, list[Row]] = {}
     for row in rows:
         settings = row.runs[0].settings
@@ -53,7 +53,7 @@ def find_orderings(rows: Sequence[Row]) -> tuple[Ordering, ...]:
 
 
 def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What holds, what does not and what cannot be told, a sentence each; () without ablation."""
+    """Say what holds, what does not and what cannot be told; () without ablation."""
     found = find_orderings(rows)
     lines = []
     for verdict in VERDICTS:
@@ -64,7 +64,7 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _of_terms(rows: Sequence[Row]) -> Iterator[Ordering]:
-    """Each term alone over cross-entropy, KD over the others, memory pixels over regions."""
+    """Compare each term with cross-entropy, KD with the others, memory pixels with regions."""
     alone: dict[str, Row] = {}
     for row in rows:
         (term, *more) = row.runs[0].settings.weights or ("ce",)
@@ -84,7 +84,7 @@ def _of_terms(rows: Sequence[Row]) -> Iterator[Ordering]:
 
 
 def _of_sizes(rows: Sequence[Row], queue: str) -> Iterator[Ordering]:
-    """The best of the inner sizes over the smallest and over the largest, all else being equal."""
+    """Compare the best inner size with the smallest and the largest, all else being equal."""
 
     def size_of(row: Row) -> int:
         size: int = getattr(row.runs[0].settings.distillation, queue)

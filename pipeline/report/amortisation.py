@@ -48,7 +48,7 @@ class Amortisation:
         return cls(store, student, teacher_s, extraction_s, dict(step_s), student_s)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Amortisation:
+    def from_dict(cls, values: Mapping[str, Any]) -> Amortisation:  # JSON
         """Read what `to_dict` wrote, under the variants' former names, too."""
         found = {name: values[name] for name in cls.__dataclass_fields__}
         if "live" in found["step_s"]:
@@ -56,7 +56,7 @@ class Amortisation:
                 found[name] = {FORMER_NAMES.get(v, v): s for v, s in found[name].items()}
         return cls(**found)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:  # JSON
         """Describe it in JSON values, the break-even counts of students included."""
         return {
             **asdict(self),
@@ -65,15 +65,15 @@ class Amortisation:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The variants with a teacher in the loop."""
+        """Return the variants with a teacher in the loop."""
         return tuple(variant for variant in self.student_s if variant != OFFLINE)
 
     def total_s(self, variant: str, num_students: int) -> float:
-        """Seconds of n students, the teacher's training left out."""
+        """Return the seconds of n students, the teacher's training left out."""
         once = self.extraction_s if variant == OFFLINE else 0.0
         return once + num_students * self.student_s[variant]
 
     def break_even(self, variant: str) -> int | None:
-        """The fewest students that cost no more offline than by this variant; None: never."""
+        """Find the fewest students that cost no more offline than by this variant; None: never."""
         saved = self.student_s[variant] - self.student_s[OFFLINE]
         return max(1, math.ceil(self.extraction_s / saved)) if saved > 0 else None

@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Spread of the values there are; None if there is none."""
+        """Summarise the values there are; None if there is none."""
         known = [value for value in values if value is not None]
         if not known:
             return None
@@ -43,51 +43,51 @@ class Row:
 
     runs: tuple[RunResult, ...]
     baselines: tuple[RunResult | None, ...]
-    distinction: tuple[tuple[str, Any], ...] = ()
+    distinction: tuple[tuple[str, Any], ...] = ()  # values of settings
 
     @property
     def name(self) -> str:
-        """The names of its runs."""
+        """Return the names of its runs."""
         return ", ".join(run.name for run in self.runs)
 
     @property
     def architecture(self) -> str:
-        """Of every run of the row."""
+        """Return that of every run of the row."""
         return self.runs[0].settings.architecture
 
     @property
     def label(self) -> str:
-        """Of the method of every run of the row."""
+        """Return that of the method of every run of the row."""
         return self.runs[0].settings.label
 
     @property
     def miou(self) -> Spread | None:
-        """Over the seeds."""
+        """Return the spread over the seeds."""
         return Spread.of(run.scores.miou for run in self.runs)
 
     @property
     def pixel_accuracy(self) -> Spread | None:
-        """Over the seeds."""
+        """Return the spread over the seeds."""
         return Spread.of(run.scores.pixel_accuracy for run in self.runs)
 
     @property
     def pairs(self) -> tuple[tuple[RunResult, RunResult], ...]:
-        """Every run that has a baseline, with it."""
+        """Return every run that has a baseline, with it."""
         together = zip(self.runs, self.baselines, strict=True)
         return tuple((run, base) for run, base in together if base is not None)
 
     @property
     def gain(self) -> Spread | None:
-        """MIoU minus that of the baseline, seed by seed; None without any baseline."""
+        """Return mIoU minus that of the baseline, seed by seed; None without any baseline."""
         return Spread.of(difference(run.scores.miou, base.scores.miou) for run, base in self.pairs)
 
     @property
     def baseline_miou(self) -> Spread | None:
-        """Over the baselines there are."""
+        """Return the spread over the baselines there are."""
         return Spread.of(base.scores.miou for base in self.baselines if base is not None)
 
     def class_means(self) -> tuple[tuple[float | None, float | None, float | None], ...]:
-        """Of every class: mean IoU of the baselines, of the runs they belong to, and the gain."""
+        """Return of every class the mean IoU of baselines and of their runs, and the gain."""
         pairs = self.pairs
         num_classes = len(self.runs[0].scores.iou)
         return tuple(
@@ -113,8 +113,8 @@ def group_runs(runs: Sequence[RunResult]) -> tuple[Row, ...]:
     return tuple(replace(row, distinction=_distinguish(row, rows)) for row in rows)
 
 
-def describe_settings(row: Row) -> dict[str, Any]:
-    """All that shapes the runs of a row but network, method and seed, by name."""
+def describe_settings(row: Row) -> dict[str, Any]:  # values of settings
+    """Return all that shapes the runs of a row but network, method and seed, by name."""
     settings = row.runs[0].settings
     return {
         "encoder_weights": settings.encoder_weights,
@@ -126,7 +126,7 @@ def describe_settings(row: Row) -> dict[str, Any]:
 
 
 def _distinguish(row: Row, rows: Sequence[Row]) -> tuple[tuple[str, Any], ...]:
-    """Settings in which a row differs from most of its like; if in none, all that vary."""
+    """Find settings in which a row differs from most of its like; if in none, all that vary."""
     own = describe_settings(row)
     alike = [
         describe_settings(other)
@@ -139,14 +139,14 @@ def _distinguish(row: Row, rows: Sequence[Row]) -> tuple[tuple[str, Any], ...]:
     return tuple((name, own[name]) for name in unusual or varying)
 
 
-def _usual(counts: Counter[Any]) -> list[Any]:
-    """The values that occur most often."""
+def _usual(counts: Counter[Any]) -> list[Any]:  # values of settings
+    """Return the values that occur most often."""
     most = max(counts.values())
     return [value for value, number in counts.items() if number == most]
 
 
 def find_baseline(run: RunResult, runs: Sequence[RunResult]) -> RunResult | None:
-    """The cross-entropy run equal in network, encoder weights, training config and seed."""
+    """Find the cross-entropy run equal in network, encoder weights, training and seed."""
     if not run.settings.weights:
         return None
     same = ("architecture", "encoder_weights", "training", "seed")
@@ -158,18 +158,18 @@ def find_baseline(run: RunResult, runs: Sequence[RunResult]) -> RunResult | None
 
 
 def find_best(rows: Sequence[Row]) -> Row | None:
-    """The row of the highest mean mIoU."""
+    """Find the row of the highest mean mIoU."""
     measured = [row for row in rows if row.miou is not None]
     return max(measured, key=lambda row: row.miou.mean if row.miou else 0.0, default=None)
 
 
 def find_headline(rows: Sequence[Row]) -> Row | None:
-    """The best row that has a gain: what the page is about."""
+    """Find the best row that has a gain: what the page is about."""
     return find_best([row for row in rows if row.gain is not None])
 
 
 def difference(value: float | None, base: float | None) -> float | None:
-    """`value` - `base`; None where one is unknown."""
+    """Return `value` - `base`; None where one is unknown."""
     return None if value is None or base is None else value - base
 
 

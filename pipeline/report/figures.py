@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -59,7 +60,7 @@ class ClassBar:
 
 
 def series_colour(index: int) -> str:
-    """The colour of the run at this index, starting again after the last."""
+    """Return the colour of the run at this index, starting again after the last."""
     return SERIES[index % len(SERIES)]
 
 
@@ -168,7 +169,7 @@ def draw_gains(title: str, bars: Sequence[ClassBar], colour: str) -> str:
 
 
 def _class_figure(bars: Sequence[ClassBar]) -> tuple[Figure, Axes]:
-    """A figure with a row for every class, named on the left."""
+    """Open a figure with a row for every class, named on the left."""
     width = 440
     height = 24 + 22 * len(bars)
     figure, axes = _figure(width, height)
@@ -223,7 +224,7 @@ def _data_uri(buffer: io.BytesIO, kind: str) -> str:
 
 
 def _figure(width: int, height: int) -> tuple[Figure, Axes]:
-    """A figure of so many CSS pixels, which are points here, and its one axes."""
+    """Open a figure of so many CSS pixels, which are points here, and its one axes."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     axes = figure.add_subplot()
     _style(axes)
@@ -247,8 +248,9 @@ def _svg(figure: Figure, title: str) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     buffer = io.StringIO()
+    canvas: Any = FigureCanvasSVG(figure)  # its method has no types
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        canvas.print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # An inline <style> would rule the whole page; the rest says nothing to a reader.

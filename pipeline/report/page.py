@@ -72,7 +72,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
 
 
 def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
-    """Runs whose predictions are shown: one of each row, the headline's pair before all others."""
+    """Choose whose predictions are shown: one run of each row, the headline's pair first."""
     rows = group_runs(runs)
     headline = find_headline(rows)
     pair = list(headline.pairs[0]) if headline is not None else []
@@ -105,7 +105,7 @@ def _environment() -> Environment:
 
 
 def _environments(runs: Sequence[RunResult]) -> list[tuple[str, dict[str, str]]]:
-    """Device and versions with the runs made there; usually one entry."""
+    """List device and versions with the runs made there; usually one entry."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for run in runs:
         facts = {"device": run.device, **run.versions}
@@ -113,7 +113,7 @@ def _environments(runs: Sequence[RunResult]) -> list[tuple[str, dict[str, str]]]
     return [(", ".join(names), dict(facts)) for facts, names in groups.items()]
 
 
-def _as_yaml(values: Any) -> str:
+def _as_yaml(values: Any) -> str:  # JSON
     stream = io.StringIO()
     YAML().dump(values, stream)
     return stream.getvalue()

@@ -42,7 +42,7 @@ class Scores:
     pixel_accuracy: float | None
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Scores:
+    def from_dict(cls, values: Mapping[str, Any]) -> Scores:  # JSON
         """Read what `summarise` returned."""
         return cls(
             miou=values["miou"],
@@ -78,18 +78,18 @@ class RunResult:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term, cross-entropy's included."""
+        """Return the weight of every term, cross-entropy's included."""
         auxiliary = self.settings.training.auxiliary_weight
         return {"task": 1.0, "auxiliary": auxiliary, **self.settings.weights}
 
     @property
     def step_s(self) -> float:
-        """Median seconds of a logged step, its wait included."""
+        """Return the median seconds of a logged step, its wait included."""
         return median(line.step_s for line in self.log)
 
     @property
     def wait_s(self) -> float:
-        """Median seconds a logged step waited for its batch."""
+        """Return the median seconds that a logged step waited for its batch."""
         return median(line.wait_s for line in self.log)
 
 
@@ -174,8 +174,8 @@ def gather(profile: Path, params: Params) -> Results:
     )
 
 
-def metrics(results: Results) -> dict[str, Any]:
-    """The figures DVC compares between revisions (metrics.json)."""
+def metrics(results: Results) -> dict[str, Any]:  # JSON
+    """Return the figures that DVC compares between revisions (metrics.json)."""
     store = results.store
     return {
         "teacher": {"miou": results.teacher_scores.miou},
@@ -201,9 +201,12 @@ _RUN_FILES = ("model.pt", "run.json", "log.jsonl", "evaluation.json")
 
 
 def _refuse_foreign(
-    profile: Path, params: Params, manifest: Manifest, audit: Mapping[str, Any]
+    profile: Path,
+    params: Params,
+    manifest: Manifest,
+    audit: Mapping[str, Any],  # JSON
 ) -> None:
-    """A page must not mix the results of two sets of parameters or of two stores."""
+    """Refuse to mix results of two sets of parameters, or of two stores, on one page."""
     findings = []
     if profile.name != params.profile:
         findings.append(f"params are of profile {params.profile}; expected {profile.name}")
@@ -223,8 +226,8 @@ def _refuse_foreign(
         raise ReportError(profile, findings)
 
 
-def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:
-    """Fields that both know and that differ; a field added to the program later is no conflict."""
+def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:  # JSON
+    """List the fields that both know and that differ; one added later is no conflict."""
     if isinstance(asked, dict) and isinstance(found, dict):
         shared = [key for key in asked if key in found]
         lines = (_conflicts(asked[key], found[key], f"{where}{key}.") for key in shared)
@@ -250,11 +253,11 @@ def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
     )
 
 
-def _logged_step(line: Mapping[str, Any]) -> LoggedStep:
+def _logged_step(line: Mapping[str, Any]) -> LoggedStep:  # JSON
     return LoggedStep(line["step"], line["wait_s"], line["step_s"], line["terms"])
 
 
-def _store(manifest: Manifest, audit: Mapping[str, Any], path: Path) -> StoreFacts:
+def _store(manifest: Manifest, audit: Mapping[str, Any], path: Path) -> StoreFacts:  # JSON
     # Beside the manifest and the audit, not in them: seconds and last bits, which differ with every
     # machine, would make every rerun a new one.
     timing, fidelity = (path.with_suffix(f".{name}.json") for name in ("extract", "fidelity"))
@@ -281,5 +284,5 @@ def _amortisation(path: Path) -> Amortisation | None:
     return Amortisation.from_dict(_read(path)) if path.is_file() else None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Any:  # JSON
     return json.loads(path.read_text())

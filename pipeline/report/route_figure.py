@@ -90,7 +90,7 @@ def _draw_arrow(before: Rectangle, after: Rectangle, across: bool) -> str:
 
 
 def _draw_border(rectangle: Rectangle, across: bool) -> str:
-    """The dashed line in the gap before a box, with both sides named."""
+    """Draw the dashed line in the gap before a box, with both sides named."""
     x, y, width, height = rectangle
     if across:
         line = x - GAP // 2

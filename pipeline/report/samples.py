@@ -8,22 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
-from pipeline.models.network import predict
+from pipeline.models.network import Network, predict
 from store.schema import VOID
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network by name: how to load it, and the precision it predicts in.
-
-    `load` returns a module that maps normalised images to an `Output`.
-    """
+class Predictor:
+    """A network by name: how to load it, and the precision it predicts in."""
 
     name: str
-    load: Callable[[], nn.Module]
+    load: Callable[[], Network]
     precision: str
 
 
@@ -52,7 +48,7 @@ class Shown:
     predictions: tuple[Prediction, ...]
 
     def accuracy(self, prediction: Prediction) -> float | None:
-        """Share of the labelled pixels that are right; None without a labelled pixel."""
+        """Return the share of labelled pixels that are right; None without any."""
         valid = self.labels != VOID
         if not valid.any():
             return None
@@ -69,7 +65,7 @@ def pick_samples(index: Index, split: str, most: int = 4) -> tuple[Sample, ...]:
 def show(
     index: Index,
     samples: tuple[Sample, ...],
-    networks: Sequence[Network],
+    networks: Sequence[Predictor],
     device: torch.device,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[Shown, ...]:
@@ -94,7 +90,7 @@ def show(
 
 
 def _predict(
-    network: Network, images: Sequence[NDArray[np.uint8]], device: torch.device
+    network: Predictor, images: Sequence[NDArray[np.uint8]], device: torch.device
 ) -> list[Prediction]:
     module = network.load().to(device).eval()
     # A copy: PyTorch warns about images that Pillow marks as read-only.

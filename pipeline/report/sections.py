@@ -82,7 +82,7 @@ class Costs:
 
 
 def route_boxes(results: Results, rows: Sequence[Row]) -> tuple[Box, ...]:
-    """The stops of the route with this profile's figures."""
+    """Return the boxes of the route with this profile's figures."""
     return (
         _dataset_box(results),
         _teacher_box(results),
@@ -143,7 +143,7 @@ def _miou(value: float | None) -> str:
 def class_panels(
     results: Results, rows: Sequence[Row], colours: Mapping[str, str]
 ) -> tuple[Panel, ...]:
-    """A panel for each row with a gain, the headline's first."""
+    """Draw a panel for each row with a gain, the headline's first."""
     headline = find_headline(rows)
     compared = sorted((row for row in rows if row.gain), key=lambda row: row is not headline)
     return tuple(_class_panel(results, row, colours) for row in compared)
@@ -169,9 +169,9 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
 
 
 def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:
-    """A panel for each term that any run logged, cross-entropy first."""
+    """Draw a panel for each term that any run logged, cross-entropy first."""
     found = {name for run in runs for line in run.log for name in line.terms}
-    order = [name for name in wording.TERM_TITLES if name in found]
+    order = [name for name in wording.term_titles() if name in found]
     order += sorted(found.difference(order))
     return tuple(_curve_panel(term, runs, colours) for term in order)
 
@@ -190,7 +190,7 @@ def _curve_panel(term: str, runs: Sequence[RunResult], colours: Mapping[str, str
 
 
 def sample_strip(palette: Sequence[tuple[int, int, int]], one: Shown) -> Strip:
-    """A sample's photo and the classes its labels and every network give it."""
+    """Draw a sample's photo and the classes its labels and every network give it."""
     tiles = [Tile("labels", "", colour_labels(one.labels, palette, SAMPLE_WIDTH_PX))]
     for prediction in one.predictions:
         note = f"{wording.percent(one.accuracy(prediction), 1)} % of pixels"
@@ -202,7 +202,7 @@ def sample_strip(palette: Sequence[tuple[int, int, int]], one: Shown) -> Strip:
 
 
 def stage_costs(results: Results) -> Costs:
-    """Seconds of every stage, and what the teacher's come to for each student."""
+    """List seconds of every stage, and what the teacher's come to for each student."""
     once = [
         Cost("train the teacher", results.teacher.seconds or None, True),
         Cost("extract the store", results.store.extract_seconds, True),
@@ -224,7 +224,7 @@ def stage_costs(results: Results) -> Costs:
 
 
 def amortisation_panel(results: Results) -> Panel | None:
-    """Time of n students by variant; None where it was not measured."""
+    """Draw the time of n students by variant; None where it was not measured."""
     found = results.amortisation
     if found is None:
         return None
@@ -257,7 +257,7 @@ def amortisation_panel(results: Results) -> Panel | None:
 
 
 def main_arrays(arrays: Sequence[StoredArray]) -> tuple[StoredArray, ...]:
-    """The arrays by size, largest first, the small ones added up in a last line."""
+    """Sort the arrays by size, the small ones added up in a last line."""
     raw, stored = (max(1, sum(sizes)) for sizes in zip(*map(_sizes, arrays), strict=True))
     small = [
         array
@@ -276,7 +276,7 @@ def main_arrays(arrays: Sequence[StoredArray]) -> tuple[StoredArray, ...]:
 
 
 def fidelity_lines(fidelity: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
-    """What was measured of the store against the teacher, in words and figures."""
+    """Describe how near the store is to the teacher, in words and figures."""
     return tuple(
         (title, f"{fidelity[name]:.3g}" if name.endswith("kl") else f"{fidelity[name]:.4f}")
         for name, title in wording.FIDELITY.items()

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
 
 ABSENT = "–"
-ARCHITECTURES = {
-    "deeplabv3_resnet101": "DeepLabV3-R101",
-    "deeplabv3_resnet18": "DeepLabV3-R18",
-    "deeplabv3_mobilenet_v2": "DeepLabV3-MobileNetV2",
-    "pspnet_resnet18": "PSPNet-R18",
-}
 SOURCES = {
     "train": "trained here",
     "torchvision": "published by torchvision",
     "checkpoint": "from a checkpoint",
 }
-# Term -> its title, cross-entropy's first; also the order in which terms are shown.
-TERM_TITLES = {
-    "task": "Cross-entropy",
-    "auxiliary": "Cross-entropy, auxiliary head",
-    **{name: term.title for name, term in TERMS.items()},
-}
+HEADS = {"task": "Cross-entropy", "auxiliary": "Cross-entropy, auxiliary head"}
 # What an audit measured against the teacher -> in words; also the order in which it is shown.
 FIDELITY = {
     "logits_kl": "KL of stored from online class probabilities, nats",
@@ -44,17 +34,18 @@ VARIANTS = {
 
 
 def architecture_title(name: str) -> str:
-    """An architecture as papers write it."""
-    return ARCHITECTURES.get(name, name)
+    """Return an architecture's title, or its name where the registries know it no more."""
+    found = {**STUDENTS, **TEACHERS}.get(name)
+    return name if found is None else found.title
 
 
 def method_title(label: str) -> str:
-    """A method as papers write it; free combinations of terms keep their names."""
+    """Write a method as papers do; free combinations of terms keep their names."""
     return label.upper() if label in METHODS else label
 
 
 def row_title(row: Row) -> str:
-    """A row's method, and in what it differs from other rows of it: CIRKD, pixel_queue 500."""
+    """Name a row's method, and what tells it from other rows of it: CIRKD, pixel_queue 500."""
     settings = (
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in row.distinction
@@ -63,22 +54,27 @@ def row_title(row: Row) -> str:
 
 
 def source_title(source: str) -> str:
-    """Where a teacher comes from, in words."""
+    """Say where a teacher comes from."""
     return SOURCES.get(source, source)
 
 
+def term_titles() -> dict[str, str]:
+    """List the terms of objectives with their titles, in the order in which they are shown."""
+    return {**HEADS, **{name: term.title for name, term in TERMS.items()}}
+
+
 def term_title(name: str) -> str:
-    """A term of the objective in words."""
-    return TERM_TITLES.get(name, name.replace("_", " "))
+    """Name a term of an objective in words."""
+    return term_titles().get(name, name.replace("_", " "))
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A share 0..1 in percent, without the sign: 0.71234 -> 71.23."""
+    """Write a share 0..1 in percent, without the sign: 0.71234 -> 71.23."""
     return ABSENT if value is None else f"{100 * value:.{digits}f}"
 
 
 def points(value: float | None, digits: int = 2) -> str:
-    """A difference of shares in signed percentage points: 0.0123 -> +1.23."""
+    """Write a difference of shares in signed percentage points: 0.0123 -> +1.23."""
     if value is None:
         return ABSENT
     text = f"{100 * value:+.{digits}f}".replace("-", "−")
@@ -86,17 +82,17 @@ def points(value: float | None, digits: int = 2) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands apart: 12345 -> 12 345."""
+    """Write a whole number with its thousands apart: 12345 -> 12 345."""
     return f"{value:,}".replace(",", " ")
 
 
 def number_of(value: int, singular: str, plural: str | None = None) -> str:
-    """A count and its noun: 2 runs."""
+    """Write a count and its noun: 2 runs."""
     return f"{count(value)} {singular if value == 1 else plural or singular + 's'}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a reader would say them: 43.2 s, 3 min 05 s, 2 h 07 min."""
+    """Write seconds as a reader would say them: 43.2 s, 3 min 05 s, 2 h 07 min."""
     if seconds is None:
         return ABSENT
     if seconds < 99.95:
@@ -108,13 +104,13 @@ def duration(seconds: float | None) -> str:
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
-    """The largest unit, in seconds and in words, that a time fills at least twice."""
+    """Choose the largest unit, in seconds and in words, that a time fills at least twice."""
     units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
     return next((unit for unit in units if seconds >= 2 * unit[0]), units[-1])
 
 
 def amortised(found: Amortisation) -> str:
-    """From how many students on a store costs less than a teacher in the loop."""
+    """Say from how many students on a store costs less than a teacher in the loop."""
     once, each = duration(found.extraction_s), duration(found.student_s[OFFLINE])
     sentences = [
         f"{found.student}: {once} of extraction once, then {each} a student.",
@@ -129,7 +125,7 @@ def amortised(found: Amortisation) -> str:
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in decimal units: 12 345 678 -> 12.3 MB."""
+    """Write bytes in decimal units: 12 345 678 -> 12.3 MB."""
     if num_bytes is None:
         return ABSENT
     for unit in ("B", "kB", "MB", "GB"):
@@ -140,7 +136,7 @@ def size(num_bytes: float | None) -> str:
 
 
 def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
-    """What came out, in one or two sentences, whichever student won."""
+    """Say what came out, in one or two sentences, whichever student won."""
     best, compared = find_best(rows), find_headline(rows)
     if best is None or best.miou is None:
         return "No student was measured: no class occurs in the validation split."
@@ -158,7 +154,7 @@ def headline(rows: Sequence[Row], teacher_miou: float | None) -> str:
 
 
 def caveat(rows: Sequence[Row]) -> str:
-    """How far the headline may be trusted."""
+    """Say how far the headline may be trusted."""
     row = find_headline(rows)
     if row is None or row.gain is None:
         return ""
@@ -205,7 +201,7 @@ def _name(row: Row) -> str:
 
 
 def spread(value: Spread | None, digits: int = 2, signed: bool = False) -> str:
-    """A mean in percent, with its deviation where there is one."""
+    """Write a mean in percent, with its deviation where there is one."""
     if value is None:
         return ABSENT
     mean = points(value.mean, digits) if signed else percent(value.mean, digits)

@@ -18,8 +18,7 @@ from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
 from pipeline.loading.workers import open_loader
 from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.models.network import compile_network, normalise, upsample
-from pipeline.models.teacher import Teacher
+from pipeline.models.network import Network, compile_network, normalise, upsample
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import seed_sequence, seed_torch
@@ -88,7 +87,7 @@ def crops(
 class SupervisedTerms(nn.Module):
     """Cross-entropy of a teacher's main and auxiliary head, as means over all ranks."""
 
-    def __init__(self, teacher: Teacher, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
+    def __init__(self, teacher: Network, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
         self.teacher, self._precision, self._ranks = teacher, precision, ranks
 
@@ -109,7 +108,7 @@ class SupervisedTerms(nn.Module):
 
 
 def teacher_run(
-    teacher: Teacher,
+    teacher: Network,
     settings: TeacherConfig,
     index: Index,
     header: Mapping[str, Any],

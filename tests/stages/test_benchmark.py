@@ -18,10 +18,10 @@ def params(tmp_path: Path) -> Path:
     return path
 
 
-def test_fidelity_refuses_a_bank(params: Path, tmp_path: Path) -> None:
+def test_num_views_refuses_a_bank(params: Path, tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("index.json", "teacher.pt")]
     options = ["--params", str(params), "--out", str(tmp_path / "out.json")]
-    done = CliRunner().invoke(main, ["benchmark", "fidelity", *files, *options])
+    done = CliRunner().invoke(main, ["benchmark", "num-views", *files, *options])
     assert done.exit_code == 1
     assert "expected queue, found bank" in done.output
     assert list(tmp_path.iterdir()) == [params]
@@ -30,5 +30,5 @@ def test_fidelity_refuses_a_bank(params: Path, tmp_path: Path) -> None:
 def test_step_refuses_an_unknown_student(tmp_path: Path) -> None:
     options = ["--student", "nobody", "--out", str(tmp_path / "out.json"), "--device", "cpu"]
     done = CliRunner().invoke(main, ["benchmark", "step", *options])
-    assert done.exit_code == 1
-    assert "expected some of deeplabv3_resnet18" in done.output
+    assert done.exit_code == 2
+    assert "not one of 'deeplabv3_resnet18'" in done.output

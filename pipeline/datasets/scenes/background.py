@@ -37,7 +37,7 @@ FAR = 120.0
 
 
 def sky(random: Generator, renderer: Renderer, camera: Camera) -> None:
-    """A gradient from zenith to horizon, and clouds."""
+    """Paint a gradient from zenith to horizon, and clouds."""
     zenith, rim = (vary(random, colour, 8) for colour in SKIES[int(random.integers(len(SKIES)))])
     bands = 12
     for band in range(bands):
@@ -61,7 +61,7 @@ def sky(random: Generator, renderer: Renderer, camera: Camera) -> None:
 
 
 def backdrop(random: Generator, renderer: Renderer, camera: Camera) -> None:
-    """Far houses and woods along the horizon, paler than near ones."""
+    """Paint far houses and woods along the horizon, paler than near ones."""
     x = 0.0
     while x < renderer.width:
         width = renderer.width * random.uniform(0.04, 0.14)
@@ -117,7 +117,7 @@ def ground(
 
 
 def bonnet(random: Generator, renderer: Renderer) -> None:
-    """The camera's own car at the lower edge of one image in four, without a label."""
+    """Paint the camera's own car at the lower edge of one image in four, without a label."""
     if random.random() < 0.25:
         middle = renderer.width * random.uniform(0.45, 0.55)
         reach, rise = (
@@ -166,7 +166,7 @@ def _strip(
 
 
 def _outline(camera: Camera, renderer: Renderer, a: float, b: float) -> list[tuple[float, float]]:
-    """The ground between x = a and x = b, from below the image to the horizon."""
+    """Outline the ground between x = a and x = b, from below the image to the horizon."""
     near = 0.8 * camera.focal * camera.eye / (renderer.height - camera.horizon)
     depths = [near, *(z for z in (3.0, 5.0, 8.0, 13.0, 22.0, 40.0, 70.0) if z > near), FAR]
     there = [camera.point(a, 0, z) for z in depths]

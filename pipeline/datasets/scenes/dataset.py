@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config.base import Count, Seed, Side
+from pipeline.config.datasets import DatasetConfig
 from pipeline.datasets.fingerprint import fingerprint_numbers
 from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, Pair
@@ -20,9 +22,6 @@ from pipeline.datasets.scenes.objects import Thing, building, car, hedge, person
 from pipeline.datasets.scenes.postprocess import OVERSAMPLING, expose
 from pipeline.datasets.scenes.renderer import Camera, Renderer
 from store.schema import VOID
-
-if TYPE_CHECKING:
-    from pipeline.config.params import ScenesConfig
 
 GENERATOR_VERSION = 2
 """Part of the fingerprint: raise it with every change of what is drawn."""
@@ -44,14 +43,24 @@ CLASSES = ClassTable(
 )
 
 
-def fingerprint(dataset: ScenesConfig) -> dict[str, Any]:
-    """Fingerprint of the parameters, which determine every pixel, and the generator's version."""
+class Config(DatasetConfig):
+    """How many scenes, and of what size in pixels."""
+
+    seed: Seed
+    num_train: Count
+    num_val: Count
+    height: Side
+    width: Side
+
+
+def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
+    """Fingerprint the parameters, which determine every pixel, and the generator's version."""
     fields = ("seed", "num_train", "num_val", "height", "width")
     numbers = {field: getattr(dataset, field) for field in fields}
     return fingerprint_numbers({"generator_version": GENERATOR_VERSION, **numbers})
 
 
-def list_samples(dataset: ScenesConfig, pixels: Path) -> Listing:
+def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Draw every scene into pixels/<split>/images and labels, and pair the files."""
     splits = {
         split: tuple(
@@ -119,7 +128,7 @@ def _place_camera(random: Generator, renderer: Renderer) -> Camera:
 
 
 def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float) -> list[Thing]:
-    """Houses or trees in a row, hedges, poles at the kerb and people on the sidewalk."""
+    """Place houses or trees in a row, hedges, poles at the kerb and people on the sidewalk."""
     things: list[Thing] = []
     beyond = edge + side * walk
     z = random.uniform(1.5, 9)
@@ -147,7 +156,7 @@ def _roadside(random: Generator, side: int, edge: float, walk: float, sun: float
 
 
 def _traffic(random: Generator, middle: float, curb: float) -> list[Thing]:
-    """Cars in their lanes and at the kerb, and now and then somebody crossing."""
+    """Place cars in their lanes and at the kerb, and now and then somebody crossing."""
     things: list[Thing] = []
     for _ in range(random.integers(1, 5)):
         lane = random.choice((-0.76, -0.45, 0.45, 0.76)) * curb

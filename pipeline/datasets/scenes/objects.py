@@ -54,7 +54,7 @@ class Thing:
 
 
 def building(random: Generator, side: int, x: float, z: float, length: float, sun: float) -> Thing:
-    """A house along the street: its facade runs from z to z + length at x, on `side` -1 or 1."""
+    """Draw a house: its facade runs from z to z + length at x, on `side` -1 or 1 of the street."""
     wall = pick(random, FACADES, 12)
     height = random.uniform(4, 16)
     glass = vary(random, (70, 80, 94) if random.random() < 0.7 else (206, 196, 160), 16)
@@ -86,7 +86,7 @@ def building(random: Generator, side: int, x: float, z: float, length: float, su
 
 
 def tree(random: Generator, x: float, z: float) -> Thing:
-    """A trunk and a crown of leaves."""
+    """Draw a trunk and a crown of leaves."""
     leaf, bark = pick(random, GREENS), vary(random, (82, 68, 54), 12)
     trunk, radius = random.uniform(1.2, 2.6), random.uniform(1.0, 2.3)
     offsets = random.normal(0, 0.45, (9, 2)) * radius
@@ -109,7 +109,7 @@ def tree(random: Generator, x: float, z: float) -> Thing:
 
 
 def hedge(random: Generator, x: float, z: float, length: float) -> Thing:
-    """A row of bushes along the sidewalk."""
+    """Draw a row of bushes along the sidewalk."""
     leaf = pick(random, GREENS)
     count = max(2, int(length / 0.8))
     sizes = random.uniform(0.5, 0.95, count)
@@ -125,7 +125,7 @@ def hedge(random: Generator, x: float, z: float, length: float) -> Thing:
 
 
 def car(random: Generator, x: float, z: float) -> Thing:
-    """A car seen from behind or ahead, with the flank that faces the camera."""
+    """Draw a car seen from behind or ahead, with the flank that faces the camera."""
     paint_colour = pick(random, PAINTS, 10)
     roof = random.uniform(1.4, 1.6) if random.random() < 0.75 else random.uniform(1.9, 2.5)
     half, length, belt = 0.95, random.uniform(3.8, 4.8), 0.55 * roof + 0.1
@@ -172,7 +172,7 @@ def car(random: Generator, x: float, z: float) -> Thing:
 
 
 def person(random: Generator, x: float, z: float) -> Thing:
-    """Someone standing or walking."""
+    """Draw someone standing or walking."""
     shirt, trousers = pick(random, CLOTHES), pick(random, CLOTHES)
     skin = vary(random, (178, 136, 108) if random.random() < 0.6 else (108, 76, 58), 12)
     h, stride, build = (
@@ -204,7 +204,7 @@ def person(random: Generator, x: float, z: float) -> Thing:
 
 
 def pole(random: Generator, x: float, z: float) -> Thing:
-    """A street lamp, a traffic sign or a traffic light on its pole."""
+    """Draw a street lamp, a traffic sign or a traffic light on its pole."""
     metal = pick(random, METALS, 8)
     kind, toward_road = int(random.integers(3)), -1 if x > 0 else 1
     h = (random.uniform(4.5, 6), random.uniform(2.4, 3.2), random.uniform(3, 3.8))[kind]

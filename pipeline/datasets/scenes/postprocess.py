@@ -52,7 +52,7 @@ def expose(
 
 
 def _texture(random: Generator, ids: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Noise of three grains, in the strength of what is painted: float32 like ids."""
+    """Draw noise of three grains, in the strength of what is painted: float32 like ids."""
     contrast = TEXTURE[ids]
     fine = random.standard_normal(ids.shape, np.float32) * contrast[..., 0]
     return fine + sum(
@@ -61,7 +61,7 @@ def _texture(random: Generator, ids: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _grain(random: Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
-    """Smooth noise, about one hill in size x size pixels, unit contrast."""
+    """Draw smooth noise, about one hill in size x size pixels, unit contrast."""
     coarse = random.standard_normal(
         (-(-shape[0] // size) + 1, -(-shape[1] // size) + 1), np.float32
     )
@@ -70,7 +70,7 @@ def _grain(random: Generator, shape: tuple[int, ...], size: int) -> NDArray[np.f
 
 
 def _illumination(random: Generator, renderer: Renderer) -> NDArray[np.float32]:
-    """Shadows with soft rims times a gradient across the image."""
+    """Draw shadows with soft rims times a gradient across the image."""
     soft = renderer.shade.filter(ImageFilter.BoxBlur(renderer.height / 100))
     across = np.linspace(-0.5, 0.5, renderer.width, dtype=np.float32)
     down = np.linspace(-0.5, 0.5, renderer.height, dtype=np.float32)
@@ -82,7 +82,7 @@ def _illumination(random: Generator, renderer: Renderer) -> NDArray[np.float32]:
 def _haze(
     random: Generator, colour: NDArray[np.float32], ids: NDArray[np.uint8], camera: Camera
 ) -> None:
-    """In some images, pale what lies near the horizon; in place."""
+    """Pale what lies near the horizon, in some images and in place."""
     if random.random() >= 0.25:
         return
     rows = np.arange(len(ids), dtype=np.float32)

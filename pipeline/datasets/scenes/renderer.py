@@ -25,7 +25,7 @@ class Camera:
     bend: float
 
     def point(self, x: float, y: float, z: float) -> Point:
-        """Where a world point falls; the bend moves far things sideways, as on a curved street."""
+        """Project a world point; the bend moves far things sideways, as on a curved street."""
         column = self.vanishing + self.focal * (x / z + self.bend * z)
         return column, self.horizon + self.focal * (self.eye - y) / z
 
@@ -63,7 +63,7 @@ class Renderer:
         self._shade.ellipse(corners, 255)
 
     def shadow(self, points: Sequence[Point], light: int) -> None:
-        """Leave only light/255 of the light on what is already painted inside a polygon."""
+        """Darken what is already painted inside a polygon to light/255 of its light."""
         self._shade.polygon(points, light)
 
 
@@ -72,19 +72,19 @@ def _ordered(a: Point, b: Point) -> tuple[float, float, float, float]:
 
 
 def pick(random: Generator, colours: Sequence[Colour], spread: float = 10) -> Colour:
-    """One of the colours, a little off."""
+    """Draw one of the colours, a little off."""
     return vary(random, colours[int(random.integers(len(colours)))], spread)
 
 
 def vary(random: Generator, colour: Colour, spread: float) -> Colour:
-    """A colour moved as a whole (brightness) and by channel (hue)."""
+    """Move a colour as a whole (brightness) and by channel (hue)."""
     moved = [channel + 0.5 * spread * random.normal() for channel in colour]
     bright = spread * random.normal()
     return clip(channel + bright for channel in moved)
 
 
 def times(colour: Colour, factor: float) -> Colour:
-    """A colour under `factor` of the light."""
+    """Return a colour under `factor` of the light."""
     return clip(channel * factor for channel in colour)
 
 

@@ -141,6 +141,6 @@ def test_a_run_is_the_run_of_its_stage(
 def test_views_are_counts(tmp_path: Path) -> None:
     arguments = ["index.json", "teacher.pt", "--out", str(tmp_path / "out.json")]
     for views in ("0,1", "one", "1,,2", ""):
-        done = CliRunner().invoke(main, ["benchmark", "fidelity", *arguments, "--views", views])
+        done = CliRunner().invoke(main, ["benchmark", "num-views", *arguments, "--views", views])
         assert done.exit_code == 2
         assert "expected counts like 1,2,4" in done.output

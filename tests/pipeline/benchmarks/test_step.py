@@ -1,5 +1,6 @@
 """The benchmark of a step: both ways compute the same terms, and every figure is there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from pipeline.benchmarks.online import query_teacher
 from pipeline.benchmarks.sizes import CPU as CPU_SIZES
 from pipeline.benchmarks.sizes import Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
-from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.queue_memory import QueueMemory
@@ -71,13 +71,14 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
     """Where nothing is padding, void, or in the queue already."""
     batch = next(stream(reader, LoaderConfig(0, 2, needs=()), range(1), CPU))
     found = []
-    for kind in (Objective, variants.PublicCode):
-        objective = build_objective(RUN, reader.spec, CPU, kind)
+    for public in (False, True):
+        objective = build_objective(RUN, reader.spec, CPU)
+        compute = variants.public_terms(objective, RUN, CPU) if public else objective.compute_terms
         memory = objective.parts["memory"]
         assert isinstance(memory, QueueMemory)
         for entries in random_store._random_batches(RUN, reader.spec, CPU):
             memory.push(entries)
-        terms = objective.compute_terms(query_teacher(job, batch))
+        terms = compute(query_teacher(job, batch))
         torch.stack(
             [objective.weights[name] * value for name, value in terms.items()]
         ).sum().backward()
@@ -90,12 +91,11 @@ def test_the_public_code_computes_the_same_terms_and_gradient(
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_drawn_anchors_are_so_many_of_every_image(reader: Reader, job: Extraction) -> None:
+def test_drawn_anchors_are_so_many_of_every_image() -> None:
     few = cirkd_run(Sizes(**{**vars(SMALL), "anchors_per_image": 5}), "pspnet_resnet18", "float32")
     assert few.distillation.minibatch_anchors == few.distillation.memory_anchors == 10
-    objective = build_objective(few, reader.spec, CPU, variants.PublicCode)
-    assert isinstance(objective, variants.PublicCode)
-    rows = objective._anchors(torch.zeros(2, 32, 4))
+    generator = torch.Generator().manual_seed(0)
+    rows = variants.draw_rows(torch.zeros(2, 32, 4), 10, generator)
     assert isinstance(rows, torch.Tensor)
     assert len(set(rows.tolist())) == 5
 
@@ -118,21 +118,22 @@ def test_the_public_codes_memory_format_is_not_given_to_the_callers_teacher(
         return {name: (x.clone(), x.stride()) for name, x in job.teacher.state_dict().items()}
 
     before = state()
-    measured = variants.Variants(
+    measured = variants.Setting(
         reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, 0
     )
-    variants.finish_step(measured.steps("public_code"))
+    variants.finish_step(variants.public_code(measured))
     for name, (values, stride) in state().items():
         assert torch.equal(values, before[name][0]), name
         assert stride == before[name][1], name
     assert not job.teacher._forward_pre_hooks
 
 
-def test_relational_flops_by_hand() -> None:
+def test_relational_flops_by_hand(reader: Reader) -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
-    assert relational_flops(SMALL, 64) == minibatch + 3 * 2 * 64 * (27 + 15) * 256
-    assert relational_flops(CPU_SIZES, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
+    assert relational_flops(SMALL, reader.spec, 64) == minibatch + 3 * 2 * 64 * (27 + 15) * 256
+    spec = replace(reader.spec, feature_height=32, feature_width=64)
+    assert relational_flops(CPU_SIZES, spec, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -159,7 +160,7 @@ def test_every_way_is_stepped(
     reader: Reader, job: Extraction, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(variants, "NUM_WAIT_STEPS", 1)
-    measured = variants.Variants(
+    measured = variants.Setting(
         reader, RUN, lambda: job, lambda objective, reader: objective.fill(reader), CPU, num_workers
     )
     seconds, wait = variants.step_medians(measured, num_rounds=1)
@@ -170,7 +171,7 @@ def test_every_way_is_stepped(
 
 @pytest.mark.slow
 def test_reports_every_promised_field(tmp_path: Path) -> None:
-    chosen = step.STUDENTS[-1:]
+    chosen = list(step.STUDENTS)[-1:]
     found = list(step.benchmark(SMALL, CPU, tmp_path, students=chosen, num_workers=1, num_rounds=1))
     assert len(found) == len(chosen)
     assert found[-1]["results"].keys() == {f"{student} float32" for student in chosen}

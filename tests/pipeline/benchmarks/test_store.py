@@ -8,7 +8,7 @@ import torch
 
 from pipeline.benchmarks import extract, store
 from pipeline.config.params import Params
-from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 from pipeline.extraction.job import Extraction, plan_store
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def job(tiny_params: Params, tiny_teacher, tmp_path: Path) -> Extraction:
     pixels = tmp_path / "pixels"
     pixels.mkdir()
     index = prepare_dataset(dataset, fingerprint_dataset(dataset)["fingerprint"], pixels)
-    spec = plan_store(index, tiny_params.store, "tiny teacher", CPU)
+    spec = plan_store(index, tiny_params.store, tiny_teacher, "tiny teacher", CPU)
     return Extraction(index, tiny_teacher, tiny_params.store, spec, CPU)
 
 

@@ -8,13 +8,13 @@ from ruamel.yaml import YAML
 
 from pipeline.config.augment import WHOLE, Augment
 from pipeline.config.params import (
-    CamVidConfig,
     Params,
     ParamsError,
     TrainingConfig,
     load_params,
     write_params,
 )
+from pipeline.datasets.camvid import Config as CamVidConfig
 
 ROOT = Path(__file__).parents[3]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))

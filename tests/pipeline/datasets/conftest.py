@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVidConfig, FolderConfig, ScenesConfig
+from pipeline.datasets.camvid import Config as CamVidConfig
+from pipeline.datasets.folder import Config as FolderConfig
+from pipeline.datasets.scenes.dataset import Config as ScenesConfig
 
 CLASSES_YAML = """\
 classes:

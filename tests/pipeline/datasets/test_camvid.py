@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.config.params import CamVidConfig
+from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.index import read_image, read_labels
-from pipeline.datasets.registry import prepare_dataset
+from pipeline.datasets.prepare import prepare_dataset
 
 
 def test_the_twin_is_read_as_it_was_written(

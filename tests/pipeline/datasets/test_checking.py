@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVidConfig, FolderConfig
+from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
-from pipeline.datasets.registry import prepare_dataset
+from pipeline.datasets.folder import Config as FolderConfig
+from pipeline.datasets.prepare import prepare_dataset
 
 Break = Callable[[Path], None]
 

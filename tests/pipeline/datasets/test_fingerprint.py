@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.params import CamVidConfig, FolderConfig
+from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files
-from pipeline.datasets.registry import fingerprint_dataset
+from pipeline.datasets.folder import Config as FolderConfig
+from pipeline.datasets.prepare import fingerprint_dataset
 
 Change = Callable[[Path], object]
 LABELS = "trainannot/0001TP_000000.png"

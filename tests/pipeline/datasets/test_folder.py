@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import FolderConfig
 from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.folder import Config as FolderConfig
 from pipeline.datasets.folder import read_classes
 from pipeline.datasets.index import read_labels
-from pipeline.datasets.registry import prepare_dataset
+from pipeline.datasets.prepare import prepare_dataset
 
 
 def test_label_ids_become_classes_in_the_order_of_the_file(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import CamVidConfig, FolderConfig
+from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.folder import Config as FolderConfig
 from pipeline.datasets.index import Index, decode_image, decode_labels, read_image, read_labels
-from pipeline.datasets.registry import prepare_dataset
+from pipeline.datasets.prepare import prepare_dataset
 
 
 def test_round_trip_and_stable_bytes(

@@ -217,6 +217,6 @@ def test_padding_is_zero_after_normalisation() -> None:
 
 
 def test_neither_views_nor_datasets_load_torch() -> None:
-    modules = "pipeline.datasets.views, pipeline.datasets.registry"
+    modules = "pipeline.datasets.views, pipeline.datasets.prepare"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -156,12 +156,12 @@ def test_pixel_samples_belong_to_their_class(tiny_store: Reader) -> None:
 
 
 def test_a_store_of_another_teacher_is_refused(
-    tiny_index: Index, settings: StoreConfig, tmp_path: Path
+    tiny_index: Index, tiny_teacher, settings: StoreConfig, tmp_path: Path
 ) -> None:
-    spec = plan_store(tiny_index, settings, "one teacher", CPU)
+    spec = plan_store(tiny_index, settings, tiny_teacher, "one teacher", CPU)
     with Writer.open(tmp_path / "store", spec):
         pass
-    other = plan_store(tiny_index, settings, "another teacher", CPU)
+    other = plan_store(tiny_index, settings, tiny_teacher, "another teacher", CPU)
     with (
         pytest.raises(StoreMismatchError, match=r"teacher\.sha256"),
         Writer.open(tmp_path / "store", other),
@@ -174,25 +174,28 @@ def test_a_store_of_another_teacher_is_refused(
     [{"num_views": 2}, {"seed": 1}, {"precision": "bfloat16"}, {"samples_per_class": 9}],
 )
 def test_what_changes_the_content_changes_the_fingerprint(
-    tiny_index: Index, tiny_params: Params, change: dict
+    tiny_index: Index, tiny_teacher, tiny_params: Params, change: dict
 ) -> None:
     settings = tiny_params.store
-    before = plan_store(tiny_index, settings, "t", CPU).fingerprint
+    before = plan_store(tiny_index, settings, tiny_teacher, "t", CPU).fingerprint
     changed = settings.model_copy(update=change)
-    assert plan_store(tiny_index, changed, "t", CPU).fingerprint != before
-    assert plan_store(tiny_index, settings, "u", CPU).fingerprint != before
+    assert plan_store(tiny_index, changed, tiny_teacher, "t", CPU).fingerprint != before
+    assert plan_store(tiny_index, settings, tiny_teacher, "u", CPU).fingerprint != before
 
 
 def test_the_fingerprint_of_a_store_of_every_target_is_what_it_ever_was(
-    tiny_index: Index, tiny_params: Params
+    tiny_index: Index, tiny_teacher, tiny_params: Params
 ) -> None:
     settings = tiny_params.store
-    identity = plan_store(tiny_index, settings, "t", CPU).identity
+    identity = plan_store(tiny_index, settings, tiny_teacher, "t", CPU).identity
     assert set(identity) == {
         "schema_version", "dataset", "teacher", "views", "encodings", "precision", "unit_size"
     }  # fmt: skip
     part = settings.model_copy(update={"targets": ("logits",)})
-    assert plan_store(tiny_index, part, "t", CPU).identity == {**identity, "targets": ["logits"]}
+    assert plan_store(tiny_index, part, tiny_teacher, "t", CPU).identity == {
+        **identity,
+        "targets": ["logits"],
+    }
 
 
 @pytest.mark.parametrize("targets", [("logits",), ("features", "regions")])
@@ -209,12 +212,12 @@ def test_a_store_of_some_targets_holds_them_as_the_whole_one_does(
 
 @pytest.mark.parametrize("change", [{"threads": 7}, {"name": "elsewhere"}])
 def test_what_leaves_the_content_leaves_the_fingerprint(
-    tiny_index: Index, tiny_params: Params, change: dict
+    tiny_index: Index, tiny_teacher, tiny_params: Params, change: dict
 ) -> None:
     settings = tiny_params.store
-    before = plan_store(tiny_index, settings, "t", CPU).fingerprint
+    before = plan_store(tiny_index, settings, tiny_teacher, "t", CPU).fingerprint
     changed = settings.model_copy(update=change)
-    assert plan_store(tiny_index, changed, "t", CPU).fingerprint == before
+    assert plan_store(tiny_index, changed, tiny_teacher, "t", CPU).fingerprint == before
 
 
 def test_labels_are_the_datasets(tiny_index: Index, tiny_store: Reader) -> None:

@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.params import Params
-from pipeline.models.network import normalise, predict
-from pipeline.models.students import ARCHITECTURES, build_student, load_student, save_student
-from pipeline.models.teacher import Teacher
+from pipeline.models.network import build_network, normalise, predict
+from pipeline.models.students import build_student, load_student, save_student
 from pipeline.runtime.rng import seed_torch
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", STUDENTS)
 def test_outputs_lie_at_stride_eight(architecture: str) -> None:
     student = build_student(architecture, 5).train()
     output = student(torch.randn(2, 3, 40, 64))
+    assert student.stride == 8
     assert output.logits.shape == (2, 5, 5, 8)
     assert output.features.shape == (2, student.feature_channels, 5, 8)
     if "resnet" in architecture:
@@ -29,10 +30,10 @@ def test_outputs_lie_at_stride_eight(architecture: str) -> None:
     assert student.eval()(torch.randn(1, 3, 40, 64)).auxiliary is None
 
 
-@pytest.mark.parametrize("name", ["teacher", *ARCHITECTURES])
+@pytest.mark.parametrize("name", [*TEACHERS, *STUDENTS])
 def test_networks_keep_the_memory_format_they_fix(name: str) -> None:
     """Also after weights of another format, a copy, and a change of dtype or device."""
-    network = Teacher(5, dropout=0.0) if name == "teacher" else build_student(name, 5)
+    network = build_network(TEACHERS, name, 5, 0.0) if name in TEACHERS else build_student(name, 5)
     state = network.state_dict()
     network.load_state_dict({key: x.contiguous() for key, x in state.items()})
     for one in (network, copy.deepcopy(network), copy.deepcopy(network).double()):
@@ -51,7 +52,7 @@ def test_pspnet_uses_every_encoder_stage() -> None:
     assert all(p.grad is not None for p in student.encoder.layer4.parameters())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", STUDENTS)
 def test_a_saved_student_predicts_the_same(
     architecture: str, tiny_params: Params, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pipeline.runtime.checkpoint import hash_weights
 from pipeline.runtime.distributed import Ranks
 from pipeline.training.supervised import SupervisedTerms, crops
 
+ARCHITECTURE = "deeplabv3_resnet101"
 CPU = torch.device("cpu")
 
 
@@ -27,7 +28,7 @@ def saved(settings: TeacherConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
-    teacher = load_teacher(saved[0], 5)
+    teacher = load_teacher(saved[0], 5, ARCHITECTURE)
     with torch.no_grad():
         output = teacher(torch.randn(1, 3, 40, 64))
     assert output.logits.shape == (1, 5, 5, 8)
@@ -55,18 +56,18 @@ def test_a_checkpoint_is_a_source(settings: TeacherConfig, saved: tuple[Path, st
 
 def test_another_class_count_is_refused(saved: tuple[Path, str]) -> None:
     with pytest.raises(TeacherError, match=r"7 classes(.|\n)*expected \(7, 256, 1, 1\)"):
-        load_teacher(saved[0], 7)
+        load_teacher(saved[0], 7, ARCHITECTURE)
 
 
 def test_foreign_keys_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pt")
     with pytest.raises(TeacherError, match=r"missing .*\n(.|\n)* and \d+ more"):
-        load_teacher(tmp_path / "other.pt", 5)
+        load_teacher(tmp_path / "other.pt", 5, ARCHITECTURE)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="dvc repro teacher"):
-        load_teacher(tmp_path / "absent.pt", 5)
+        load_teacher(tmp_path / "absent.pt", 5, ARCHITECTURE)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_loaded_teacher_has_its_own_memory_format(
         for name, tensor in teacher.network.state_dict().items()
     }
     torch.save({"state_dict": state}, tmp_path / "foreign.pt")
-    loaded = load_teacher(tmp_path / "foreign.pt", tiny_index.num_classes)
+    loaded = load_teacher(tmp_path / "foreign.pt", tiny_index.num_classes, ARCHITECTURE)
     for mine, other in zip(teacher.parameters(), loaded.parameters(), strict=True):
         assert mine.dtype == other.dtype
         assert mine.stride() == other.stride()

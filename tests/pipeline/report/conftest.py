@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.config.params import Params, load_params, write_params
 from pipeline.datasets.index import ClassTable, Index, Sample
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output
 from store.files import write_json
 from store.manifest import Manifest
 
@@ -27,8 +27,10 @@ Asked = tuple[str | None, float | None] | tuple[str | None, float | None, dict[s
 """A student: its method, the mIoU it shall have, and keys of its params."""
 
 
-class Constant(nn.Module):
+class Constant(Network):
     """A network that gives every pixel one class."""
+
+    stride = 8
 
     def __init__(self, chosen: int) -> None:
         super().__init__()

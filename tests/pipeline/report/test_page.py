@@ -201,7 +201,7 @@ def test_stage_writes_page_and_metrics(
     for name, settings in params.students.items():
         path = profile / "students" / name / "model.pt"
         save_student(build_student(settings.architecture, 4), settings, "abcd", path)
-    monkeypatch.setattr(stages.report, "load_teacher", lambda path, num_classes: constant(1))
+    monkeypatch.setattr(stages.report, "load_teacher", lambda *_: constant(1))
     options = ["--params", str(profile.parents[2] / "params.yaml"), "--device", "cpu"]
     result = CliRunner().invoke(stages.report.command, [str(profile), *options])
     assert result.exit_code == 0, result.output

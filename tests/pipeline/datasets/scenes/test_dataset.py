@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.params import ScenesConfig
 from pipeline.datasets.index import read_image, read_labels
-from pipeline.datasets.registry import fingerprint_dataset, prepare_dataset
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 from pipeline.datasets.scenes.dataset import CLASSES, draw_scene
+from pipeline.datasets.scenes.dataset import Config as ScenesConfig
 
 
 def digests(folder: Path) -> dict[str, str]:

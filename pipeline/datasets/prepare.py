@@ -1,31 +1,23 @@
-"""Datasets: three kinds, one index, and a check of every file before anything trusts one."""
+"""Any dataset by its section of params.yaml: its fingerprint, and its index, every file checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.datasets import camvid, folder
+from pipeline.config.datasets import DatasetConfig, ExternalConfig, dataset_module
 from pipeline.datasets.checking import Progress, check_listing
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.index import Index
-from pipeline.datasets.scenes import dataset as scenes
-
-if TYPE_CHECKING:
-    from pipeline.config.params import DatasetConfig
-
-DATASETS: dict[str, ModuleType] = {"scenes": scenes, "camvid": camvid, "folder": folder}
-"""Kind -> module with `fingerprint(dataset)` and `list_samples(dataset, pixels)`."""
 
 
-def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:
-    """What identifies a dataset's content, cheaply: {"kind", "fingerprint", and what went into it}.
+def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
+    """Return what identifies a dataset's content, cheaply: "kind", "fingerprint", what is in it.
 
     Raises:
         DatasetError: the dataset's root does not exist.
     """
-    return {"kind": dataset.kind, **DATASETS[dataset.kind].fingerprint(dataset)}
+    return {"kind": dataset.kind, **dataset_module(dataset.kind).fingerprint(dataset)}
 
 
 def prepare_dataset(
@@ -43,8 +35,8 @@ def prepare_dataset(
         DatasetError: with all findings; there is no index then.
     """
     pixels.mkdir(parents=True, exist_ok=True)
-    listing = DATASETS[dataset.kind].list_samples(dataset, pixels)
-    root = pixels if dataset.kind == "scenes" else Path(dataset.root)
+    listing = dataset_module(dataset.kind).list_samples(dataset, pixels)
+    root = Path(dataset.root) if isinstance(dataset, ExternalConfig) else pixels
     checked = check_listing(root, listing, progress)
     if findings := (*listing.findings, *checked.findings):
         raise DatasetError(str(root), findings)
