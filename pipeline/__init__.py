@@ -11,7 +11,7 @@ ops           what losses are made of
 losses        one file per published method; pure functions
 memory        the teacher embeddings that a step contrasts its pixels with
 distillation  every term by name, what it keeps beside the student, the weighted terms of one run
-training      one training loop, a generator of step results; its optimizer and its log
+training      one training loop, a generator of step results; runs that log, save, resume and stop
 evaluation    full-size predictions -> one confusion matrix
 report        everything measured -> one HTML page
 benchmarks    what the project promises in figures, measured

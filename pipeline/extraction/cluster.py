@@ -44,13 +44,14 @@ def extract_parallel(
     # A few units a worker at a time, so that an interruption has little to wait for.
     left = iter(writer.missing_units())
     window = 2 * max(1, len(client.scheduler_info()["workers"]))
-    futures = as_completed([])
+    futures = as_completed([])  # type: ignore[no-untyped-call]
 
     def submit() -> None:
         unit = next(left, None)
         if unit is not None:
             task = (_write, files, spec.fingerprint, path, unit)
-            futures.add(client.submit(*task, retries=RETRIES, pure=False))
+            future = client.submit(*task, retries=RETRIES, pure=False)
+            futures.add(future)  # type: ignore[no-untyped-call]
 
     for _ in range(window):
         submit()

@@ -1,1 +1,1 @@
-"""The training loop, its optimizer, its log, and the teacher's terms."""
+"""The training loop, its optimizer and its log; the runs of a teacher and of a student."""
