@@ -20,7 +20,7 @@ from pipeline.datasets.index import Index
 from pipeline.distillation.requirements import supported_methods
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction, plan_store
-from pipeline.loading.stream import stream
+from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.models.teacher import build_teacher, load_teacher, save_teacher
 from pipeline.report.wording import architecture_title, term_title
 from stages.cli import main
@@ -106,10 +106,7 @@ def test_a_student_takes_a_step(
 def take_step(reader: Reader, config: Any) -> tuple[Any, Any]:
     objective = build_objective(config, reader.spec, CPU)
     objective.fill(reader)
-    size = config.training.batch_size
-    batches = stream(
-        reader, seed=0, batch_size=size, steps=range(1), device=CPU, needs=objective.needs
-    )
+    batches = stream(reader, LoaderConfig.of_student(config, objective.needs), range(1), CPU)
     (result,) = take_steps(objective, config.training, batches)
     return result, objective
 

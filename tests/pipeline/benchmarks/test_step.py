@@ -132,7 +132,7 @@ def test_relational_flops_by_hand(reader: Reader) -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2
     assert relational_flops(SMALL, reader.spec, 64) == minibatch + 3 * 2 * 64 * (27 + 15) * 256
-    spec = replace(reader.spec, feature_height=32, feature_width=64)
+    spec = replace(reader.spec, height=256, width=512, feature_height=32, feature_width=64)
     assert relational_flops(CPU_SIZES, spec, 256) == 2 * 4096 * 256 * (4 * 4096 + 3 * (4104 + 1026))
 
 
