@@ -132,6 +132,17 @@ def test_every_command_has_the_name_and_the_options_that_documents_give_it() -> 
     assert seen > 5
 
 
+@pytest.mark.parametrize(
+    ("group", "page"), [("benchmark", "performance"), ("store", "configuration")]
+)
+def test_a_page_names_every_command_of_a_group(group: str, page: str) -> None:
+    found = main.get_command(click.Context(main), group)
+    assert isinstance(found, click.Group)
+    assert {
+        name for name in found.commands if f"`{name}`" not in text_of(f"docs/{page}.md")
+    } == set()
+
+
 def test_the_configuration_page_names_every_parameter() -> None:
     page = text_of("docs/configuration.md")
     models = {
