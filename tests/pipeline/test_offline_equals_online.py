@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmarks.online import online_batch
-from pipeline.config.methods import METHODS
+from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import Encodings, Params, StoreConfig, StudentConfig
 from pipeline.distillation.objective import Objective
-from pipeline.distillation.terms import TERMS
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.stream import stream

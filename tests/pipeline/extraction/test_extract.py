@@ -124,7 +124,8 @@ def test_stored_targets_are_the_live_ones(
 ) -> None:
     job, records = tiny_job(tiny_params.store), range(4)
     images = draw_records(job.index, job.settings, records)["image"]
-    live_logits, live_features, _ = forward_teacher(job, images)
+    outputs = forward_teacher(job, images)
+    live_logits, live_features = outputs.logits, outputs.features
     stored = tiny_store.read(records, list(tiny_store.arrays))
     for name, online in (("logits", live_logits), ("features", live_features)):
         error = np.abs(tiny_store.decode(name, stored) - online.numpy())

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.methods import TERMS
 from pipeline.config.params import StudentConfig, load_params
 from pipeline.distillation.objective import Objective
-from pipeline.distillation.terms import TERMS
 from pipeline.loading.stream import stream
 from pipeline.models.students import build_student
 from pipeline.runtime.distributed import Ranks, joined
