@@ -299,7 +299,7 @@ def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
     text = (ROOT / "profiles/tiny.yaml").read_text()
     params = tmp_path / "params.yaml"
     drawn = "minibatch_anchors: 24, memory_anchors: 24"
-    changed = f"method: cirkd, training: {{steps: 5}}, distillation: {{{memory}, {drawn}}},"
+    changed = f"method: cirkd, training: {{steps: 3}}, distillation: {{{memory}, {drawn}}},"
     params.write_text(text.replace("method: cirkd,", changed))
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(params), "--workers", "0", "--device", "cpu"]
@@ -310,15 +310,15 @@ def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
     assert run("whole").exit_code == 0
     compute, calls = Objective.compute_terms, iter(range(1, 100))
 
-    def stop_in_the_third_step(self: Objective, batch: Batch) -> dict[str, torch.Tensor]:
-        if next(calls) == 3:
+    def stop_in_the_second_step(self: Objective, batch: Batch) -> dict[str, torch.Tensor]:
+        if next(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return compute(self, batch)
 
-    monkeypatch.setattr(Objective, "compute_terms", stop_in_the_third_step)
+    monkeypatch.setattr(Objective, "compute_terms", stop_in_the_second_step)
     assert run("parts").exit_code == 3
     torch.manual_seed(99)
     assert run("parts").exit_code == 0
-    assert next(calls) == 5 + 1
+    assert next(calls) == 3 + 1
     whole, parts = (torch.load(f"{name}/model.pt")["state_dict"] for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
