@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import hash_weights, save_torch
 from pipeline.runtime.rng import seed_torch
-
-_OURS = "network."
-"""What our module puts before the names that weights have in files: torchvision's own."""
 
 
 class TeacherError(ValueError):
@@ -44,6 +40,11 @@ class DeepLabV3(Network):
         )
         self.network.classifier[0].project[3].p = dropout
         self.feature_channels = self.network.classifier[-1].in_channels
+
+    @property
+    def weights(self) -> nn.Module:
+        """Return torchvision's own module: files hold its names."""
+        return self.network
 
     def forward(self, image: Tensor) -> Output:
         """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
@@ -114,16 +115,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return _rename(state.get("state_dict", state))
-
-
-def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(_OURS): tensor for name, tensor in state.items()}
+    state = state.get("state_dict", state)
+    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
-    ours = {name.removeprefix(_OURS): name for name in teacher.state_dict()}
-    expected = _rename(teacher.state_dict())
+    expected = teacher.weights.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
         f"{name}: expected {tuple(expected[name].shape)}, found {tuple(state[name].shape)}"
@@ -137,15 +134,15 @@ def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: 
         raise TeacherError(
             f"{source} is no {teacher.architecture} for {num_classes} classes:\n{listing}{more}"
         )
-    fitting = {ours[name]: state[name].to(tensor.dtype) for name, tensor in expected.items()}
-    teacher.load_state_dict(fitting, assign=True)
+    fitting = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
+    teacher.weights.load_state_dict(fitting, assign=True)
     # Whatever format the file's tensors have: it decides last bits on some processors.
     teacher.to(memory_format=torch.channels_last)
 
 
 def save_teacher(teacher: Network, path: Path) -> str:
     """Write the weights and return their SHA-256."""
-    state = _rename(teacher.state_dict())
+    state = teacher.weights.state_dict()
     save_torch({"state_dict": state}, path)
     return hash_weights(state)
 
