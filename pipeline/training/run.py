@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,10 @@ def run_training(
         try:
             whole = _train(run, stopwatch, progress, keep_going)
         except LoaderError:
-            # Some managers (Slurm's scancel, say) signal every process, and not in one moment.
-            time.sleep(SIGNALS_APART_S)
+            # Some managers (Slurm's scancel, say) signal every process, and not in one moment; and
+            # torch may report another dead worker meanwhile.
+            with suppress(LoaderError), name_dead_workers():
+                time.sleep(SIGNALS_APART_S)
             if keep_going():
                 raise
             whole = False
