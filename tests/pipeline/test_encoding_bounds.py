@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from store.encoding import Encoding
 from torch import Tensor
 
 from pipeline.losses import cirkd, kd
@@ -19,6 +18,7 @@ from pipeline.ops.contrast import Contrast
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.ops.mean import Mean
 from pipeline.runtime.rng import torch_generator
+from store.encodings.base import Encoding
 from store.encodings.registry import ENCODINGS
 
 K, D, TAU = 19, 256, 0.1
