@@ -44,7 +44,8 @@ class DeepLabV3(Network):
     @property
     def weights(self) -> nn.Module:
         """Return torchvision's own module: files hold its names."""
-        return self.network
+        network: nn.Module = self.network  # torchvision says Any
+        return network
 
     def forward(self, image: Tensor) -> Output:
         """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
