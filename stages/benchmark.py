@@ -65,10 +65,14 @@ def benchmark_portable(out: Path, suite: bool) -> None:
 
     from pipeline.benchmarks.portable import benchmark
 
+    figures: dict[str, object] = {}
     try:
-        report(benchmark(Path.cwd(), suite), out)
+        for figures in benchmark(Path.cwd(), suite):
+            write_json(figures, out)
     except CalledProcessError as error:
-        raise click.ClickException(f"{error}; nothing was measured") from None
+        kept = f"{out} has what came before it" if figures else "nothing was measured"
+        raise click.ClickException(f"{error}; {kept}") from None
+    show(figures)
 
 
 @command.command("losses", cls=StageCommand)

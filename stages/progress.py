@@ -56,6 +56,8 @@ class MovingRate:
             return ""
         (start, before), (end, done) = self._seen[0], self._seen[-1]
         rate = (done - before) / max(end - start, 1e-9)
+        if not rate:  # told twice of the same: nothing to go by
+            return ""
         left = (self._total - done) / rate
         return f"{rate:.2f} {self._unit}/s  {left:.0f} s left"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ MATRIX_SIDE = 2048
 NUM_PRODUCTS = 10
 
 
-def benchmark(project: Path, suite: bool) -> dict[str, object]:
-    """Run `dvc repro` from nothing, and the fast suite, in a project's folder.
+def benchmark(project: Path, suite: bool) -> Iterator[dict[str, object]]:
+    """Run `dvc repro` from nothing, and the fast suite, in a project's folder; yield after each.
 
     cost = wall seconds x the float32 rate of a 2048x2048 product on all cores, measured just
     before: what the command would have computed at that rate, start-up and waiting included.
@@ -43,7 +44,9 @@ def benchmark(project: Path, suite: bool) -> dict[str, object]:
         "repro_s": seconds,
         "repro_tflop": seconds * rate / 1e12,
     }
-    return {**figures, "suite_s": _run_seconds(project, "-m", "pytest")} if suite else figures
+    yield figures
+    if suite:
+        yield {**figures, "suite_s": _run_seconds(project, "-m", "pytest")}
 
 
 def _run_seconds(project: Path, *arguments: str) -> float:

@@ -53,3 +53,11 @@ def test_a_total_may_come_with_the_first_call(
             clock[0] += 1
             show(done, 2)
     assert capsys.readouterr().err == "check 2/2  1.00 samples/s  0 s left\n"
+
+
+def test_nothing_done_in_between_predicts_nothing(clock: list[float]) -> None:
+    rate = MovingRate(4, 1, "units")
+    for _ in range(2):
+        clock[0] += 1
+        rate.advance(0)
+    assert str(rate) == ""
