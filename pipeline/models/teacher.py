@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,13 @@ def load_teacher(path: Path, num_classes: int, architecture: str) -> Network:
     Raises:
         TeacherError: the file is missing, or its keys or shapes do not fit.
     """
+    build = partial(build_network, TEACHERS, architecture, num_classes, 0.0)
     with torch.device("meta"):  # drawing weights only to replace them takes seconds
-        teacher = build_network(TEACHERS, architecture, num_classes, 0.0)
-    _load(teacher, _read_state(path), str(path), num_classes)
+        teacher = build()
+    state = _read_state(path)
+    _load(teacher, state, str(path), num_classes)
+    if any(value.is_meta for value in (*teacher.parameters(), *teacher.buffers())):
+        # The constructor computes what files do not hold: buffers that are not persistent.
+        teacher = build()
+        _load(teacher, state, str(path), num_classes)
     return teacher.eval()

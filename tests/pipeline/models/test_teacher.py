@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from pipeline.config.architectures import TEACHERS, Architecture
 from pipeline.config.params import Params, SmallPhase, TeacherConfig
 from pipeline.datasets.index import Index
+from pipeline.models import network
+from pipeline.models.network import Network, Output
 from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
 from pipeline.runtime.checkpoint import hash_weights
 from pipeline.runtime.distributed import Ranks
@@ -152,3 +156,32 @@ def test_both_heads_learn(tiny_index: Index, settings: TeacherConfig) -> None:
     sum(terms.values()).backward()
     for head in (teacher.network.classifier, teacher.network.aux_classifier):
         assert head[-1].weight.grad.abs().sum() > 0
+
+
+class Windowed(Network):
+    """A teacher with a buffer that no file holds."""
+
+    stride, feature_channels = 8, 4
+
+    def __init__(self, encoder: str, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 9, stride=8, padding=4)
+        self.classifier = nn.Conv2d(4, num_classes, 1)
+        self.register_buffer("window", torch.linspace(0.5, 1.5, 4).view(1, 4, 1, 1), False)
+
+    def forward(self, image: torch.Tensor) -> Output:
+        features = self.body(image).relu() * self.window
+        logits = self.classifier(features)
+        return Output(logits, features, logits)
+
+
+def test_what_no_file_holds_is_computed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TEACHERS, "windowed", Architecture("Windowed", "unused:unused", ""))
+    monkeypatch.setattr(network, "resolve_name", lambda builder: Windowed)
+    teacher = network.build_network(TEACHERS, "windowed", 5, 0.0).eval()
+    save_teacher(teacher, tmp_path / "teacher.pt")
+    loaded = load_teacher(tmp_path / "teacher.pt", 5, "windowed")
+    image = torch.randn(1, 3, 16, 24)
+    assert torch.equal(loaded(image).logits, teacher(image).logits)
