@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "loading": {"config", "runtime", "datasets", "ops"},
     "memory": {"config", "runtime", "datasets", "ops", "loading"},
     "distillation": {"config", "runtime", "ops", "losses", "models", "loading", "memory"},
-    "training": {"config", "runtime", "datasets", "losses", "models", "loading", "distillation"},
+    "training": {"config", "runtime", "datasets", "models", "loading", "distillation"},
     "evaluation": {"runtime", "datasets", "models"},
     "report": {"config", "datasets", "models"},
     "benchmarks": {

@@ -17,15 +17,15 @@ from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.benchmarks.trainer import build_objective, take_steps
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.components import MEMORY
+from pipeline.distillation.label_terms import label_terms
 from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR
-from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.losses.kd import kd
 from pipeline.memory.contrast_memory import ContrastMemory, Kind
-from pipeline.models.network import normalise, upsample
+from pipeline.models.network import normalise
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
@@ -129,15 +129,10 @@ def public_terms(
 
     def compute_terms(batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None, "CIRKD needs a teacher's targets"
-        targets, size = batch.targets, (batch.labels.shape[-2], batch.labels.shape[-1])
+        targets = batch.targets
         with precision_scope(device, precision):
             output = modules["student"](normalise(batch.image))
-            heads = {"task": output.logits, "auxiliary": output.auxiliary}
-            terms = {
-                name: cross_entropy(upsample(logits.float(), size), batch.labels).value
-                for name, logits in heads.items()
-                if logits is not None
-            }
+            terms = {name: one.value for name, one in label_terms(output, batch.labels).items()}
             valid, temperature = batch.grid_valid, settings.temperature
             terms["kd"] = kd(output.logits, targets.logits, valid, temperature=temperature).value
             student, teacher = map(pixel_embeddings, (output.features, targets.features))

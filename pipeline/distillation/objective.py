@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pipeline.config.methods import TERMS
 from pipeline.config.params import DistillationConfig, StudentConfig
 from pipeline.distillation.components import Components, Setup
+from pipeline.distillation.label_terms import label_terms
 from pipeline.distillation.terms import COMPUTATIONS, Step
 from pipeline.loading.batch import Batch
-from pipeline.losses.cross_entropy import cross_entropy
 from pipeline.memory.contrast_memory import BANKS
-from pipeline.models.network import normalise, upsample
+from pipeline.models.network import normalise
 from pipeline.models.students import Student
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
@@ -50,6 +50,11 @@ class Objective:
             raise ValueError(
                 f"term {headless[0]} compares auxiliary heads, and {config.architecture} has none; "
                 "take a ResNet student, or leave the term out"
+            )
+        if spec.stride != student.stride and config.weights:
+            raise ValueError(
+                f"{config.architecture} has stride {student.stride}, the store's teacher stride "
+                f"{spec.stride}: terms compare them cell by cell; take a student of the same stride"
             )
         wanted = [one for term in config.weights for one in COMPUTATIONS[term].components]
         setup = Setup(student.feature_channels, spec, config, device, ranks)
@@ -90,13 +95,9 @@ class Objective:
 
         The memories move on after the terms have sampled, so that no anchor meets itself.
         """
-        size = (batch.labels.shape[-2], batch.labels.shape[-1])
         with precision_scope(self._device, self._config.training.precision):
             output = self._student(normalise(batch.image))
-            means = {"task": cross_entropy(upsample(output.logits.float(), size), batch.labels)}
-            if output.auxiliary is not None:
-                auxiliary = upsample(output.auxiliary.float(), size)
-                means["auxiliary"] = cross_entropy(auxiliary, batch.labels)
+            means = label_terms(output, batch.labels)
             components, generator = self._components, self._generator
             step = Step(batch, output, self.settings, components, generator, self._ranks)
             means |= {name: COMPUTATIONS[name].compute(step) for name in self._config.weights}

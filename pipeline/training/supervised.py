@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from pipeline.config.params import TeacherConfig
 from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
+from pipeline.distillation.label_terms import label_terms
 from pipeline.loading.workers import open_loader
-from pipeline.losses.cross_entropy import cross_entropy
-from pipeline.models.network import Network, compile_network, normalise, upsample
+from pipeline.models.network import Network, compile_network, normalise
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import seed_sequence, seed_torch
@@ -85,7 +85,7 @@ def crops(
 
 
 class SupervisedTerms(nn.Module):
-    """Cross-entropy of a teacher's main and auxiliary head, as means over all ranks."""
+    """Cross-entropy of a teacher's heads, as means over all ranks."""
 
     def __init__(self, teacher: Network, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
         super().__init__()
@@ -93,18 +93,9 @@ class SupervisedTerms(nn.Module):
 
     def forward(self, batch: Labelled) -> dict[str, Tensor]:
         """Return every term's mean, by name."""
-        labels = batch.labels
-        with precision_scope(labels.device, self._precision):
+        with precision_scope(batch.labels.device, self._precision):
             output = self.teacher(normalise(batch.image))
-        assert output.auxiliary is not None, "the teacher trains in train mode"
-        heads = {"task": output.logits, "auxiliary": output.auxiliary}
-        size = (labels.shape[-2], labels.shape[-1])
-        return self._ranks.merge(
-            {
-                name: cross_entropy(upsample(logits.float(), size), labels)
-                for name, logits in heads.items()
-            }
-        )
+        return self._ranks.merge(label_terms(output, batch.labels))
 
 
 def teacher_run(

@@ -64,6 +64,16 @@ def test_the_passes_of_a_step_share_its_random_rows(
     assert shared.settings.memory_anchors is None
 
 
+def test_a_student_of_another_stride_than_the_stores_is_refused(
+    tiny_store: Reader, tiny_params: Params
+) -> None:
+    student = build_student("deeplabv3_resnet18", tiny_store.spec.num_classes)
+    student.stride = 4
+    with pytest.raises(ValueError, match="stride 4, the store's teacher stride 8"):
+        Objective(student, tiny_store.spec, tiny_params.students["r18_cirkd"], CPU)
+    Objective(student, tiny_store.spec, tiny_params.students["r18_ce"], CPU)
+
+
 @pytest.mark.parametrize("name", TERMS)
 def test_every_term_teaches_the_student_and_what_learns_beside_it(
     name: str, tiny_store: Reader, tiny_params: Params, batch: Batch
