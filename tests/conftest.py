@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from torch import Tensor, nn
+from tiny_networks import TinyTeacher
+from torch import nn
 
 from pipeline.config.params import Params, StoreConfig, load_params
 from pipeline.datasets.index import Index
 from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction, plan_store
-from pipeline.models.network import Network, Output
-from pipeline.runtime.rng import seed_torch
 from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.writer import Writer
@@ -31,33 +30,12 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
-class TinyTeacher(Network):
-    """Two convolutions with the outputs of a DeepLabV3-ResNet101: 256 features at stride 8."""
-
-    architecture = "deeplabv3_resnet101"
-    stride = 8
-    feature_channels = 256
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        seed_torch(0, "tiny teacher")
-        self.stem = nn.Conv2d(3, 16, 9, stride=8, padding=4)
-        self.body = nn.Conv2d(16, 256, 1)
-        self.classifier = nn.Conv2d(256, num_classes, 1)
-        self.to(memory_format=torch.channels_last).eval()
-
-    def forward(self, image: Tensor) -> Output:
-        features = self.body(self.stem(image).relu()).relu()
-        logits = self.classifier(features)
-        return Output(logits, features, logits.flip(1))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills",
         type=int,
         default=50,
-        help="how often the slow writer test kills its writer (default 50; try 1000)",
+        help="how often slow tests kill a writer and disturb the stages (default 50; try 1000)",
     )
 
 

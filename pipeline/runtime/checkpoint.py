@@ -57,7 +57,12 @@ def save_torch(value: object, path: Path) -> None:
     """Write `value` with torch.save; the file appears by os.replace."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         # Through a file object, because torch.save writes a path's own name into the archive.
-        torch.save(value, file)
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            # That the archive has no end, it says, where the disk has said before why.
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else error from None
 
 
 def save_checkpoint(

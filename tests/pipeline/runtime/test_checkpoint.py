@@ -1,5 +1,8 @@
 """Checkpoints: all parts or none, and a hash that sees weights alone."""
 
+import errno
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,24 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         save_torch({"step": (number for number in range(3))}, path)
     assert torch.load(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_is_named_not_the_archive_without_an_end(tmp_path: Path) -> None:
+    """torch's own error, of the archive, comes later and hides the first."""
+
+    class FullDisk(io.BytesIO):
+        whole = True
+
+        def write(self, content: bytes) -> int:
+            if self.whole and self.tell():
+                self.whole = False
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")
+            return super().write(content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode: FullDisk())
+        with pytest.raises(OSError, match="No space left on device"):
+            save_torch({"step": torch.zeros(5)}, tmp_path / "last.pt")
 
 
 def test_the_hash_sees_weights_and_nothing_else() -> None:
