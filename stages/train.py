@@ -27,7 +27,7 @@ from stages.command import (
     work_folder,
     workers_option,
 )
-from store.files import write_json
+from store.files import replace_file, write_json
 from store.manifest import Manifest
 from store.reader import open_store
 
@@ -113,7 +113,7 @@ def command(
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     write_json(summary, destination / "run.json")
-    shutil.copyfile(work / "log.jsonl", destination / "log.jsonl")
+    replace_file(destination / "log.jsonl", (work / "log.jsonl").read_bytes())
     shutil.rmtree(work)
 
 

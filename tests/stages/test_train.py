@@ -76,6 +76,21 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert not list((tmp_path / "artifacts/work").iterdir())
 
 
+def test_outputs_take_the_place_of_links_and_write_through_none(
+    train: Callable[..., Result], tmp_path: Path
+) -> None:
+    """DVC's cache and what lies in the workspace are one file, read-only, under two names."""
+    (tmp_path / "run").mkdir()
+    kept = [tmp_path / name for name in ("model.pt", "run.json", "log.jsonl")]
+    for path in kept:
+        path.write_text("kept")
+        path.chmod(0o444)
+        (tmp_path / "run" / path.name).hardlink_to(path)
+    assert train("r18_ce").exit_code == 0
+    assert [path.read_text() for path in kept] == ["kept"] * 3
+    assert all((tmp_path / "run" / path.name).stat().st_size > 4 for path in kept)
+
+
 def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) -> None:
     """Whatever torch's global generator has given before."""
     for name in ("one", "other"):
