@@ -1,6 +1,5 @@
 """Stage 5: train one student from the store alone; no teacher in this process."""
 
-import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,9 +23,9 @@ from stages.command import (
     measure_precision,
     params_option,
     pick_student,
-    work_folder,
     workers_option,
 )
+from stages.work import finish_work, work_folder
 from store.files import replace_file, write_json
 from store.manifest import Manifest
 from store.reader import open_store
@@ -114,7 +113,7 @@ def command(
     }
     write_json(summary, destination / "run.json")
     replace_file(destination / "log.jsonl", (work / "log.jsonl").read_bytes())
-    shutil.rmtree(work)
+    finish_work(work, destination / "model.pt")
 
 
 def train_every(runs: list[str], num_jobs: int, device_name: str) -> NoReturn:

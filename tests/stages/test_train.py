@@ -1,5 +1,6 @@
 """The train stage as DVC runs it: from a manifest alone, with no teacher in the process."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -89,6 +90,38 @@ def test_outputs_take_the_place_of_links_and_write_through_none(
     assert train("r18_ce").exit_code == 0
     assert [path.read_text() for path in kept] == ["kept"] * 3
     assert all((tmp_path / "run" / path.name).stat().st_size > 4 for path in kept)
+
+
+def test_a_finished_training_is_taken_over_until_dvc_has_recorded_it(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC deletes what a stage made before it runs it again, and a lock may keep it from recording.
+
+    Once recorded, a training that is asked for (`dvc repro -f`) is a training.
+    """
+    compute, taken = Objective.compute_terms, []
+
+    def count(self: Objective, batch: Batch) -> dict[str, torch.Tensor]:
+        taken.append(len(batch))
+        return compute(self, batch)
+
+    monkeypatch.setattr(Objective, "compute_terms", count)
+    monkeypatch.setenv("DVC_STAGE", "train@r18_ce")
+    assert train("r18_ce").exit_code == 0
+    model, num_taken = (tmp_path / "run/model.pt").read_bytes(), len(taken)
+    assert num_taken > 0
+    shutil.rmtree(tmp_path / "run")
+    assert train("r18_ce").exit_code == 0
+    assert (tmp_path / "run/model.pt").read_bytes() == model
+    assert len(taken) == num_taken
+    (tmp_path / "dvc.lock").write_text(f"  md5: {hashlib.md5(model).hexdigest()}\n")
+    assert train("r18_ce").exit_code == 0
+    assert (tmp_path / "run/model.pt").read_bytes() == model
+    assert len(taken) == 2 * num_taken
+    # Nor does what is recorded lie there for ever.
+    monkeypatch.delenv("DVC_STAGE")
+    assert train("r18_ce", "other").exit_code == 0
+    assert not list((tmp_path / "artifacts/work").iterdir())
 
 
 def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) -> None:
