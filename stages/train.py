@@ -28,7 +28,6 @@ from stages.command import (
 from stages.work import finish_work, work_folder
 from store.files import replace_file, write_json
 from store.manifest import Manifest
-from store.reader import open_store
 
 
 @click.command("train", cls=StageCommand)
@@ -83,14 +82,15 @@ def command(
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     settings = pick_student(params, run)
     expected = Manifest.read(manifest_path)
-    reader = open_store(expected.path, expected=expected.fingerprint, cache=cache)
+    reader = expected.open(cache)
     check_requirements(settings, reader.spec, reader.path)
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
     student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(device)
     cost = measure_precision(settings.training.precision, device, "training.precision")
-    identity = [str(destination), device.type, settings.model_dump(), expected.fingerprint]
+    store = [expected.fingerprint, expected.digest]
+    identity = [str(destination), device.type, settings.model_dump(), store]
     work = work_folder("student", identity)
     with joined(device) as ranks:
         header = {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,10 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import in_flight_bytes
 from pipeline.models.students import load_student
 from stages.cli import main
+from stages.command import Interruption
 from store.manifest import Manifest
 from store.reader import Reader, open_store
+from store.writer import Writer
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
@@ -122,6 +125,33 @@ def test_a_finished_training_is_taken_over_until_dvc_has_recorded_it(
     monkeypatch.delenv("DVC_STAGE")
     assert train("r18_ce", "other").exit_code == 0
     assert not list((tmp_path / "artifacts/work").iterdir())
+
+
+def test_another_content_under_the_same_fingerprint_is_refused_and_never_gone_on_over(
+    manifest: Path,
+    tiny_store: Reader,
+    train: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a teacher gives on another machine; a training half done on the one is not the other's."""
+    other = shutil.copytree(tiny_store.path, tmp_path / "store")
+    records = tiny_store.spec.unit_records(0)
+    arrays = tiny_store.read(records, tiny_store.arrays)
+    with Writer.open(other, tiny_store.spec) as writer:
+        writer.write(0, {**arrays, "image": arrays["image"] ^ 1})
+        written = writer.finish()
+    written.write(tmp_path / "other.json")
+    replace(written, digest=tiny_store.journal.digest).write(tmp_path / "outdated.json")
+    refused = train("r18_ce", manifest=tmp_path / "outdated.json")
+    assert refused.exit_code == 1
+    assert f"digest {tiny_store.journal.digest}" in refused.output
+    assert not (tmp_path / "artifacts").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "keep_going", lambda self: False)
+        assert train("r18_ce", manifest=manifest).exit_code == 3
+        assert train("r18_ce", manifest=tmp_path / "other.json").exit_code == 3
+    assert len(list((tmp_path / "artifacts/work").iterdir())) == 2
 
 
 def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) -> None:
