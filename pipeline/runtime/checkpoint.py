@@ -90,8 +90,9 @@ def name_file_on_error(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        found = f"{type(error).__name__}: {error}"
         raise CheckpointError(
-            f"{path}: damaged, outdated or of another kind ({type(error).__name__}: {error}); {hint}"
+            f"{path}: damaged, outdated or of another kind ({found}); {hint}"
         ) from error
 
 
