@@ -12,6 +12,7 @@ from pipeline.models.teacher import TeacherCard, TeacherError, build_teacher, sa
 from store.files import write_json
 
 
+@pytest.mark.slow
 def test_a_card_of_another_teacher_decides_no_identity(
     tiny_params: Params, tiny_index: Index, tmp_path: Path
 ) -> None:
