@@ -1,6 +1,7 @@
 """Many trainings at once: how they end together."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from zc.lockfile import LockError, LockFile
 
 from stages import many
 from stages.command import EXIT_INTERRUPTED
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("interrupted", "expected"), [(False, 1), (True, EXIT_INTERRUPTED)])
@@ -62,6 +65,7 @@ def test_trainings_wait_for_dvcs_lock_before_and_after(
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
     runs = ["one", "two", "three", "four"]
+    shutil.copyfile(ROOT / "profiles/tiny.yaml", "params.yaml")
     command = "echo ${item} >> trained && sleep 1 && echo ${item} > ${item}.pt"
     Path("dvc.yaml").write_text(
         "stages:\n  train:\n    foreach: [" + ", ".join(runs) + "]\n    do:\n"
