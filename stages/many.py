@@ -14,7 +14,7 @@ from queue import Queue
 import click
 
 from stages.command import EXIT_INTERRUPTED, Interruption, prepare_dvc
-from stages.work import WORK
+from stages.work import WORK, remove_recorded
 
 POLL_S = 0.5
 TAIL_LINES = 5
@@ -76,7 +76,9 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         return done
 
     with Interruption() as stop, ThreadPoolExecutor(num_jobs) as pool:
-        return list(pool.map(train, runs))
+        done = list(pool.map(train, runs))
+    remove_recorded()
+    return done
 
 
 def exit_code(done: Sequence[Done]) -> int:

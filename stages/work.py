@@ -16,7 +16,7 @@ FINISHED = "finished"
 
 def work_folder(kind: str, identity: object) -> Path:
     """Return where an unfinished stage keeps its checkpoint, by all that shapes its result."""
-    _remove_recorded()
+    remove_recorded()
     text = json.dumps(identity, sort_keys=True)
     return WORK / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -34,8 +34,8 @@ def finish_work(work: Path, result: Path) -> None:
         shutil.rmtree(work)
 
 
-def _remove_recorded() -> None:
-    """Remove the folders of finished trainings that DVC has recorded."""
+def remove_recorded() -> None:
+    """Remove the folders of finished trainings that DVC has recorded by now."""
     for finished in WORK.glob(f"*/{FINISHED}"):
         with suppress(FileNotFoundError):
             if finished.read_text() in Path("dvc.lock").read_text():

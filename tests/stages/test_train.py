@@ -22,7 +22,7 @@ from pipeline.datasets.index import Index
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import in_flight_bytes
-from pipeline.models.students import load_student
+from pipeline.models.students import build_student, load_student
 from stages.cli import main
 from stages.command import Interruption
 from store.manifest import Manifest
@@ -40,8 +40,10 @@ print(bool({"pipeline.models.teacher", "pipeline.extraction"} & set(sys.modules)
 """
 
 
-def arguments_of(run: str, manifest: Path, folder: Path) -> list[str]:
-    options = ["--params", str(ROOT / "profiles/tiny.yaml"), "--workers", "0"]
+def arguments_of(
+    run: str, manifest: Path, folder: Path, params: Path = ROOT / "profiles/tiny.yaml"
+) -> list[str]:
+    options = ["--params", str(params), "--workers", "0"]
     return [run, str(manifest), str(folder), *options]
 
 
@@ -50,8 +52,9 @@ def train(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     """Run the stage in this process, into a folder of tmp_path."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, folder: str = "run", manifest: Path = manifest) -> Result:
-        return CliRunner().invoke(main, ["train", *arguments_of(name, manifest, tmp_path / folder)])
+    def run(name: str, folder: str = "run", manifest: Path = manifest, **params: Path) -> Result:
+        arguments = arguments_of(name, manifest, tmp_path / folder, **params)
+        return CliRunner().invoke(main, ["train", *arguments])
 
     return run
 
@@ -149,6 +152,23 @@ def test_another_content_under_the_same_fingerprint_is_refused_and_never_gone_on
         patch.setattr(Interruption, "keep_going", lambda self: False)
         assert train("r18_ce", manifest=manifest).exit_code == 3
         assert train("r18_ce", manifest=tmp_path / "other.json").exit_code == 3
+    assert len(list((tmp_path / "artifacts/work").iterdir())) == 2
+
+
+def test_a_training_half_done_from_other_weights_is_not_gone_on_with(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same path in params.yaml, and another file there."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    given = "resnet18, encoder_weights: encoder.pt, method: ce"
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("resnet18, method: ce", given))
+    monkeypatch.setattr(Interruption, "keep_going", lambda self: False)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        encoder = build_student("deeplabv3_resnet18", 8).encoder
+        torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+        assert train("r18_ce", params=params).exit_code == 3
     assert len(list((tmp_path / "artifacts/work").iterdir())) == 2
 
 
