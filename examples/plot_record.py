@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pipeline.report.record_figure import draw_record
 from store.manifest import Manifest
-from store.reader import open_store
 
 manifest, record, image = sys.argv[1:]
-draw_record(open_store(Manifest.read(manifest).path), int(record), Path(image))
+draw_record(Manifest.read(manifest).open(), int(record), Path(image))

@@ -3,10 +3,9 @@
 import sys
 
 from store.manifest import Manifest
-from store.reader import open_store
 
 manifest = Manifest.read(sys.argv[1])
-reader = open_store(manifest.path, expected=manifest.fingerprint)
+reader = manifest.open()
 record = reader.read([0], reader.arrays)
 features, logits = (reader.decode(name, record) for name in ("features", "logits"))
 print(f"{len(reader)} records of {', '.join(reader.spec.class_names)}")

@@ -12,13 +12,12 @@ from pipeline.runtime.rng import seed_torch
 from pipeline.training.run import Resources, run_training
 from pipeline.training.student import student_run
 from store.manifest import Manifest
-from store.reader import open_store
 
 if __name__ == "__main__":  # loader processes may import this file
     manifest, run, seed, folder = sys.argv[1:]
     settings = load_params("params.yaml").students[run].model_copy(update={"seed": int(seed)})
     stored = Manifest.read(Path(manifest))
-    reader = open_store(stored.path, expected=stored.fingerprint)
+    reader = stored.open()
     seed_torch(settings.seed, "student", "weights")
     student = build_student(settings.architecture, reader.spec.num_classes)
     header = {"params": settings.model_dump(mode="json")}

@@ -17,7 +17,6 @@ from stages.progress import progress_of_total
 from store.audit import audit
 from store.files import write_json
 from store.manifest import Manifest
-from store.reader import open_store
 
 
 @click.command("audit", cls=StageCommand)
@@ -31,7 +30,7 @@ def command(files: JobFiles, manifest_path: Path, destination: Path, num_spots: 
     What the encodings lost goes to NAME.fidelity.json beside it, NAME being the manifest's.
     """
     manifest = Manifest.read(manifest_path)
-    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    reader = manifest.open()
     with progress_of_total("verify, tally", "units") as show:
         findings = audit(reader, show)
     # Apart from the findings, so that another machine's last bits never make a student stale.

@@ -160,7 +160,6 @@ def benchmark_amortise(
     from pipeline.extraction.load import JobFiles
     from pipeline.report.results import gather
     from store.manifest import Manifest
-    from store.reader import open_store
 
     params = load_params(params_path)
     results = gather(profile, params)
@@ -174,7 +173,7 @@ def benchmark_amortise(
     )
     found = benchmark(
         results,
-        open_store(manifest.path, expected=manifest.fingerprint),
+        manifest.open(),
         files.load,
         pick_device(device_name),
         num_workers=num_workers,
@@ -221,7 +220,6 @@ def benchmark_num_views(
     from pipeline.benchmarks.num_views import benchmark, with_views
     from pipeline.benchmarks.trainer import pick_cirkd
     from pipeline.config.params import load_params
-    from store.reader import open_store
 
     params = load_params(files.params)
     run = params.students[pick_cirkd(params)]
@@ -238,7 +236,7 @@ def benchmark_num_views(
     torch.set_num_threads(threads)  # extraction has a number of its own
     figures = benchmark(
         job,
-        open_store(manifest.path, expected=manifest.fingerprint),
+        manifest.open(),
         run,
         folder,
         views=views,

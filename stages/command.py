@@ -221,22 +221,14 @@ def measure_precision(precision: str, device: torch.device, setting: str) -> flo
     return cost
 
 
-def work_folder(kind: str, identity: object) -> Path:
-    """Return where an unfinished stage keeps its checkpoint, by all that shapes its result."""
-    import hashlib
-    import json
-
-    text = json.dumps(identity, sort_keys=True)
-    return Path("artifacts/work") / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
 def prepare_dvc() -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment that run dvc here, with git or without."""
     if not Path("dvc.yaml").exists():
         raise FileNotFoundError(f"{Path.cwd()}: no dvc.yaml here; run in the project's root")
     folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
-    dvc = [sys.executable, "-m", "dvc"]
+    # Else DVC gives up after three seconds, be it after hours of training.
+    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
     if not _in_git():
         # An unpacked archive: DVC refuses to work without git unless told so.
         subprocess.run(

@@ -19,6 +19,7 @@ from stages.command import (
     measure_precision,
 )
 from stages.progress import progress
+from stages.work import remove_recorded
 from store.files import write_json
 
 
@@ -32,6 +33,7 @@ def command(
     index_path: Path, student_path: Path, destination: Path, split: str, device_name: str
 ) -> None:
     """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
+    remove_recorded()
     index = Index.read(index_path)
     if split not in index.splits:
         found = ", ".join(index.splits)

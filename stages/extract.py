@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.extraction.extract import revoke_once
 from pipeline.extraction.load import JobFiles
 from stages.command import (
     StageCommand,
@@ -39,16 +40,31 @@ if TYPE_CHECKING:
     help="Processes of a local dask cluster; never changes a byte.",
 )
 @click.option("--scheduler", help="Address of a running dask.distributed scheduler.")
+@click.option(
+    "--again",
+    is_flag=True,
+    envvar="CIRKD_EXTRACT_AGAIN",
+    show_envvar=True,
+    help="Extract every unit anew, in place of what is stored.",
+)
 def command(
-    files: JobFiles, destination: Path, stores: Path, num_workers: int, scheduler: str | None
+    files: JobFiles,
+    destination: Path,
+    stores: Path,
+    num_workers: int,
+    scheduler: str | None,
+    again: bool,
 ) -> None:
     """Run TEACHER over INDEX into a store, and write its MANIFEST when it is complete.
 
-    A killed run goes on at the first unit that is missing.
+    A killed run goes on at the first unit that is missing, one with --again, too.
     """
     job = files.load()
     cost = measure_precision(job.settings.precision, job.device, "store.precision")
     path = stores / job.spec.fingerprint
+    marker = path.with_suffix(".again")
+    if again:
+        revoke_once(job.spec, path, marker)
     start = time.perf_counter()
     if scheduler is None and num_workers == 1:
         manifest = follow_extraction(job, path)
@@ -60,6 +76,7 @@ def command(
     figures = {"seconds": seconds, "precision_cost": cost}
     write_json(figures, destination.with_suffix(".extract.json"))
     manifest.write(destination)
+    marker.unlink(missing_ok=True)
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 

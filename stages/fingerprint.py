@@ -1,22 +1,28 @@
-"""Stage 0: the dataset's fingerprint: changed data is noticed, unchanged data costs nothing."""
+"""Stage 0: fingerprints of what lies outside: changed data is noticed, unchanged costs nothing."""
 
 from pathlib import Path
 
 import click
 
 from pipeline.config.params import load_params
+from pipeline.config.weights import hash_weights_files
 from pipeline.datasets.prepare import fingerprint_dataset
-from stages.command import StageCommand, destination_argument, params_option
+from stages.command import PATH, StageCommand, destination_argument, params_option
 from store.files import write_json
 
 
 @click.command("fingerprint", cls=StageCommand)
 @destination_argument
+@click.argument("weights", type=PATH)
 @params_option
-def command(destination: Path, params_path: Path) -> None:
-    """Write the fingerprint of the dataset in params.yaml to DESTINATION (JSON)."""
-    dataset = load_params(params_path).dataset
-    write_json(fingerprint_dataset(dataset), destination)
+def command(destination: Path, weights: Path, params_path: Path) -> None:
+    """Write the fingerprint of the dataset in params.yaml to DESTINATION (JSON).
+
+    WEIGHTS gets a hash of each file of weights that params.yaml names.
+    """
+    params = load_params(params_path)
+    write_json(hash_weights_files(params), weights)
+    write_json(fingerprint_dataset(params.dataset), destination)
 
 
 if __name__ == "__main__":

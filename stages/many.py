@@ -14,8 +14,8 @@ from queue import Queue
 import click
 
 from stages.command import EXIT_INTERRUPTED, Interruption, prepare_dvc
+from stages.work import WORK, remove_recorded
 
-LOGS = Path("artifacts/work")
 POLL_S = 0.5
 TAIL_LINES = 5
 
@@ -55,13 +55,13 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         devices: dealt out to the jobs in turn; on a CPU the jobs share its cores evenly.
     """
     command, environment = prepare_dvc()
-    LOGS.mkdir(parents=True, exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     slots: Queue[str] = Queue()
     for job in range(num_jobs):
         slots.put(devices[job % len(devices)])
 
     def train(run: str) -> Done:
-        log = LOGS / f"train-{run}.log"
+        log = WORK / f"train-{run}.log"
         if stop.requested:
             return Done(run, None, log)
         device = slots.get()
@@ -76,7 +76,9 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         return done
 
     with Interruption() as stop, ThreadPoolExecutor(num_jobs) as pool:
-        return list(pool.map(train, runs))
+        done = list(pool.map(train, runs))
+    remove_recorded()
+    return done
 
 
 def exit_code(done: Sequence[Done]) -> int:

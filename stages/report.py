@@ -27,7 +27,8 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     results = gather(profile, params)
     index = results.index
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
-    teacher = partial(load_teacher, weights, index.num_classes, results.teacher.architecture)
+    card = results.teacher
+    teacher = partial(load_teacher, weights, index.num_classes, card.architecture, card.sha256)
     networks = [Predictor("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"

@@ -115,10 +115,9 @@ def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: b
     """Say what lies in the store behind MANIFEST, and how well each array compressed."""
     from store.audit import sizes
     from store.manifest import Manifest
-    from store.reader import open_store
 
     manifest = Manifest.read(manifest_path)
-    reader = open_store(manifest.path, expected=manifest.fingerprint)
+    reader = manifest.open()
     if figure is not None:
         from pipeline.report.record_figure import draw_record
         from store.files import replacing
@@ -157,7 +156,6 @@ def verify_store(
 ) -> None:
     """Read every byte of the store behind MANIFEST; exit code 1 if any is not as it was written."""
     from store.manifest import Manifest
-    from store.reader import open_store
     from store.verify import verify
 
     manifest = Manifest.read(manifest_path)
@@ -169,7 +167,7 @@ def verify_store(
 
         if index_path is None or teacher_path is None:
             raise ValueError("--spot runs the teacher: give --index and --teacher")
-        reader = open_store(manifest.path, expected=manifest.fingerprint)
+        reader = manifest.open()
         files = JobFiles(index_path, teacher_path, params_path, device_name)
         fidelity = spot_check_store(files.load(), reader, num_spots)
     if as_json:

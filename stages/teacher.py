@@ -1,6 +1,5 @@
 """Stage 2: get the teacher, by training it, downloading it or loading it, and measure it."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from stages.command import (
     index_argument,
     measure_precision,
     params_option,
-    work_folder,
     workers_option,
 )
 from stages.progress import progress
+from stages.work import finish_work, work_folder
 from store.files import write_json
 
 
@@ -66,7 +65,8 @@ def command(
         seconds=seconds,
     )
     write_json(asdict(card), destination.with_suffix(".json"))
-    shutil.rmtree(work, ignore_errors=True)
+    if settings.source == "train":
+        finish_work(work, destination)
     click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
 
 

@@ -1,12 +1,12 @@
 """Stage 5: train one student from the store alone; no teacher in this process."""
 
-import shutil
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from pipeline.config.params import load_params
+from pipeline.config.weights import hash_weights_file, hash_weights_files
 from pipeline.distillation.requirements import check_requirements
 from pipeline.models.students import build_student, save_student
 from pipeline.runtime.device import pick_device, pick_slots
@@ -24,12 +24,11 @@ from stages.command import (
     measure_precision,
     params_option,
     pick_student,
-    work_folder,
     workers_option,
 )
-from store.files import write_json
+from stages.work import finish_work, work_folder
+from store.files import replace_file, write_json
 from store.manifest import Manifest
-from store.reader import open_store
 
 
 @click.command("train", cls=StageCommand)
@@ -79,19 +78,23 @@ def command(
     """
     params = load_params(params_path)
     if every_run:
+        # As the first stage does, which `dvc repro -s` leaves out.
+        write_json(hash_weights_files(params), Path("artifacts/weights.json"))
         train_every(list(params.students), num_jobs, device_name)
     if run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     settings = pick_student(params, run)
     expected = Manifest.read(manifest_path)
-    reader = open_store(expected.path, expected=expected.fingerprint, cache=cache)
+    reader = expected.open(cache)
     check_requirements(settings, reader.spec, reader.path)
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
     student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(device)
     cost = measure_precision(settings.training.precision, device, "training.precision")
-    identity = [str(destination), device.type, settings.model_dump(), expected.fingerprint]
+    store = [expected.fingerprint, expected.digest]
+    weights = hash_weights_file(settings.encoder_weights)
+    identity = [str(destination), device.type, settings.model_dump(), weights, store]
     work = work_folder("student", identity)
     with joined(device) as ranks:
         header = {
@@ -113,8 +116,8 @@ def command(
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     write_json(summary, destination / "run.json")
-    shutil.copyfile(work / "log.jsonl", destination / "log.jsonl")
-    shutil.rmtree(work)
+    replace_file(destination / "log.jsonl", (work / "log.jsonl").read_bytes())
+    finish_work(work, destination / "model.pt")
 
 
 def train_every(runs: list[str], num_jobs: int, device_name: str) -> NoReturn:

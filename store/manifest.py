@@ -9,6 +9,7 @@ from typing import Self
 from store.errors import StoreMismatchError, StoreNotFoundError
 from store.files import replace_file
 from store.journal import Journal
+from store.reader import Reader, open_store
 from store.schema import StoreSpec
 
 
@@ -26,6 +27,28 @@ class Manifest:
     def of(cls, path: str, spec: StoreSpec, journal: Journal) -> Self:
         """Describe the finished store at `path`."""
         return cls(path, spec.fingerprint, spec.num_records, journal.digest, spec.schema_version)
+
+    def open(self, cache: str | os.PathLike[str] | None = None) -> Reader:
+        """Open the store that it stands for.
+
+        Args:
+            cache: As in `open_store`.
+
+        Raises:
+            StoreError: As `open_store` does.
+            StoreMismatchError: The store has another content now.
+        """
+        reader = open_store(self.path, expected=self.fingerprint, cache=cache)
+        if reader.journal.digest != self.digest:
+            raise StoreMismatchError(
+                "another content than the manifest's, under the same fingerprint",
+                where=self.path,
+                expected=f"digest {self.digest}",
+                found=reader.journal.digest,
+                hint="put the store back that the manifest was written for, or let "
+                "`dvc repro -f -s extract` write the manifest of this one",
+            )
+        return reader
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, whole or not at all."""

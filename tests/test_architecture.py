@@ -169,7 +169,7 @@ def test_help_leaves_torch_unloaded() -> None:
     assert run_fresh(code) == "False"
 
 
-@pytest.mark.parametrize("stage", ["fingerprint", "prepare", "command", "progress"])
+@pytest.mark.parametrize("stage", ["fingerprint", "prepare", "command", "progress", "work"])
 def test_stages_without_a_network_leave_torch_unloaded(stage: str) -> None:
     assert run_fresh(f"import sys, stages.{stage}; print('torch' in sys.modules)") == "False"
 
@@ -177,7 +177,7 @@ def test_stages_without_a_network_leave_torch_unloaded(stage: str) -> None:
 def test_commands_import_what_is_shared_and_not_each_other() -> None:
     for path in modules("stages"):
         beside = {name for name in imported(path) if name.startswith("stages.")}
-        allowed = {f"stages.{name}" for name in ("command", "progress")}
+        allowed = {f"stages.{name}" for name in ("command", "progress", "work")}
         if path.stem == "train":
             allowed |= {"stages.many"}  # its --all
         found = {name for name in beside if name.count(".") == 1}

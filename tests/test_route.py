@@ -76,6 +76,31 @@ def work_on_the_store(folder: Path) -> None:
     assert json.loads(planned.stdout)["num_records"] == before["num_records"]
 
 
+def overwrite_weights(folder: Path) -> None:
+    """A file that params.yaml names changes what hangs on it, and no other student."""
+    params, weights = folder / "params.yaml", folder / "encoder.pt"
+    before = params.read_text()
+    given = "resnet18, encoder_weights: encoder.pt, method: ce"
+    params.write_text(before.replace("resnet18, method: ce", given))
+    digests = []
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        repro(folder, "-s", "fingerprint")
+        digests.append(json.loads((folder / "artifacts/weights.json").read_text()))
+    assert digests[0]["students"]["r18_ce"] != digests[1]["students"]["r18_ce"]
+    dvc = [sys.executable, "-m", "dvc", "status", "--json"]
+    told = subprocess.run(dvc, cwd=folder, capture_output=True, text=True, check=True)
+    changed = {
+        stage: entry["changed deps"]["artifacts/weights.json"]
+        for stage, entries in json.loads(told.stdout).items()
+        for entry in entries
+        if "artifacts/weights.json" in entry.get("changed deps", ())
+    }
+    assert changed == {"train@r18_ce": {"students.r18_ce": "modified"}}
+    params.write_text(before)
+    repro(folder, "-s", "fingerprint")
+
+
 def train_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every student at once, one of which diverges and stops no other."""
     profile = folder / "profiles/tiny.yaml"
@@ -112,11 +137,13 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     assert set(metrics["students"]) == {"r18_ce", "r18_cirkd"}
     assert metrics["store"]["records"] == 6
     assert "<html" in (profile / "report/index.html").read_text()
+    assert not list((folder / "artifacts/work").iterdir())
 
     second = repro(folder)
     running = [line for line in second.splitlines() if line.startswith("Running stage")]
     assert running == ["Running stage 'fingerprint':"]
 
+    overwrite_weights(folder)
     work_on_the_store(folder)
 
     # Another student, and nothing of what stands is done again.

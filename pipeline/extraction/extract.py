@@ -13,8 +13,10 @@ import torch
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
+from store.files import replace_file
 from store.journal import UnitDigest
 from store.manifest import Manifest
+from store.schema import StoreSpec
 from store.writer import Writer, write_unit
 
 Item = TypeVar("Item")
@@ -93,6 +95,19 @@ def fill(
 
         count(0)
         return writer.finish() if extract_with(job, writer, count, keep_going) else None
+
+
+def revoke_once(spec: StoreSpec, path: Path, marker: Path) -> None:
+    """Revoke every unit of a store, and leave a marker; if it is there, the units are revoked.
+
+    So an extraction of all units anew that was killed goes on, and does not begin again.
+    """
+    if marker.exists():
+        return
+    with Writer.open(path, spec) as writer:
+        for unit in sorted(set(range(spec.num_units)) - set(writer.missing_units())):
+            writer.revoke(unit)
+    replace_file(marker, b"")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -15,6 +15,12 @@ from store.arrays import TARGETS
 from store.encodings.registry import find_encoding
 from store.schema import SCHEMA_VERSION, StoreSpec
 
+EXTRACTION_VERSION = 1
+"""Raise it with every change of code that changes what is stored: views, targets, preprocessing.
+
+Part of the identity from 2 on, so that stores of version 1 keep their fingerprints.
+"""
+
 
 def plan_store(
     index: Index, settings: StoreConfig, teacher: Network, sha256: str, device: torch.device
@@ -58,6 +64,8 @@ def plan_store(
     if settings.targets != TARGETS:
         # Only then, so that stores from before there was a choice keep their names.
         identity["targets"] = list(settings.targets)
+    if EXTRACTION_VERSION > 1:
+        identity["extraction_version"] = EXTRACTION_VERSION
     return StoreSpec(
         identity=identity,
         num_images=len(index.splits["train"]),

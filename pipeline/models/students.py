@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
-import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
@@ -15,7 +14,7 @@ from pipeline.config.architectures import STUDENTS
 from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
 from pipeline.models.network import Network, Output, build_network
-from pipeline.runtime.checkpoint import save_torch
+from pipeline.runtime.checkpoint import load_torch, name_file_on_error, save_torch
 
 
 class Student(Network):
@@ -113,7 +112,7 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
             raise ValueError(f"encoder_weights: {weights}: {error.args[0]}") from None
         encoder.load_state_dict(published.state_dict())
         return
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    state = load_torch(Path(weights), "give another file as encoder_weights")
     try:
         encoder.load_state_dict(state.get("state_dict", state))
     except RuntimeError as error:
@@ -137,11 +136,17 @@ def save_student(
 
 
 def load_student(path: Path) -> tuple[Student, str]:
-    """Read a student written by `save_student`, in eval mode, and its precision."""
+    """Read a student written by `save_student`, in eval mode, and its precision.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds no student.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such student; run `dvc repro` to train it")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    student = build_student(saved["architecture"], len(saved["class_names"]))
-    student.auxiliary = None
-    student.load_state_dict(saved["state_dict"])
-    return student.eval(), saved["precision"]
+    hint = "delete it and run `dvc repro`, or name a student"
+    saved = load_torch(path, hint)
+    with name_file_on_error(path, hint):
+        student = build_student(saved["architecture"], len(saved["class_names"]))
+        student.auxiliary = None
+        student.load_state_dict(saved["state_dict"])
+        return student.eval(), saved["precision"]

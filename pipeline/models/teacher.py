@@ -16,7 +16,12 @@ from torchvision.models.resnet import Bottleneck
 from pipeline.config.architectures import TEACHERS
 from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, Output, build_network
-from pipeline.runtime.checkpoint import hash_weights, save_torch
+from pipeline.runtime.checkpoint import (
+    hash_weights,
+    load_torch,
+    name_file_on_error,
+    save_torch,
+)
 from pipeline.runtime.rng import seed_torch
 
 
@@ -116,9 +121,11 @@ def _published(architecture: str, name: str | None, num_classes: int) -> dict[st
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    hint = "delete it and run `dvc repro teacher`, or correct the path"
+    state = load_torch(path, hint)
+    with name_file_on_error(path, hint):
+        state = state.get("state_dict", state)
+        return {name.removeprefix("network."): tensor for name, tensor in state.items()}
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
@@ -149,11 +156,20 @@ def save_teacher(teacher: Network, path: Path) -> str:
     return hash_weights(state)
 
 
-def load_teacher(path: Path, num_classes: int, architecture: str) -> Network:
+def load_teacher(
+    path: Path, num_classes: int, architecture: str, sha256: str | None = None
+) -> Network:
     """Read a teacher written by `save_teacher`, in eval mode.
 
+    Args:
+        path: the file.
+        num_classes: K.
+        architecture: a key of `pipeline.config.architectures.TEACHERS`.
+        sha256: of its weights, as its card has it; None if there is no card.
+
     Raises:
-        TeacherError: the file is missing, or its keys or shapes do not fit.
+        CheckpointError: the file is damaged.
+        TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
     build = partial(build_network, TEACHERS, architecture, num_classes, 0.0)
     with torch.device("meta"):  # drawing weights only to replace them takes seconds
@@ -164,4 +180,10 @@ def load_teacher(path: Path, num_classes: int, architecture: str) -> Network:
         # The constructor computes what files do not hold: buffers that are not persistent.
         teacher = build()
         _load(teacher, state, str(path), num_classes)
+    if sha256 is not None and (found := hash_weights(teacher.weights.state_dict())) != sha256:
+        raise TeacherError(
+            f"{path}: other weights than its card's ({path.with_suffix('.json')}): expected sha256 "
+            f"{sha256}, found {found}; put both files of one teacher there, or delete them and run "
+            "`dvc repro teacher`"
+        )
     return teacher.eval()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
 from store.files import replacing
+
+
+class CheckpointError(ValueError):
+    """A file of weights that is damaged, outdated or of another kind."""
 
 
 class Stateful(Protocol):
@@ -65,6 +71,36 @@ def save_torch(value: object, path: Path) -> None:
             raise cause if isinstance(cause, OSError) else error from None
 
 
+def load_torch(path: Path, hint: str) -> Any:  # of whatever type was saved
+    """Read what torch.save wrote, and compare its checksums, which torch does not.
+
+    Args:
+        path: the file; one of before torch had checksums is read without.
+        hint: what to do if it is damaged; ends the message.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    with name_file_on_error(path, hint):
+        if is_zipfile(path):
+            with ZipFile(path) as archive:
+                if (altered := archive.testzip()) is not None:
+                    raise BadZipFile(f"{altered} was altered")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def name_file_on_error(path: Path, hint: str) -> Iterator[None]:
+    """Turn whatever the content of a file leads to into a CheckpointError: it may be anything."""
+    try:
+        yield
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path}: damaged, outdated or of another kind ({found}); {hint}"
+        ) from error
+
+
 def save_checkpoint(
     path: Path, step: int, parts: Mapping[str, Stateful], writes: bool = True
 ) -> None:
@@ -79,14 +115,20 @@ FORMER_NAMES = {"rng": "chance", "discriminator": "adversary"}
 
 
 def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
-    """Put every part back and return the steps done; 0 if there is no checkpoint."""
+    """Put every part back and return the steps done; 0 if there is no checkpoint.
+
+    Raises:
+        CheckpointError: the file is damaged, or its parts are others; the message says what to do.
+    """
     if not path.exists():
         return 0
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    saved = checkpoint["parts"]
-    for name, part in parts.items():
-        part.load_state_dict(saved[name if name in saved else FORMER_NAMES[name]])
-    return int(checkpoint["step"])
+    hint = "delete the file to train from the start"
+    checkpoint = load_torch(path, hint)
+    with name_file_on_error(path, hint):
+        saved = checkpoint["parts"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name if name in saved else FORMER_NAMES.get(name, name)])
+        return int(checkpoint["step"])
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:

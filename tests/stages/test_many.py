@@ -1,13 +1,21 @@
 """Many trainings at once: how they end together."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from zc.lockfile import LockError, LockFile
 
 from stages import many
 from stages.command import EXIT_INTERRUPTED
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("interrupted", "expected"), [(False, 1), (True, EXIT_INTERRUPTED)])
@@ -46,3 +54,41 @@ def test_devices_are_dealt_out_in_turn(tmp_path: Path, monkeypatch: pytest.Monke
     seen.clear()
     many.train_all(["one", "two", "three", "four"], 4, ["cuda:0", "cuda:1"])
     assert sorted(device for _, device in seen) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+
+
+@pytest.mark.slow
+def test_trainings_wait_for_dvcs_lock_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command of DVC holds it for longer than DVC waits by itself, time and again."""
+    monkeypatch.chdir(tmp_path)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
+    runs = ["one", "two", "three", "four"]
+    shutil.copyfile(ROOT / "profiles/tiny.yaml", "params.yaml")
+    command = "echo ${item} >> trained && sleep 1 && echo ${item} > ${item}.pt"
+    Path("dvc.yaml").write_text(
+        "stages:\n  train:\n    foreach: [" + ", ".join(runs) + "]\n    do:\n"
+        f"      cmd: {command}\n      outs: ['${{item}}.pt']\n"
+    )
+    ended = threading.Event()
+
+    def hold() -> None:
+        while not ended.is_set():
+            with suppress(LockError):
+                lock = LockFile(".dvc/tmp/lock")
+                ended.wait(4)
+                lock.close()
+            ended.wait(1)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        done = many.train_all(runs, 4, ["cpu"])
+    finally:
+        ended.set()
+        holder.join()
+    assert [str(one) for one in done] == [f"{run}: done" for run in runs]
+    assert sorted(Path("trained").read_text().split()) == sorted(runs)
+    status = subprocess.run([*dvc, "status"], capture_output=True, text=True, check=True)
+    assert "up to date" in status.stdout

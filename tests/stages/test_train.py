@@ -1,5 +1,6 @@
 """The train stage as DVC runs it: from a manifest alone, with no teacher in the process."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,10 +22,12 @@ from pipeline.datasets.index import Index
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import in_flight_bytes
-from pipeline.models.students import load_student
+from pipeline.models.students import build_student, load_student
 from stages.cli import main
+from stages.command import Interruption
 from store.manifest import Manifest
 from store.reader import Reader, open_store
+from store.writer import Writer
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
@@ -36,8 +40,10 @@ print(bool({"pipeline.models.teacher", "pipeline.extraction"} & set(sys.modules)
 """
 
 
-def arguments_of(run: str, manifest: Path, folder: Path) -> list[str]:
-    options = ["--params", str(ROOT / "profiles/tiny.yaml"), "--workers", "0"]
+def arguments_of(
+    run: str, manifest: Path, folder: Path, params: Path = ROOT / "profiles/tiny.yaml"
+) -> list[str]:
+    options = ["--params", str(params), "--workers", "0"]
     return [run, str(manifest), str(folder), *options]
 
 
@@ -46,8 +52,9 @@ def train(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     """Run the stage in this process, into a folder of tmp_path."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, folder: str = "run", manifest: Path = manifest) -> Result:
-        return CliRunner().invoke(main, ["train", *arguments_of(name, manifest, tmp_path / folder)])
+    def run(name: str, folder: str = "run", manifest: Path = manifest, **params: Path) -> Result:
+        arguments = arguments_of(name, manifest, tmp_path / folder, **params)
+        return CliRunner().invoke(main, ["train", *arguments])
 
     return run
 
@@ -74,6 +81,95 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert header["in_flight_bytes"] == in_flight_bytes(spec, needs, 2, 0, 2)
     assert set(json.loads(logged[-1])["terms"]) >= {"memory_pixel", "memory_region"}
     assert not list((tmp_path / "artifacts/work").iterdir())
+
+
+def test_outputs_take_the_place_of_links_and_write_through_none(
+    train: Callable[..., Result], tmp_path: Path
+) -> None:
+    """DVC's cache and what lies in the workspace are one file, read-only, under two names."""
+    (tmp_path / "run").mkdir()
+    kept = [tmp_path / name for name in ("model.pt", "run.json", "log.jsonl")]
+    for path in kept:
+        path.write_text("kept")
+        path.chmod(0o444)
+        (tmp_path / "run" / path.name).hardlink_to(path)
+    assert train("r18_ce").exit_code == 0
+    assert [path.read_text() for path in kept] == ["kept"] * 3
+    assert all((tmp_path / "run" / path.name).stat().st_size > 4 for path in kept)
+
+
+def test_a_finished_training_is_taken_over_until_dvc_has_recorded_it(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC deletes what a stage made before it runs it again, and a lock may keep it from recording.
+
+    Once recorded, a training that is asked for (`dvc repro -f`) is a training.
+    """
+    compute, taken = Objective.compute_terms, []
+
+    def count(self: Objective, batch: Batch) -> dict[str, torch.Tensor]:
+        taken.append(len(batch))
+        return compute(self, batch)
+
+    monkeypatch.setattr(Objective, "compute_terms", count)
+    monkeypatch.setenv("DVC_STAGE", "train@r18_ce")
+    assert train("r18_ce").exit_code == 0
+    model, num_taken = (tmp_path / "run/model.pt").read_bytes(), len(taken)
+    assert num_taken > 0
+    shutil.rmtree(tmp_path / "run")
+    assert train("r18_ce").exit_code == 0
+    assert (tmp_path / "run/model.pt").read_bytes() == model
+    assert len(taken) == num_taken
+    (tmp_path / "dvc.lock").write_text(f"  md5: {hashlib.md5(model).hexdigest()}\n")
+    monkeypatch.delenv("DVC_STAGE")
+    assert train("r18_ce").exit_code == 0
+    assert (tmp_path / "run/model.pt").read_bytes() == model
+    assert len(taken) == 2 * num_taken
+    assert not list((tmp_path / "artifacts/work").iterdir())
+
+
+def test_another_content_under_the_same_fingerprint_is_refused_and_never_gone_on_over(
+    manifest: Path,
+    tiny_store: Reader,
+    train: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a teacher gives on another machine; a training half done on the one is not the other's."""
+    other = shutil.copytree(tiny_store.path, tmp_path / "store")
+    records = tiny_store.spec.unit_records(0)
+    arrays = tiny_store.read(records, tiny_store.arrays)
+    with Writer.open(other, tiny_store.spec) as writer:
+        writer.write(0, {**arrays, "image": arrays["image"] ^ 1})
+        written = writer.finish()
+    written.write(tmp_path / "other.json")
+    replace(written, digest=tiny_store.journal.digest).write(tmp_path / "outdated.json")
+    refused = train("r18_ce", manifest=tmp_path / "outdated.json")
+    assert refused.exit_code == 1
+    assert f"digest {tiny_store.journal.digest}" in refused.output
+    assert not (tmp_path / "artifacts").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "keep_going", lambda self: False)
+        assert train("r18_ce", manifest=manifest).exit_code == 3
+        assert train("r18_ce", manifest=tmp_path / "other.json").exit_code == 3
+    assert len(list((tmp_path / "artifacts/work").iterdir())) == 2
+
+
+def test_a_training_half_done_from_other_weights_is_not_gone_on_with(
+    train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same path in params.yaml, and another file there."""
+    text = (ROOT / "profiles/tiny.yaml").read_text()
+    given = "resnet18, encoder_weights: encoder.pt, method: ce"
+    params = tmp_path / "params.yaml"
+    params.write_text(text.replace("resnet18, method: ce", given))
+    monkeypatch.setattr(Interruption, "keep_going", lambda self: False)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        encoder = build_student("deeplabv3_resnet18", 8).encoder
+        torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+        assert train("r18_ce", params=params).exit_code == 3
+    assert len(list((tmp_path / "artifacts/work").iterdir())) == 2
 
 
 def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.datasets.scenes.background import backdrop, bonnet, ground, sky
 from pipeline.datasets.scenes.objects import Thing, building, car, hedge, person, pole, tree
 from pipeline.datasets.scenes.postprocess import OVERSAMPLING, expose
 from pipeline.datasets.scenes.renderer import Camera, Renderer
+from store.files import replacing
 from store.schema import VOID
 
 GENERATOR_VERSION = 2
@@ -69,16 +70,14 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
         )
         for split, count in zip(SPLITS, (dataset.num_train, dataset.num_val), strict=True)
     }
-    for split in SPLITS:
-        for folder in ("images", "labels"):
-            (pixels / split / folder).mkdir(parents=True, exist_ok=True)
     jobs = [(split, n, pair) for split, pairs in splits.items() for n, pair in enumerate(pairs)]
 
     def write(job: tuple[str, int, Pair]) -> None:
         split, number, pair = job
         image, labels = draw_scene(dataset.seed, split, number, dataset.height, dataset.width)
-        Image.fromarray(image).save(pixels / pair.image, compress_level=6)
-        Image.fromarray(labels).save(pixels / pair.labels, compress_level=6)
+        for pixel_values, path in ((image, pair.image), (labels, pair.labels)):
+            with replacing(pixels / path) as partial:
+                Image.fromarray(pixel_values).save(partial, "PNG", compress_level=6)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         list(pool.map(write, jobs))

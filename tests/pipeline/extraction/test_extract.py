@@ -223,3 +223,14 @@ def test_what_leaves_the_content_leaves_the_fingerprint(
 def test_labels_are_the_datasets(tiny_index: Index, tiny_store: Reader) -> None:
     everything = [read_labels(tiny_index, sample).ravel() for sample in tiny_index.splits["train"]]
     assert np.isin(tiny_store.column("labels"), [*np.concatenate(everything), 255]).all()
+
+
+def test_another_version_of_the_code_makes_another_store_and_the_first_changes_no_fingerprint(
+    tiny_job, settings: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_job(settings).spec
+    assert "extraction_version" not in first.identity
+    monkeypatch.setattr("pipeline.extraction.job.EXTRACTION_VERSION", 2)
+    second = tiny_job(settings).spec
+    assert second.identity == {**first.identity, "extraction_version": 2}
+    assert second.fingerprint != first.fingerprint

@@ -10,6 +10,7 @@ from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.params import Params
 from pipeline.models.network import build_network, normalise, predict
 from pipeline.models.students import build_student, load_student, save_student
+from pipeline.runtime.checkpoint import CheckpointError, save_torch
 from pipeline.runtime.rng import seed_torch
 
 
@@ -104,6 +105,22 @@ def test_an_unknown_name_of_encoder_weights_is_refused() -> None:
 def test_a_missing_student_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="dvc repro"):
         load_student(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("content", ["damage", "a teacher"])
+def test_what_is_no_student_says_what_to_do(
+    content: str, tiny_params: Params, tmp_path: Path
+) -> None:
+    path, settings = tmp_path / "model.pt", tiny_params.students["r18_ce"]
+    if content == "a teacher":
+        save_torch({"state_dict": {}}, path)
+    else:
+        save_student(build_student(settings.architecture, 3), settings, "abc", path)
+        altered = bytearray(path.read_bytes())
+        altered[len(altered) // 2] ^= 1
+        path.write_bytes(altered)
+    with pytest.raises(CheckpointError, match=r"model\.pt: .*delete it and run `dvc repro`"):
+        load_student(path)
 
 
 def test_padding_colour_is_nearly_zero_after_normalisation() -> None:

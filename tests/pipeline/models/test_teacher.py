@@ -12,7 +12,7 @@ from pipeline.datasets.index import Index
 from pipeline.models import network
 from pipeline.models.network import Network, Output
 from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
-from pipeline.runtime.checkpoint import hash_weights
+from pipeline.runtime.checkpoint import CheckpointError, hash_weights
 from pipeline.runtime.distributed import Ranks
 from pipeline.training.supervised import SupervisedTerms, crops
 
@@ -67,6 +67,21 @@ def test_foreign_keys_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pt")
     with pytest.raises(TeacherError, match=r"missing .*\n(.|\n)* and \d+ more"):
         load_teacher(tmp_path / "other.pt", 5, ARCHITECTURE)
+
+
+def test_weights_that_are_not_their_cards_are_refused(saved: tuple[Path, str]) -> None:
+    """Otherwise two teachers would lead to one fingerprint."""
+    assert load_teacher(saved[0], 5, ARCHITECTURE, saved[1])
+    with pytest.raises(TeacherError, match=rf"expected sha256 beef, found {saved[1]}"):
+        load_teacher(saved[0], 5, ARCHITECTURE, "beef")
+
+
+def test_a_damaged_file_is_refused(saved: tuple[Path, str], tmp_path: Path) -> None:
+    content = bytearray(saved[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "teacher.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"teacher\.pt: damaged.*dvc repro teacher"):
+        load_teacher(tmp_path / "teacher.pt", 5, ARCHITECTURE)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ import torch
 from torch import nn
 
 from pipeline.runtime.checkpoint import (
+    CheckpointError,
     GlobalRng,
     SavedGenerator,
+    Stateful,
     hash_weights,
     load_checkpoint,
+    load_torch,
     save_checkpoint,
     save_torch,
 )
@@ -68,6 +72,61 @@ def test_a_full_disk_is_named_not_the_archive_without_an_end(tmp_path: Path) -> 
         patch.setattr(Path, "open", lambda path, mode: FullDisk())
         with pytest.raises(OSError, match="No space left on device"):
             save_torch({"step": torch.zeros(5)}, tmp_path / "last.pt")
+
+
+@pytest.fixture
+def half_done(tmp_path: Path) -> tuple[Path, dict[str, nn.Module]]:
+    parts = {"net": nn.Linear(40, 40), "other": nn.Linear(3, 3)}
+    save_checkpoint(tmp_path / "last.pt", 7, parts)
+    return tmp_path / "last.pt", parts
+
+
+def test_a_flipped_bit_never_becomes_other_weights(
+    half_done: tuple[Path, dict[str, nn.Module]],
+) -> None:
+    path, parts = half_done
+    whole, saved = path.read_bytes(), hash_weights(parts["net"].state_dict())
+    rng, refusals = random.Random(0), []
+    for place in rng.sample(range(len(whole)), 100):
+        altered = bytearray(whole)
+        altered[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(altered)
+        try:
+            # What nothing reads, the padding between records say, may be altered unnoticed.
+            assert load_checkpoint(path, parts) == 7
+            assert hash_weights(parts["net"].state_dict()) == saved
+        except CheckpointError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    for message in refusals:
+        assert f"{path}: damaged" in message
+        assert "delete the file to train from the start" in message
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 100, 5000, -1])
+def test_a_checkpoint_that_was_cut_off_says_what_to_do(
+    half_done: tuple[Path, dict[str, nn.Module]], num_bytes: int
+) -> None:
+    path, parts = half_done
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(CheckpointError, match="delete the file"):
+        load_checkpoint(path, parts)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"absent": nn.Linear(3, 3)}, {"net": nn.Linear(2, 2)}, {"net": GlobalRng()}]
+)
+def test_a_checkpoint_of_other_parts_says_what_to_do(
+    half_done: tuple[Path, dict[str, nn.Module]], parts: dict[str, Stateful]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"(?s)last\.pt: .*outdated.*delete the file"):
+        load_checkpoint(half_done[0], parts)
+
+
+def test_a_file_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    value = {"weight": torch.rand(3)}
+    torch.save(value, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load_torch(tmp_path / "old.pt", "")["weight"], value["weight"])
 
 
 def test_the_hash_sees_weights_and_nothing_else() -> None:

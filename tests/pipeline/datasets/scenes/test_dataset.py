@@ -28,6 +28,21 @@ def test_the_same_parameters_write_the_same_bytes(scenes: ScenesConfig, tmp_path
     assert len(first) == len(set(first.values())) == 2 * (6 + 3)
 
 
+def test_files_take_the_place_of_links_and_write_through_none(
+    scenes: ScenesConfig, tmp_path: Path
+) -> None:
+    """As DVC leaves them: its cache's object and the file in the workspace are one."""
+    prepare_dataset(scenes, "f", tmp_path / "pixels")
+    expected, kept = digests(tmp_path / "pixels"), []
+    for number, path in enumerate(sorted((tmp_path / "pixels").rglob("*.png"))):
+        kept.append(path.rename(tmp_path / f"{number}"))
+        kept[-1].write_text("kept")
+        path.hardlink_to(kept[-1])
+    prepare_dataset(scenes, "f", tmp_path / "pixels")
+    assert digests(tmp_path / "pixels") == expected
+    assert {path.read_text() for path in kept} == {"kept"}
+
+
 def test_a_scene_does_not_depend_on_the_others(scenes: ScenesConfig, tmp_path: Path) -> None:
     prepare_dataset(scenes, "f", tmp_path / "all")
     fewer = scenes.model_copy(update={"num_train": 2, "num_val": 1})

@@ -1,0 +1,42 @@
+"""Where a training keeps its checkpoint, and until when."""
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from store.files import replace_file
+
+WORK = Path("artifacts/work")
+FINISHED = "finished"
+"""Holds the MD5 of what a finished training made, by which DVC's lock file names it."""
+
+
+def work_folder(kind: str, identity: object) -> Path:
+    """Return where an unfinished stage keeps its checkpoint, by all that shapes its result."""
+    remove_recorded()
+    text = json.dumps(identity, sort_keys=True)
+    return WORK / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def finish_work(work: Path, result: Path) -> None:
+    """Remove the folder of a finished training; under DVC not before DVC has recorded its result.
+
+    DVC may end between the two, and deletes the result before it runs the stage again: that then
+    takes no step, but goes on from the checkpoint after the last.
+    """
+    if "DVC_STAGE" in os.environ:
+        with result.open("rb") as file:
+            replace_file(work / FINISHED, hashlib.file_digest(file, "md5").hexdigest().encode())
+    else:
+        shutil.rmtree(work)
+
+
+def remove_recorded() -> None:
+    """Remove the folders of finished trainings that DVC has recorded by now."""
+    for finished in WORK.glob(f"*/{FINISHED}"):
+        with suppress(FileNotFoundError):
+            if finished.read_text() in Path("dvc.lock").read_text():
+                shutil.rmtree(finished.parent, ignore_errors=True)

@@ -1,0 +1,29 @@
+"""An extraction loaded from its files is what those files hold."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.params import Params, write_params
+from pipeline.datasets.index import Index
+from pipeline.extraction.load import JobFiles
+from pipeline.models.teacher import TeacherCard, TeacherError, build_teacher, save_teacher
+from store.files import write_json
+
+
+@pytest.mark.slow
+def test_a_card_of_another_teacher_decides_no_identity(
+    tiny_params: Params, tiny_index: Index, tmp_path: Path
+) -> None:
+    files = JobFiles(tmp_path / "i.json", tmp_path / "t.pt", tmp_path / "params.yaml", "cpu")
+    tiny_index.write(files.index)
+    write_params(tiny_params, files.params)
+    teacher = build_teacher(tiny_params.teacher, tiny_index.num_classes)
+    sha256 = save_teacher(teacher, files.teacher)
+    card = TeacherCard(teacher.architecture, [], "train", sha256, {}, 0, 0.0)
+    write_json(asdict(card), tmp_path / "t.json")
+    assert files.load().spec.identity["teacher"]["sha256"] == sha256
+    write_json(asdict(replace(card, sha256="beef")), tmp_path / "t.json")
+    with pytest.raises(TeacherError, match=f"expected sha256 beef, found {sha256}"):
+        files.load()
