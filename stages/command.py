@@ -231,9 +231,15 @@ def work_folder(kind: str, identity: object) -> Path:
 
 
 def prepare_dvc() -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment that run dvc here, with git or without."""
+    """Check params.yaml, and return the command and environment that run dvc here, without git too.
+
+    `dvc repro` checks it in its first stage, which options such as `--single-item` leave out.
+    """
+    from pipeline.config.params import load_params
+
     if not Path("dvc.yaml").exists():
         raise FileNotFoundError(f"{Path.cwd()}: no dvc.yaml here; run in the project's root")
+    load_params()
     folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
     dvc = [sys.executable, "-m", "dvc"]

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 STRIDE = 8
 """The output stride that our own networks are built with; sides of crops are multiples of it."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+"""A part of paths and of command lines, so nothing that a shell or a file system takes apart."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=2 * STRIDE, multiple_of=STRIDE)]
