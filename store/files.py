@@ -42,6 +42,31 @@ def write_json(value: Any, path: Path) -> None:
     replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+@contextmanager
+def reading(path: Path, what: str, hint: str) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is read and understood into an error that names it.
+
+    Args:
+        path: the file.
+        what: what it should be.
+        hint: what to do if it is not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not `what`.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; {hint}") from None
+    except OSError:
+        raise
+    except Exception as error:  # json, pickle, zip and torch raise a dozen kinds of them
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
+        raise ValueError(f"{path}: expected {what}; found {reason:.200}; {hint}") from error
+
+
 def sync_path(path: Path) -> None:
     """Force a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

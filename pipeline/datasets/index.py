@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
 
 from pipeline.datasets.errors import DatasetError, Finding
-from store.files import replace_file, write_json
+from store.files import reading, replace_file, write_json
 from store.schema import VOID
 
 INDEX_VERSION = 1
@@ -97,20 +98,18 @@ class Index:
         """Read what `write` wrote.
 
         Raises:
-            ValueError: the file is of another version of this program.
+            FileNotFoundError: there is no such file, or no root beside it.
+            ValueError: the file is no index, or of another version of this program.
         """
-        raw = json.loads(path.read_text())
-        if raw.pop("version", None) != INDEX_VERSION:
-            raise ValueError(f"{path}: not an index of version {INDEX_VERSION}; run prepare again")
-        raw["classes"] = ClassTable(
-            **{key: _tuples(value) for key, value in raw["classes"].items()}
-        )
-        raw["splits"] = {
-            split: tuple(Sample(**sample) for sample in samples)
-            for split, samples in raw["splits"].items()
-        }
-        root = path.parent / path.with_name(ROOT).read_text().strip()
-        return cls(**raw, root=str(root))
+        again = "run prepare again"
+        with reading(path, f"an index of version {INDEX_VERSION}", again):
+            raw = json.loads(path.read_bytes())
+            if raw["version"] != INDEX_VERSION:
+                raise ValueError(f"version {raw['version']}")
+            index = TypeAdapter(cls).validate_python({**raw, "root": ""})
+        with reading(path.with_name(ROOT), "the folder of the dataset", again):
+            root = path.parent / path.with_name(ROOT).read_text().strip()
+        return replace(index, root=str(root))
 
 
 def read_image(index: Index, sample: Sample) -> NDArray[np.uint8]:
@@ -162,7 +161,3 @@ def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:
     counts = np.bincount(ids.ravel(), minlength=256)
     unknown = np.flatnonzero((counts > 0) & ~classes.known_ids())
     return ", ".join(f"{value} ({counts[value]} px)" for value in unknown)
-
-
-def _tuples(value: Any) -> Any:  # JSON
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -16,6 +16,7 @@ from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
 from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import save_torch
+from store.files import reading
 
 
 class Student(Network):
@@ -113,11 +114,9 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
             raise ValueError(f"encoder_weights: {weights}: {error.args[0]}") from None
         encoder.load_state_dict(published.state_dict())
         return
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    try:
+    with reading(Path(weights), f"encoder_weights that fit {name}", "correct encoder_weights"):
+        state = torch.load(weights, map_location="cpu", weights_only=True)
         encoder.load_state_dict(state.get("state_dict", state))
-    except RuntimeError as error:
-        raise ValueError(f"encoder_weights: {weights} does not fit {name}: {error}") from None
 
 
 def save_student(
@@ -137,11 +136,15 @@ def save_student(
 
 
 def load_student(path: Path) -> tuple[Student, str]:
-    """Read a student written by `save_student`, in eval mode, and its precision."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such student; run `dvc repro` to train it")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    student = build_student(saved["architecture"], len(saved["class_names"]))
-    student.auxiliary = None
-    student.load_state_dict(saved["state_dict"])
-    return student.eval(), saved["precision"]
+    """Read a student written by `save_student`, in eval mode, and its precision.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no student.
+    """
+    with reading(path, "a trained student", "run `dvc repro` to train it"):
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        student = build_student(saved["architecture"], len(saved["class_names"]))
+        student.auxiliary = None
+        student.load_state_dict(saved["state_dict"])
+        return student.eval(), saved["precision"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import Bottleneck
@@ -18,6 +18,9 @@ from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import hash_weights, save_torch
 from pipeline.runtime.rng import seed_torch
+from store.files import reading
+
+REMAKE = "correct it, or run `dvc repro teacher`"
 
 
 class TeacherError(ValueError):
@@ -74,7 +77,8 @@ class TeacherCard:
     @classmethod
     def read(cls, path: Path) -> TeacherCard:
         """Read the JSON of a teacher."""
-        return cls(**json.loads(path.read_text()))
+        with reading(path, "the card of a teacher", REMAKE):
+            return TypeAdapter(cls).validate_json(path.read_bytes())
 
 
 def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
@@ -114,11 +118,10 @@ def _published(architecture: str, name: str | None, num_classes: int) -> dict[st
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    with reading(path, "weights of a teacher", REMAKE):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {name.removeprefix("network."): tensor for name, tensor in state.items()}
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:

@@ -57,7 +57,9 @@ def test_pixels_beside_the_index_are_found_from_any_folder(
 def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.json"
     path.write_text('{"version": 0}')
-    with pytest.raises(ValueError, match=r"index\.json: not an index of version 1; run prepare"):
+    with pytest.raises(
+        ValueError, match=r"index\.json: expected an index of version 1; found version 0"
+    ):
         Index.read(path)
 
 

@@ -90,7 +90,7 @@ def test_encoder_weights_come_from_a_file(tmp_path: Path) -> None:
 
 def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "encoder.pt")
-    with pytest.raises(ValueError, match="does not fit resnet18"):
+    with pytest.raises(ValueError, match="expected encoder_weights that fit resnet18"):
         build_student("deeplabv3_resnet18", 3, str(tmp_path / "encoder.pt"))
     with pytest.raises(ValueError, match="no such file"):
         build_student("deeplabv3_resnet18", 3, str(tmp_path / "absent.pt"))

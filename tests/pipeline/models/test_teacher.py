@@ -70,7 +70,7 @@ def test_foreign_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match="dvc repro teacher"):
+    with pytest.raises(FileNotFoundError, match="dvc repro teacher"):
         load_teacher(tmp_path / "absent.pt", 5, ARCHITECTURE)
 
 
