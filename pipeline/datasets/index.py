@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.ImageOps import exif_transpose
 from pydantic import TypeAdapter
 
 from pipeline.datasets.errors import DatasetError, Finding
@@ -19,6 +22,8 @@ from store.schema import VOID
 
 INDEX_VERSION = 1
 ROOT = "root.txt"
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""What Pillow may take a file for: it knows some seventy, and runs another program for some."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,26 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its labels; paths are relative to the index's root."""
+    """One image with its labels; paths are relative to the index's root.
+
+    The hashes are of the files' bytes; older indexes hold none.
+    """
 
     key: str
     image: str
     labels: str
     height: int
     width: int
+    image_sha256: str = ""
+    labels_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Index:
-    """A checked dataset: classes, and the samples of every split in the order of their keys."""
+    """A checked dataset: classes, and the samples of every split in the order of their keys.
+
+    `fingerprint` is of what the files hold, or of what determines it where they are generated.
+    """
 
     name: str
     kind: str
@@ -130,30 +143,51 @@ def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
     return index.classes.class_of_id()[ids]
 
 
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Open a file of one of FORMATS, whatever it is named."""
+    return Image.open(source, formats=FORMATS)
+
+
 def decode_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """Decode any 8-bit image file to RGB, uint8 [H, W, 3].
+    """Decode any 8-bit image file to RGB, turned as its EXIF orientation says, uint8 [H, W, 3].
 
     Raises:
         ValueError: more than 8 bits a channel, which Pillow would clip rather than convert.
     """
-    with Image.open(source) as file:
+    with open_image(source) as file:
         if file.mode.startswith(("I", "F")):
             raise ValueError(f"8 bits a channel expected, Pillow mode {file.mode} found")
         # Pillow warns about palettes with transparency unless they pass through RGBA.
         whole = file.convert("RGBA") if "transparency" in file.info else file
-        return np.asarray(whole.convert("RGB"))
+        return np.asarray(exif_transpose(whole).convert("RGB"))
 
 
 def decode_labels(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """Decode a greyscale or palette file to the ids it holds, uint8 [H, W].
+    """Decode a greyscale or palette file to the ids it holds, turned as an image is, uint8 [H, W].
 
     Raises:
-        ValueError: a colour image, or more than 8 bits a pixel.
+        ValueError: a colour image, more than 8 bits a pixel, or grey that Pillow scales to 0..255.
     """
-    with Image.open(source) as file:
+    with open_image(source) as file:
         if file.mode not in ("L", "P", "1"):
             raise ValueError(f"greyscale or palette ids expected, Pillow mode {file.mode} found")
-        return np.asarray(file).astype(np.uint8)
+        if _scaled(file):
+            # Whether 1 of 15 is id 1 or id 17 depends on the program that wrote it.
+            raise ValueError(
+                "grey of 8 bits expected, or a palette; found fewer bits, whose ids "
+                "are not certain: save it with 8 bits a pixel"
+            )
+        return np.asarray(exif_transpose(file)).astype(np.uint8)
+
+
+def _scaled(file: Image.Image) -> bool:
+    """Whether decoding will spread fewer than 256 greys over 0..255."""
+    assert isinstance(file, ImageFile)
+    codec, _, _, arguments = file.tile[0]
+    raw_mode, *rest = [arguments] if isinstance(arguments, str) else arguments or [""]
+    if codec.startswith("ppm"):
+        return rest != [255]
+    return re.match(r"L;\d", raw_mode) is not None
 
 
 def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.datasets.errors import Finding
-from pipeline.datasets.index import ClassTable
+from pipeline.datasets.index import FORMATS, ClassTable
 
 IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 """Left behind by file browsers, like every name with a leading dot."""
@@ -107,4 +107,4 @@ def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], 
 @cache
 def _readable_suffixes() -> frozenset[str]:
     suffixes = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in suffixes.items() if kind in Image.OPEN)
+    return frozenset(suffix for suffix, kind in suffixes.items() if kind in FORMATS)
