@@ -13,8 +13,8 @@ STRIDE = 8
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 """A part of paths and of command lines, so nothing that a shell or a file system takes apart."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=2 * STRIDE, multiple_of=STRIDE)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Side = Annotated[int, Field(ge=2 * STRIDE, lt=2**16, multiple_of=STRIDE)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -22,9 +22,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class BaseConfig(BaseModel):
-    """Immutable, strict about types, and closed: an unknown key is an error."""
+    """Immutable, strict about types, finite, and closed: an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def one_of(names: Collection[str]) -> AfterValidator:
