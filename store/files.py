@@ -55,6 +55,8 @@ def reading(path: Path, what: str, hint: str) -> Iterator[None]:
         FileNotFoundError: there is no such file.
         ValueError: it is not `what`.
     """
+    if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
+        raise ValueError(f"{path}: expected {what}; found a folder, or what is no file; {hint}")
     try:
         yield
     except FileNotFoundError:

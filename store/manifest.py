@@ -41,12 +41,12 @@ class Manifest:
             StoreMismatchError: The file is not a manifest.
         """
         hint = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
-        try:
-            return cls(**json.loads(Path(path).read_bytes()))
-        except FileNotFoundError as error:
+        if not Path(path).is_file():  # reading a FIFO would wait for ever
             raise StoreNotFoundError(
                 "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint
-            ) from error
+            )
+        try:
+            return cls(**json.loads(Path(path).read_bytes()))
         except (ValueError, TypeError) as error:
             raise StoreMismatchError(
                 "not a manifest",

@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> Any:  # not checked yet
         ValueError: there is something else than a YAML file within the bounds above.
     """
     if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
-        raise ValueError("expected a file; found a folder, or something else that is none")
+        raise ValueError("a folder, or something else that is no file")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES} bytes; found {path.stat().st_size}")
     try:

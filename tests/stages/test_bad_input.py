@@ -1,5 +1,6 @@
 """Whatever a command is given, it answers in words, and leaves every file as it was."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ CPU = ("--device", "cpu")
 CONTENTS: dict[str, Callable[[Path], object]] = {
     "absent": lambda path: None,
     "folder": lambda path: path.mkdir(),
+    "fifo": os.mkfifo,
     "empty": lambda path: path.write_bytes(b""),
     "binary": lambda path: path.write_bytes(bytes(range(256))),
     "cut": lambda path: path.write_text('{"version": 1, "name": '),

@@ -1,5 +1,6 @@
 """Every kind of bad input is found, all of them in one error, and nothing is written."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,16 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
         lambda root: shutil.copy(root / f"val/{A}.png", root / "val/other.eps") and None,
         "val/other.eps",
         "not image: expected only files that hold image, by a suffix such as .png or .jpg; found",
+    ),
+    "a fifo among files": (
+        lambda root: os.mkfifo(root / "val/pipe.png"),
+        "val/pipe.png",
+        "found what is no file",
+    ),
+    "a name that is not UTF-8": (
+        lambda root: os.close(os.open(bytes(root / "val/") + b"/b\xff.png", os.O_CREAT)),
+        "val/b\\xff.png",
+        "val/b\\xff.png: name not in UTF-8: expected a name in UTF-8; found other bytes",
     ),
     "a folder among files": (
         lambda root: (root / "val/more").mkdir(),

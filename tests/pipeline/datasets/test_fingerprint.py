@@ -28,6 +28,9 @@ CHANGES: dict[str, Change] = {
     "removed": lambda root: (root / LABELS).unlink(),
     "added": lambda root: shutil.copy(root / LABELS, root / "trainannot/added.png"),
     "renamed": lambda root: (root / LABELS).rename(root / "trainannot/renamed.png"),
+    "fifo": lambda root: os.mkfifo(root / "trainannot/pipe.png"),
+    "not UTF-8": lambda root: (root / LABELS).rename(root / "trainannot/\udcff.png"),
+    "link to nothing": lambda root: (root / "trainannot/link.png").symlink_to("nowhere"),
     "new split": lambda root: shutil.copytree(root / "train", root / "test"),
     "swapped": lambda root: [
         (root / name).rename(root / other)
