@@ -26,12 +26,21 @@ PROFILE = "artifacts/profiles/tiny"
 BAD = "bad"
 CPU = ("--device", "cpu")
 
+
+class Code:
+    """An object that has a folder made when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("PWNED",)
+
+
 CONTENTS: dict[str, Callable[[Path], object]] = {
     "absent": lambda path: None,
     "folder": lambda path: path.mkdir(),
     "fifo": os.mkfifo,
     "empty": lambda path: path.write_bytes(b""),
     "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "code": lambda path: torch.save({"state_dict": Code()}, path),
     "cut": lambda path: path.write_text('{"version": 1, "name": '),
     "list": lambda path: path.write_text("[]"),
     "number": lambda path: path.write_text("1"),
