@@ -64,9 +64,12 @@ def reading(path: Path, what: str, hint: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # json, pickle, zip and torch raise a dozen kinds of them
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        reason = " ".join(f"{kind}{error}".split())
-        raise ValueError(f"{path}: expected {what}; found {reason:.200}; {hint}") from error
+        reason, name = str(error), type(error).__name__
+        if "\n" in reason or not reason:  # torch's, which advises to run the file's code
+            reason = f"something else ({name})"
+        elif not isinstance(error, ValueError):
+            reason = f"something else ({name}: {reason})"
+        raise ValueError(f"{path}: expected {what}; found {reason:.300}; {hint}") from error
 
 
 def sync_path(path: Path) -> None:

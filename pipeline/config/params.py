@@ -20,6 +20,7 @@ from pipeline.config.base import (
     Seed,
     Side,
     Weight,
+    explain,
     one_of,
 )
 from pipeline.config.datasets import DatasetSection
@@ -256,22 +257,15 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ParamsError(_explain(path, error)) from None
+        lines = explain(error)
+        listing = "".join(f"\n  {line}" for line in lines)
+        raise ParamsError(f"{path}: {len(lines)} finding(s):{listing}") from None
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file; run in the project's root, or `cirkd profile use scenes`"
         ) from None
     except ValueError as error:
         raise ParamsError(f"{path}: {error}") from error
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    lines = []
-    for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"]) or "(top level)"
-        found = "" if finding["type"] == "missing" else f"; found {finding['input']!r:.80}"
-        lines.append(f"  {where}: {finding['msg']}{found}")
-    return f"{path}: {len(lines)} finding(s):\n" + "\n".join(lines)
 
 
 def write_params(params: Params, path: Path) -> None:

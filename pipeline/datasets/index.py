@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.ImageOps import exif_transpose
-from pydantic import TypeAdapter
 
+from pipeline.config.base import validate
 from pipeline.datasets.errors import DatasetError, Finding
 from store.files import reading, replace_file, write_json
 from store.schema import VOID
@@ -114,12 +114,12 @@ class Index:
             FileNotFoundError: there is no such file, or no root beside it.
             ValueError: the file is no index, or of another version of this program.
         """
-        again = "run prepare again"
+        again = "run `dvc repro prepare`"
         with reading(path, f"an index of version {INDEX_VERSION}", again):
             raw = json.loads(path.read_bytes())
             if raw["version"] != INDEX_VERSION:
                 raise ValueError(f"version {raw['version']}")
-            index = TypeAdapter(cls).validate_python({**raw, "root": ""})
+            index = validate(cls, {**raw, "root": ""})
         with reading(path.with_name(ROOT), "the folder of the dataset", again):
             root = path.parent / path.with_name(ROOT).read_text().strip()
         return replace(index, root=str(root))

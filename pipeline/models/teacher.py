@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import Bottleneck
 
 from pipeline.config.architectures import TEACHERS
+from pipeline.config.base import validate
 from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.checkpoint import hash_weights, save_torch
@@ -78,7 +79,7 @@ class TeacherCard:
     def read(cls, path: Path) -> TeacherCard:
         """Read the JSON of a teacher."""
         with reading(path, "the card of a teacher", REMAKE):
-            return TypeAdapter(cls).validate_json(path.read_bytes())
+            return validate(cls, json.loads(path.read_bytes()))
 
 
 def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
