@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.config.base import validate
 from pipeline.config.params import load_params
 from pipeline.datasets.prepare import prepare_dataset
 from stages.command import PATH, StageCommand, destination_argument, params_option
@@ -20,7 +21,7 @@ def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
     """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION."""
     dataset = load_params(params_path).dataset
     with reading(fingerprint, "the fingerprint of a dataset", "run `cirkd fingerprint` again"):
-        known = str(json.loads(fingerprint.read_bytes())["fingerprint"])
+        known = validate(str, json.loads(fingerprint.read_bytes())["fingerprint"])
     pixels = destination / "pixels"
     with progress_of_total("check", "samples") as checked:
         index = prepare_dataset(dataset, known, pixels, checked)

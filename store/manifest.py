@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -46,7 +46,11 @@ class Manifest:
                 "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint
             )
         try:
-            return cls(**json.loads(Path(path).read_bytes()))
+            manifest = cls(**json.loads(Path(path).read_bytes()))
+            for field in fields(cls):
+                if not isinstance(value := getattr(manifest, field.name), field.type):
+                    raise TypeError(f"{field.name}: {value!r:.80}")
+            return manifest
         except (ValueError, TypeError) as error:
             raise StoreMismatchError(
                 "not a manifest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -103,7 +104,7 @@ class Index:
         fields = asdict(self)
         root, folder = Path(fields.pop("root")).resolve(), path.parent.resolve()
         below = root.relative_to(folder) if root.is_relative_to(folder) else root
-        replace_file(path.with_name(ROOT), f"{below.as_posix()}\n".encode())
+        replace_file(path.with_name(ROOT), os.fsencode(below) + b"\n")
         write_json({"version": INDEX_VERSION, **fields}, path)
 
     @classmethod
@@ -121,7 +122,7 @@ class Index:
                 raise ValueError(f"version {raw['version']}")
             index = validate(cls, {**raw, "root": ""})
         with reading(path.with_name(ROOT), "the folder of the dataset", again):
-            root = path.parent / path.with_name(ROOT).read_text().strip()
+            root = path.parent / os.fsdecode(path.with_name(ROOT).read_bytes().strip())
         return replace(index, root=str(root))
 
 

@@ -1,5 +1,6 @@
 """Whatever a command is given, it answers in words, and leaves every file as it was."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ BAD = "bad"
 CPU = ("--device", "cpu")
 
 
+MANIFEST_FIELDS = tuple(Manifest.__dataclass_fields__)
+
+
 class Code:
     """An object that has a folder made when it is unpickled."""
 
@@ -44,6 +48,7 @@ CONTENTS: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_text('{"version": 1, "name": '),
     "list": lambda path: path.write_text("[]"),
     "number": lambda path: path.write_text("1"),
+    "types": lambda path: path.write_text(json.dumps({key: [] for key in MANIFEST_FIELDS})),
     "object": lambda path: path.write_text('{"version": 1}'),
     "other text": lambda path: path.write_text("version: [1"),
 }

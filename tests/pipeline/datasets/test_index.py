@@ -59,6 +59,14 @@ def test_pixels_beside_the_index_are_found_from_any_folder(
     assert Path(Index.read(tmp_path / "here/index.json").root) == tmp_path / "here/pixels"
 
 
+def test_a_root_whose_name_is_not_utf_8_is_found_again(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    index = prepare_dataset(make_folder(tmp_path / "\udcff"), "abc", tmp_path / "p")
+    index.write(tmp_path / "index.json")
+    assert Index.read(tmp_path / "index.json") == index
+
+
 def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.json"
     path.write_text('{"version": 0}')
