@@ -48,7 +48,7 @@ class Manifest:
         try:
             manifest = cls(**json.loads(Path(path).read_bytes()))
             for field in fields(cls):
-                if not isinstance(value := getattr(manifest, field.name), field.type):
+                if type(value := getattr(manifest, field.name)) is not field.type:
                     raise TypeError(f"{field.name}: {value!r:.80}")
             return manifest
         except (ValueError, TypeError) as error:

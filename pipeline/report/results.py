@@ -216,7 +216,8 @@ def _refuse_foreign(
         findings.append(f"params are of profile {params.profile}; expected {profile.name}")
     if audit["digest"] != manifest.digest:
         findings.append(
-            f"audit is of store content {audit['digest']!s:.16}; expected {manifest.digest:.16}"
+            f"{params.store.name}.audit.json is of store content {audit['digest']!s:.16}; "
+            f"expected {manifest.digest:.16}"
         )
     for name, student in params.students.items():
         run = _read(profile / "students" / name / "run.json", "store", "params")
