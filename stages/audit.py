@@ -31,11 +31,11 @@ def command(files: JobFiles, manifest_path: Path, destination: Path, num_spots: 
     """
     manifest = Manifest.read(manifest_path)
     reader = manifest.open()
+    job = files.load()  # before the store is read: what is wrong with it is said at once
     with progress_of_total("verify, tally", "units") as show:
         findings = audit(reader, show)
     # Apart from the findings, so that another machine's last bits never make a student stale.
     fidelity = destination.with_name(f"{manifest_path.stem}.fidelity.json")
-    job = files.load()
     with progress_of_total("spot check", "passes") as show:
         found = spot_check_store(job, reader, num_spots, show)
     write_json(found, fidelity)

@@ -1,9 +1,12 @@
 """`cirkd`: every command by name, each module imported only when its command is called."""
 
 import importlib
+import os
 from collections.abc import Sequence
 
 import click
+
+from stages.command import DEBUG
 
 # name -> one line for `cirkd --help`; the command itself is `stages.NAME.command`.
 COMMANDS = {
@@ -45,8 +48,13 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="offline-cirkd")
-def main() -> None:
+@click.option("--debug", is_flag=True, help=f"Errors keep their traceback; as {DEBUG}=1 does.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
     """One segmentation teacher, run once; many students distilled from its stored targets."""
+    if debug:
+        os.environ[DEBUG] = "1"  # the stages that DVC starts inherit it
+        context.call_on_close(lambda: os.environ.pop(DEBUG))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from store.manifest import Manifest
 
 Command = Callable[..., None]
+DEBUG = "CIRKD_DEBUG"
 EXIT_INTERRUPTED = 3
 SLOW_FROM = 1.2
 """Half precision counts as slower from here: below, it may be the measurement's noise."""
@@ -120,17 +121,29 @@ def job_files(function: Command) -> Command:
 
 
 class StageCommand(click.Command):
-    """A command whose user mistakes end as a message and exit code 1, not as a traceback."""
+    """A command whose errors end as a message and exit code 1, not as a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; CIRKD_TRACEBACK=1 keeps the traceback."""
+        """Run the command; `cirkd --debug`, or CIRKD_DEBUG, keeps the traceback."""
         try:
             return super().invoke(ctx)
-        except (ValueError, IndexError, OSError, StoreError) as error:
-            if os.environ.get("CIRKD_TRACEBACK"):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get(DEBUG):
                 raise
-            notes: Sequence[str] = getattr(error, "__notes__", ())
-            raise click.ClickException("\n".join((str(error), *notes))) from error
+            raise click.ClickException(describe(error)) from error
+
+
+def describe(error: Exception) -> str:
+    """Put an error into words: what a user can mend as it says, anything else with its kind."""
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, (ValueError, IndexError, OSError, StoreError)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}; {DEBUG}=1 shows where it was raised"
+    return "\n".join((text, *getattr(error, "__notes__", ())))
 
 
 class Interruption:
@@ -222,9 +235,15 @@ def measure_precision(precision: str, device: torch.device, setting: str) -> flo
 
 
 def prepare_dvc() -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment that run dvc here, with git or without."""
+    """Check params.yaml, and return the command and environment that run dvc here, without git too.
+
+    `dvc repro` checks it in its first stage, which options such as `--single-item` leave out.
+    """
+    from pipeline.config.params import load_params
+
     if not Path("dvc.yaml").exists():
         raise FileNotFoundError(f"{Path.cwd()}: no dvc.yaml here; run in the project's root")
+    load_params()
     folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
     # Else DVC gives up after three seconds, be it after hours of training.

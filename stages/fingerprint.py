@@ -13,15 +13,16 @@ from store.files import write_json
 
 @click.command("fingerprint", cls=StageCommand)
 @destination_argument
-@click.argument("weights", type=PATH)
+@click.argument("weights", type=PATH, required=False)
 @params_option
-def command(destination: Path, weights: Path, params_path: Path) -> None:
+def command(destination: Path, weights: Path | None, params_path: Path) -> None:
     """Write the fingerprint of the dataset in params.yaml to DESTINATION (JSON).
 
-    WEIGHTS gets a hash of each file of weights that params.yaml names.
+    WEIGHTS, where it is given, gets a hash of each file of weights that params.yaml names.
     """
     params = load_params(params_path)
-    write_json(hash_weights_files(params), weights)
+    if weights is not None:
+        write_json(hash_weights_files(params), weights)
     write_json(fingerprint_dataset(params.dataset), destination)
 
 

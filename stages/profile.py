@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.config.params import load_params, read_yaml
+from pipeline.config.params import load_params
 from stages.command import PATH, StageCommand, params_option
 from store.files import replacing
 
@@ -21,9 +21,9 @@ def command() -> None:
 @params_option
 def list_profiles(params_path: Path) -> None:
     """Print every profile; the chosen one carries a star."""
-    chosen = read_yaml(params_path)["profile"] if params_path.exists() else None
+    chosen = load_params(params_path).profile if params_path.exists() else None
     for path in sorted(PROFILES.glob("*.yaml")):
-        first_line = path.read_text().splitlines()[0].lstrip("# ")
+        first_line = path.read_text(errors="replace").partition("\n")[0].lstrip("# ")
         click.echo(f"{'*' if path.stem == chosen else ' '} {path.stem:16} {first_line}")
 
 
@@ -33,10 +33,11 @@ def list_profiles(params_path: Path) -> None:
 @params_option
 def use_profile(name: str, root: Path | None, params_path: Path) -> None:
     """Make the profile NAME the parameters of the pipeline."""
-    source = PROFILES / f"{name}.yaml"
-    if not source.exists():
-        known = ", ".join(path.stem for path in sorted(PROFILES.glob("*.yaml")))
-        raise FileNotFoundError(f"{source}: no such profile; expected one of {known or 'none'}")
+    profiles = {path.stem: path for path in sorted(PROFILES.glob("*.yaml"))}
+    if name not in profiles:
+        known = ", ".join(profiles) or "none"
+        raise FileNotFoundError(f"{PROFILES / name}.yaml: no such profile; expected one of {known}")
+    source = profiles[name]
     load_params(source)
     with replacing(params_path) as partial:
         partial.write_text(source.read_text() if root is None else _with_root(source, root))

@@ -109,7 +109,13 @@ def adopt_store(path: str, manifest_path: Path) -> None:
 @command.command("info", cls=StageCommand)
 @manifest_argument
 @click.option("--figure", "--picture", "figure", type=PATH, help="PNG of one record.")
-@click.option("--record", default=0, show_default=True, help="Which record to draw.")
+@click.option(
+    "--record",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Which record to draw.",
+)
 @json_option
 def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: bool) -> None:
     """Say what lies in the store behind MANIFEST, and how well each array compressed."""
@@ -158,15 +164,15 @@ def verify_store(
     from store.manifest import Manifest
     from store.verify import verify
 
+    if num_spots is not None and (index_path is None or teacher_path is None):
+        raise click.UsageError("--spot runs the teacher: give --index and --teacher")
     manifest = Manifest.read(manifest_path)
     findings = verify(manifest.path, digest=manifest.digest)
     fidelity = None
-    if num_spots is not None and not findings:
+    if index_path and teacher_path and num_spots is not None and not findings:
         from pipeline.extraction.load import JobFiles
         from pipeline.extraction.spot_check import spot_check_store
 
-        if index_path is None or teacher_path is None:
-            raise ValueError("--spot runs the teacher: give --index and --teacher")
         reader = manifest.open()
         files = JobFiles(index_path, teacher_path, params_path, device_name)
         fidelity = spot_check_store(files.load(), reader, num_spots)

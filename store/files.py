@@ -42,6 +42,36 @@ def write_json(value: Any, path: Path) -> None:
     replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+@contextmanager
+def reading(path: Path, what: str, hint: str) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is read and understood into an error that names it.
+
+    Args:
+        path: the file.
+        what: what it should be.
+        hint: what to do if it is not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not `what`.
+    """
+    if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
+        raise ValueError(f"{path}: expected {what}; found a folder, or what is no file; {hint}")
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; {hint}") from None
+    except OSError:
+        raise
+    except Exception as error:  # json, pickle, zip and torch raise a dozen kinds of them
+        reason, name = str(error), type(error).__name__
+        if "\n" in reason or not reason:  # torch's, which advises to run the file's code
+            reason = f"something else ({name})"
+        elif not isinstance(error, ValueError):
+            reason = f"something else ({name}: {reason})"
+        raise ValueError(f"{path}: expected {what}; found {reason:.300}; {hint}") from error
+
+
 def sync_path(path: Path) -> None:
     """Force a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

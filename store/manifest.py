@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -64,12 +64,16 @@ class Manifest:
             StoreMismatchError: The file is not a manifest.
         """
         hint = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
-        try:
-            return cls(**json.loads(Path(path).read_bytes()))
-        except FileNotFoundError as error:
+        if not Path(path).is_file():  # reading a FIFO would wait for ever
             raise StoreNotFoundError(
                 "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint
-            ) from error
+            )
+        try:
+            manifest = cls(**json.loads(Path(path).read_bytes()))
+            for field in fields(cls):
+                if type(value := getattr(manifest, field.name)) is not field.type:
+                    raise TypeError(f"{field.name}: {value!r:.80}")
+            return manifest
         except (ValueError, TypeError) as error:
             raise StoreMismatchError(
                 "not a manifest",

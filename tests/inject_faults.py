@@ -41,8 +41,8 @@ INDEX, TEACHER = "artifacts/datasets/tiny/index.json", "artifacts/teachers/tiny.
 MANIFEST, PROFILE = "artifacts/manifests/tiny.json", "artifacts/profiles/tiny"
 JOB = [INDEX, TEACHER, MANIFEST]
 STAGES = {
-    "fingerprint": ["fingerprint", "artifacts/datasets/tiny/fingerprint.json"],
-    "prepare": ["prepare", "artifacts/datasets/tiny/fingerprint.json", "artifacts/datasets/tiny"],
+    "fingerprint": ["fingerprint", "artifacts/fingerprint.json", "artifacts/weights.json"],
+    "prepare": ["prepare", "artifacts/fingerprint.json", "artifacts/datasets/tiny"],
     "teacher": ["teacher", INDEX, TEACHER, "--workers", "0"],
     "extract": ["extract", *JOB],
     "audit": ["audit", *JOB, "artifacts/manifests/tiny.audit.json"],

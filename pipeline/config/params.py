@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.config.architectures import STUDENTS, TEACHERS
 from pipeline.config.base import (
@@ -21,11 +20,13 @@ from pipeline.config.base import (
     Seed,
     Side,
     Weight,
+    explain,
     one_of,
 )
 from pipeline.config.datasets import DatasetSection
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.training import StudentTrainingConfig, TrainingConfig
+from pipeline.config.yaml import read_yaml
 from store.arrays import TARGETS
 from store.encodings.registry import ENCODINGS
 from store.files import replacing
@@ -246,18 +247,6 @@ def _with_shared(student: Any, raw: dict[str, Any]) -> Any:  # not checked yet
     return {**student, **shared}
 
 
-def read_yaml(path: Path) -> Any:  # not checked yet
-    """Read one YAML 1.2 document (`1e-4` is a number, as it is for DVC)."""
-    try:
-        return YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file; run in the project's root, or `cirkd profile use scenes`"
-        ) from None
-    except YAMLError as error:
-        raise ParamsError(f"{path}: not readable as YAML: {error}") from error
-
-
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a params file.
 
@@ -265,20 +254,18 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         ParamsError: with one line for every unknown key, wrong type or value out of range.
     """
     path = Path(path)
-    raw = read_yaml(path)
     try:
-        return Params.model_validate(raw)
+        return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ParamsError(_explain(path, error)) from None
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    lines = []
-    for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"]) or "(top level)"
-        found = "" if finding["type"] == "missing" else f"; found {finding['input']!r:.80}"
-        lines.append(f"  {where}: {finding['msg']}{found}")
-    return f"{path}: {len(lines)} finding(s):\n" + "\n".join(lines)
+        lines = explain(error)
+        listing = "".join(f"\n  {line}" for line in lines)
+        raise ParamsError(f"{path}: {len(lines)} finding(s):{listing}") from None
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: no such file; run in the project's root, or `cirkd profile use scenes`"
+        ) from None
+    except ValueError as error:
+        raise ParamsError(f"{path}: {error}") from error
 
 
 def write_params(params: Params, path: Path) -> None:

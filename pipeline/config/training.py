@@ -17,7 +17,7 @@ class TrainingConfig(BaseConfig):
     """
 
     steps: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm over a pooled 1x1 map needs two
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)]  # batch norm over a pooled 1x1 map needs two
     accumulate: Count = 1
     optimizer: Literal["sgd", "adamw"]
     learning_rate: Positive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -13,10 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.ExifTags import Base
 
 from pipeline.datasets.errors import Finding
-from pipeline.datasets.index import ClassTable, Sample, decode_image, decode_labels, unknown_ids
+from pipeline.datasets.index import (
+    ClassTable,
+    Sample,
+    decode_image,
+    decode_labels,
+    open_image,
+    unknown_ids,
+)
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
 from store.schema import VOID
 
@@ -79,8 +87,8 @@ def _unlabelled_splits(checked: dict[str, list[_CheckedPair]]) -> list[Finding]:
 
 
 def _check_pair(root: Path, classes: ClassTable, pair: Pair) -> _CheckedPair:
-    image, findings = _open(root, pair.image, decode_image)
-    ids, label_findings = _open(root, pair.labels, decode_labels)
+    image_sha256, image, findings = _read(root, pair.image, decode_image)
+    labels_sha256, ids, label_findings = _read(root, pair.labels, decode_labels)
     findings += label_findings
     num_classes = 0
     if ids is not None:
@@ -90,25 +98,35 @@ def _check_pair(root: Path, classes: ClassTable, pair: Pair) -> _CheckedPair:
         present = np.unique(classes.class_of_id()[ids])
         num_classes = int((present != VOID).sum())
     if image is not None and ids is not None and image.shape[:2] != ids.shape:
-        expected = f"{_size(image)} as {pair.image}"
+        turned = _orientation(root / pair.image)
+        how = "" if turned == 1 else f", turned by its EXIF orientation {turned}"
+        expected = f"{_size(image)} as {pair.image}{how}"
         findings.append(Finding(pair.labels, "size mismatch", expected, _size(ids)))
     if findings or image is None:
         return _CheckedPair(None, num_classes, tuple(findings))
-    sample = Sample(pair.key, pair.image, pair.labels, *image.shape[:2])
+    height, width = image.shape[:2]
+    hashes = (image_sha256, labels_sha256)
+    sample = Sample(pair.key, pair.image, pair.labels, height, width, *hashes)
     return _CheckedPair(sample, num_classes, ())
 
 
-def _open(
+def _orientation(path: Path) -> int:
+    with open_image(path) as file:
+        return int(file.getexif().get(Base.Orientation, 1))
+
+
+def _read(
     root: Path, name: str, decode: Callable[[Any], NDArray[np.uint8]]
-) -> tuple[NDArray[np.uint8] | None, list[Finding]]:
+) -> tuple[str, NDArray[np.uint8] | None, list[Finding]]:
+    """Read one file: the hash of its bytes, what it shows, and what is wrong with it."""
     try:
         content = (root / name).read_bytes()
-        with Image.open(io.BytesIO(content)) as file:
+        with open_image(io.BytesIO(content)) as file:
             file.verify()  # checksums, which decoding alone does not look at
-        return decode(io.BytesIO(content)), []
+        return hashlib.sha256(content).hexdigest(), decode(io.BytesIO(content)), []
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
-        return None, [Finding(name, "unreadable", "a whole image file", reason)]
+        return "", None, [Finding(name, "unreadable", "a whole image file", reason)]
 
 
 def _size(array: NDArray[np.uint8]) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.config.base import BaseConfig
 from pipeline.config.datasets import ExternalConfig
+from pipeline.config.yaml import read_yaml
 from pipeline.datasets.errors import DatasetError, Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import ClassTable
@@ -66,11 +65,10 @@ def read_classes(root: Path) -> ClassTable:
         DatasetError: with a finding for every wrong entry.
     """
     try:
-        raw = YAML(typ="safe").load(root / CLASSES_FILE)
-        table = _Classes.model_validate(raw)
+        table = _Classes.model_validate(read_yaml(root / CLASSES_FILE))
     except ValidationError as error:
         raise DatasetError(str(root), _explain(error), EXAMPLE) from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError) as error:
         finding = Finding(CLASSES_FILE, "unreadable", "a YAML file", str(error))
         raise DatasetError(str(root), [finding], EXAMPLE) from error
     if findings := _repeated(table):

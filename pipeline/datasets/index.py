@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.ImageOps import exif_transpose
 
+from pipeline.config.base import validate
 from pipeline.datasets.errors import DatasetError, Finding
-from store.files import replace_file, write_json
+from store.files import reading, replace_file, write_json
 from store.schema import VOID
 
 INDEX_VERSION = 1
 ROOT = "root.txt"
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""What Pillow may take a file for: it knows some seventy, and runs another program for some."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,26 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its labels; paths are relative to the index's root."""
+    """One image with its labels; paths are relative to the index's root.
+
+    The hashes are of the files' bytes; older indexes hold none.
+    """
 
     key: str
     image: str
     labels: str
     height: int
     width: int
+    image_sha256: str = ""
+    labels_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Index:
-    """A checked dataset: classes, and the samples of every split in the order of their keys."""
+    """A checked dataset: classes, and the samples of every split in the order of their keys.
+
+    `fingerprint` is of what the files hold, or of what determines it where they are generated.
+    """
 
     name: str
     kind: str
@@ -89,7 +104,7 @@ class Index:
         fields = asdict(self)
         root, folder = Path(fields.pop("root")).resolve(), path.parent.resolve()
         below = root.relative_to(folder) if root.is_relative_to(folder) else root
-        replace_file(path.with_name(ROOT), f"{below.as_posix()}\n".encode())
+        replace_file(path.with_name(ROOT), os.fsencode(below) + b"\n")
         write_json({"version": INDEX_VERSION, **fields}, path)
 
     @classmethod
@@ -97,20 +112,18 @@ class Index:
         """Read what `write` wrote.
 
         Raises:
-            ValueError: the file is of another version of this program.
+            FileNotFoundError: there is no such file, or no root beside it.
+            ValueError: the file is no index, or of another version of this program.
         """
-        raw = json.loads(path.read_text())
-        if raw.pop("version", None) != INDEX_VERSION:
-            raise ValueError(f"{path}: not an index of version {INDEX_VERSION}; run prepare again")
-        raw["classes"] = ClassTable(
-            **{key: _tuples(value) for key, value in raw["classes"].items()}
-        )
-        raw["splits"] = {
-            split: tuple(Sample(**sample) for sample in samples)
-            for split, samples in raw["splits"].items()
-        }
-        root = path.parent / path.with_name(ROOT).read_text().strip()
-        return cls(**raw, root=str(root))
+        again = "run `dvc repro prepare`"
+        with reading(path, f"an index of version {INDEX_VERSION}", again):
+            raw = json.loads(path.read_bytes())
+            if raw["version"] != INDEX_VERSION:
+                raise ValueError(f"version {raw['version']}")
+            index = validate(cls, {**raw, "root": ""})
+        with reading(path.with_name(ROOT), "the folder of the dataset", again):
+            root = path.parent / os.fsdecode(path.with_name(ROOT).read_bytes().strip())
+        return replace(index, root=str(root))
 
 
 def read_image(index: Index, sample: Sample) -> NDArray[np.uint8]:
@@ -131,30 +144,51 @@ def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
     return index.classes.class_of_id()[ids]
 
 
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Open a file of one of FORMATS, whatever it is named."""
+    return Image.open(source, formats=FORMATS)
+
+
 def decode_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """Decode any 8-bit image file to RGB, uint8 [H, W, 3].
+    """Decode any 8-bit image file to RGB, turned as its EXIF orientation says, uint8 [H, W, 3].
 
     Raises:
         ValueError: more than 8 bits a channel, which Pillow would clip rather than convert.
     """
-    with Image.open(source) as file:
+    with open_image(source) as file:
         if file.mode.startswith(("I", "F")):
             raise ValueError(f"8 bits a channel expected, Pillow mode {file.mode} found")
         # Pillow warns about palettes with transparency unless they pass through RGBA.
         whole = file.convert("RGBA") if "transparency" in file.info else file
-        return np.asarray(whole.convert("RGB"))
+        return np.asarray(exif_transpose(whole).convert("RGB"))
 
 
 def decode_labels(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """Decode a greyscale or palette file to the ids it holds, uint8 [H, W].
+    """Decode a greyscale or palette file to the ids it holds, turned as an image is, uint8 [H, W].
 
     Raises:
-        ValueError: a colour image, or more than 8 bits a pixel.
+        ValueError: a colour image, more than 8 bits a pixel, or grey that Pillow scales to 0..255.
     """
-    with Image.open(source) as file:
+    with open_image(source) as file:
         if file.mode not in ("L", "P", "1"):
             raise ValueError(f"greyscale or palette ids expected, Pillow mode {file.mode} found")
-        return np.asarray(file).astype(np.uint8)
+        if _scaled(file):
+            # Whether 1 of 15 is id 1 or id 17 depends on the program that wrote it.
+            raise ValueError(
+                "grey of 8 bits expected, or a palette; found fewer bits, whose ids "
+                "are not certain: save it with 8 bits a pixel"
+            )
+        return np.asarray(exif_transpose(file)).astype(np.uint8)
+
+
+def _scaled(file: Image.Image) -> bool:
+    """Whether decoding will spread fewer than 256 greys over 0..255."""
+    assert isinstance(file, ImageFile)
+    codec, _, _, arguments = file.tile[0]
+    raw_mode, *rest = [arguments] if isinstance(arguments, str) else arguments or [""]
+    if codec.startswith("ppm"):
+        return rest != [255]
+    return re.match(r"L;\d", raw_mode) is not None
 
 
 def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:
@@ -162,7 +196,3 @@ def unknown_ids(ids: NDArray[np.uint8], classes: ClassTable) -> str:
     counts = np.bincount(ids.ravel(), minlength=256)
     unknown = np.flatnonzero((counts > 0) & ~classes.known_ids())
     return ", ".join(f"{value} ({counts[value]} px)" for value in unknown)
-
-
-def _tuples(value: Any) -> Any:  # JSON
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

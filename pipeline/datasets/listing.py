@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.datasets.errors import Finding
-from pipeline.datasets.index import ClassTable
+from pipeline.datasets.index import FORMATS, ClassTable
 
 IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 """Left behind by file browsers, like every name with a leading dot."""
@@ -89,12 +90,16 @@ def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], 
     files: dict[str, list[str]] = {}
     findings = []
     for path in list_files(root / folder):
-        name = f"{folder}/{path.name}"
-        if path.is_file() and path.suffix.lower() in _readable_suffixes():
+        name = f"{folder}/{os.fsencode(path.name).decode(errors='backslashreplace')}"
+        if name != f"{folder}/{path.name}":
+            findings.append(Finding(name, "name not in UTF-8", "a name in UTF-8", "other bytes"))
+        elif path.is_file() and path.suffix.lower() in _readable_suffixes():
             files.setdefault(path.stem, []).append(name)
         else:
             expected = f"only files that hold {role}, by a suffix such as .png or .jpg"
-            found = "a folder" if path.is_dir() else f"suffix {path.suffix or '(none)'}"
+            found = f"suffix {path.suffix or '(none)'}"
+            if not path.is_file():  # a FIFO, say, is never opened: that would wait for ever
+                found = "a folder" if path.is_dir() else "what is no file"
             findings.append(Finding(name, f"not {role}", expected, found))
     findings += [
         Finding(name, "duplicate key", f"one file {folder}/{stem}.*", f"{names[0]} too")
@@ -107,4 +112,4 @@ def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], 
 @cache
 def _readable_suffixes() -> frozenset[str]:
     suffixes = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in suffixes.items() if kind in Image.OPEN)
+    return frozenset(suffix for suffix, kind in suffixes.items() if kind in FORMATS)

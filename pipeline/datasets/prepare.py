@@ -8,11 +8,12 @@ from typing import Any
 from pipeline.config.datasets import DatasetConfig, ExternalConfig, dataset_module
 from pipeline.datasets.checking import Progress, check_listing
 from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.fingerprint import fingerprint_samples
 from pipeline.datasets.index import Index
 
 
 def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
-    """Return what identifies a dataset's content, cheaply: "kind", "fingerprint", what is in it.
+    """Return what changes with a dataset, cheaply: "kind", "fingerprint", what is in it.
 
     Raises:
         DatasetError: the dataset's root does not exist.
@@ -27,7 +28,8 @@ def prepare_dataset(
 
     Args:
         dataset: which one.
-        fingerprint: "fingerprint" of `fingerprint_dataset`, passed into the index.
+        fingerprint: "fingerprint" of `fingerprint_dataset`, passed into the index of a generated
+            dataset; that of any other is of its files' bytes.
         pixels: folder for the files of generated datasets; stays empty for the others.
         progress: called with (samples checked, samples in all).
 
@@ -40,6 +42,8 @@ def prepare_dataset(
     checked = check_listing(root, listing, progress)
     if findings := (*listing.findings, *checked.findings):
         raise DatasetError(str(root), findings)
+    if isinstance(dataset, ExternalConfig):
+        fingerprint = fingerprint_samples(listing.classes, checked.splits)
     return Index(
         name=dataset.name,
         kind=dataset.kind,

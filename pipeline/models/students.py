@@ -14,7 +14,8 @@ from pipeline.config.architectures import STUDENTS
 from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
 from pipeline.models.network import Network, Output, build_network
-from pipeline.runtime.checkpoint import load_torch, name_file_on_error, save_torch
+from pipeline.runtime.checkpoint import load_torch, save_torch
+from store.files import reading
 
 
 class Student(Network):
@@ -112,11 +113,10 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
             raise ValueError(f"encoder_weights: {weights}: {error.args[0]}") from None
         encoder.load_state_dict(published.state_dict())
         return
-    state = load_torch(Path(weights), "give another file as encoder_weights")
-    try:
+    what, hint = f"encoder_weights that fit {name}", "correct encoder_weights"
+    state = load_torch(Path(weights), what, hint)
+    with reading(Path(weights), what, hint):
         encoder.load_state_dict(state.get("state_dict", state))
-    except RuntimeError as error:
-        raise ValueError(f"encoder_weights: {weights} does not fit {name}: {error}") from None
 
 
 def save_student(
@@ -139,13 +139,12 @@ def load_student(path: Path) -> tuple[Student, str]:
     """Read a student written by `save_student`, in eval mode, and its precision.
 
     Raises:
-        CheckpointError: the file is damaged, or holds no student.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds no student.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such student; run `dvc repro` to train it")
-    hint = "delete it and run `dvc repro`, or name a student"
-    saved = load_torch(path, hint)
-    with name_file_on_error(path, hint):
+    what, hint = "a trained student", "delete it and run `dvc repro` to train it"
+    saved = load_torch(path, what, hint)
+    with reading(path, what, hint):
         student = build_student(saved["architecture"], len(saved["class_names"]))
         student.auxiliary = None
         student.load_state_dict(saved["state_dict"])

@@ -14,15 +14,14 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import Bottleneck
 
 from pipeline.config.architectures import TEACHERS
+from pipeline.config.base import validate
 from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, Output, build_network
-from pipeline.runtime.checkpoint import (
-    hash_weights,
-    load_torch,
-    name_file_on_error,
-    save_torch,
-)
+from pipeline.runtime.checkpoint import hash_weights, load_torch, save_torch
 from pipeline.runtime.rng import seed_torch
+from store.files import reading
+
+REMAKE = "correct it, or run `dvc repro teacher`"
 
 
 class TeacherError(ValueError):
@@ -79,7 +78,8 @@ class TeacherCard:
     @classmethod
     def read(cls, path: Path) -> TeacherCard:
         """Read the JSON of a teacher."""
-        return cls(**json.loads(path.read_text()))
+        with reading(path, "the card of a teacher", REMAKE):
+            return validate(cls, json.loads(path.read_bytes()))
 
 
 def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
@@ -119,11 +119,9 @@ def _published(architecture: str, name: str | None, num_classes: int) -> dict[st
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise TeacherError(f"teacher: {path}: no such file; run `dvc repro teacher`, or correct it")
-    hint = "delete it and run `dvc repro teacher`, or correct the path"
-    state = load_torch(path, hint)
-    with name_file_on_error(path, hint):
+    what = "weights of a teacher"
+    state = load_torch(path, what, REMAKE)
+    with reading(path, what, REMAKE):
         state = state.get("state_dict", state)
         return {name.removeprefix("network."): tensor for name, tensor in state.items()}
 
@@ -168,7 +166,7 @@ def load_teacher(
         sha256: of its weights, as its card has it; None if there is no card.
 
     Raises:
-        CheckpointError: the file is damaged.
+        ValueError: the file is damaged.
         TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
     build = partial(build_network, TEACHERS, architecture, num_classes, 0.0)

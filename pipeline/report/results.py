@@ -13,7 +13,10 @@ from pipeline.config.params import Params, StudentConfig
 from pipeline.datasets.index import Index
 from pipeline.models.teacher import TeacherCard
 from pipeline.report.amortisation import Amortisation
+from store.files import reading
 from store.manifest import Manifest
+
+REMAKE = "run `dvc repro`, which makes what is missing or out of date"
 
 
 class ReportError(ValueError):
@@ -21,10 +24,7 @@ class ReportError(ValueError):
 
     def __init__(self, folder: Path, findings: list[str]) -> None:
         listing = "\n".join(f"  {finding}" for finding in findings)
-        super().__init__(
-            f"{folder}: {len(findings)} finding(s):\n{listing}\n"
-            "run `dvc repro`, which makes what is missing or out of date"
-        )
+        super().__init__(f"{folder}: {len(findings)} finding(s):\n{listing}\n{REMAKE}")
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,19 @@ def gather(profile: Path, params: Params) -> Results:
     needed += [folder / name for folder in folders.values() for name in _RUN_FILES]
     if missing := [f"{path}: no such file" for path in needed if not path.is_file()]:
         raise ReportError(profile, missing)
-    manifest, audit = Manifest.read(manifest_path), _read(audit_path)
+    manifest, audit = Manifest.read(manifest_path), _read(audit_path, "digest")
     _refuse_foreign(profile, params, manifest, audit)
     card = TeacherCard.read(card_path)
+    with reading(card_path, "what the teacher stage measured", REMAKE):
+        teacher_scores = Scores.from_dict(card.val)
+    with reading(audit_path, "what the audit stage found", REMAKE):
+        store = _store(manifest, audit, manifest_path)
     return Results(
         params=params,
         index=Index.read(index_path),
         teacher=card,
-        teacher_scores=Scores.from_dict(card.val),
-        store=_store(manifest, audit, manifest_path),
+        teacher_scores=teacher_scores,
+        store=store,
         runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
         amortisation=_amortisation(profile / "amortise.json"),
     )
@@ -212,10 +216,11 @@ def _refuse_foreign(
         findings.append(f"params are of profile {params.profile}; expected {profile.name}")
     if audit["digest"] != manifest.digest:
         findings.append(
-            f"audit is of store content {audit['digest']:.16}; expected {manifest.digest:.16}"
+            f"{params.store.name}.audit.json is of store content {audit['digest']!s:.16}; "
+            f"expected {manifest.digest:.16}"
         )
     for name, student in params.students.items():
-        run = _read(profile / "students" / name / "run.json")
+        run = _read(profile / "students" / name / "run.json", "store", "params")
         if run["store"] != manifest.fingerprint:
             findings.append(
                 f"{name} learned from store {run['store']}; expected {manifest.fingerprint}"
@@ -237,8 +242,14 @@ def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:  # JSON
 
 
 def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
-    run, evaluation = _read(folder / "run.json"), _read(folder / "evaluation.json")
-    lines = (folder / "log.jsonl").read_text().splitlines()[1:]
+    run = _read(
+        folder / "run.json", "num_parameters", "seconds", "peak_memory_bytes", "device", "versions"
+    )
+    evaluation = _read(folder / "evaluation.json", "seconds", "miou", "iou", "pixel_accuracy")
+    log_path = folder / "log.jsonl"
+    with reading(log_path, "the log of a training", REMAKE):
+        lines = log_path.read_text().splitlines()[1:]
+        log = tuple(_logged_step(json.loads(line)) for line in lines)
     return RunResult(
         name=name,
         settings=settings,
@@ -249,7 +260,7 @@ def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         peak_memory_bytes=run["peak_memory_bytes"],
         device=run["device"],
         versions=run["versions"],
-        log=tuple(_logged_step(json.loads(line)) for line in lines),
+        log=log,
     )
 
 
@@ -284,5 +295,9 @@ def _amortisation(path: Path) -> Amortisation | None:
     return Amortisation.from_dict(_read(path)) if path.is_file() else None
 
 
-def _read(path: Path) -> Any:  # JSON
-    return json.loads(path.read_text())
+def _read(path: Path, *keys: str) -> Any:  # JSON
+    with reading(path, "JSON of a stage", REMAKE):
+        values = json.loads(path.read_bytes())
+        if missing := set(keys) - set(values):
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+        return values

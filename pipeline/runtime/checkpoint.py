@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -12,11 +11,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from store.files import replacing
-
-
-class CheckpointError(ValueError):
-    """A file of weights that is damaged, outdated or of another kind."""
+from store.files import reading, replacing
 
 
 class Stateful(Protocol):
@@ -71,34 +66,24 @@ def save_torch(value: object, path: Path) -> None:
             raise cause if isinstance(cause, OSError) else error from None
 
 
-def load_torch(path: Path, hint: str) -> Any:  # of whatever type was saved
+def load_torch(path: Path, what: str, hint: str) -> Any:  # of whatever type was saved
     """Read what torch.save wrote, and compare its checksums, which torch does not.
 
     Args:
         path: the file; one of before torch had checksums is read without.
-        hint: what to do if it is damaged; ends the message.
+        what: what it should be.
+        hint: what to do if it is not.
 
     Raises:
-        CheckpointError: it is.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another kind.
     """
-    with name_file_on_error(path, hint):
+    with reading(path, what, hint):
         if is_zipfile(path):
             with ZipFile(path) as archive:
                 if (altered := archive.testzip()) is not None:
                     raise BadZipFile(f"{altered} was altered")
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-@contextmanager
-def name_file_on_error(path: Path, hint: str) -> Iterator[None]:
-    """Turn whatever the content of a file leads to into a CheckpointError: it may be anything."""
-    try:
-        yield
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-        raise CheckpointError(
-            f"{path}: damaged, outdated or of another kind ({found}); {hint}"
-        ) from error
 
 
 def save_checkpoint(
@@ -118,13 +103,13 @@ def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
     """Put every part back and return the steps done; 0 if there is no checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged, or its parts are others; the message says what to do.
+        ValueError: the file is damaged, or its parts are others; the message says what to do.
     """
     if not path.exists():
         return 0
-    hint = "delete the file to train from the start"
-    checkpoint = load_torch(path, hint)
-    with name_file_on_error(path, hint):
+    what, hint = "a checkpoint of this training", "delete the file to train from the start"
+    checkpoint = load_torch(path, what, hint)
+    with reading(path, what, hint):
         saved = checkpoint["parts"]
         for name, part in parts.items():
             part.load_state_dict(saved[name if name in saved else FORMER_NAMES.get(name, name)])

@@ -20,9 +20,12 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device: expected auto, cpu or cuda[:N]; found {name}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device: {name} asked for, but torch sees no GPU; use cpu or auto")
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device: expected auto, cpu or cuda[:N]; found {name}")
+    num_devices = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= num_devices:
+        raise ValueError(f"--device: {name} asked for, but torch sees {num_devices} GPUs")
     # float32 is part of a store's identity: convolutions must not round to TF32 behind its back.
     torch.backends.cudnn.allow_tf32 = False
     return device

@@ -64,7 +64,7 @@ def test_verify_says_whole_and_finds_damage(copied: Path) -> None:
 
 def test_spot_needs_a_teacher(manifest: Path) -> None:
     refused = run("verify", manifest, "--spot", 2)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--index and --teacher" in refused.output
 
 

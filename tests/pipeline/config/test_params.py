@@ -1,9 +1,12 @@
 """params.yaml: every profile loads, goes round, and nothing unknown or out of range gets in."""
 
+import copy
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.config.augment import WHOLE, Augment
@@ -182,6 +185,74 @@ def test_all_findings_come_at_once(raw: dict, tmp_path: Path) -> None:
         load_params(write(tmp_path / "params.yaml", raw))
     assert "training.steps" in str(failure.value)
     assert "store.unit_size" in str(failure.value)
+
+
+def places_of(raw: object, kind: type, trail: tuple = ()) -> list[tuple]:
+    """Every value of one type in the document, by its path."""
+    if isinstance(raw, dict):
+        return [path for key in raw for path in places_of(raw[key], kind, (*trail, key))]
+    if isinstance(raw, list):
+        return [p for n, value in enumerate(raw) for p in places_of(value, kind, (*trail, n))]
+    return [trail] if type(raw) is kind else []
+
+
+def replaced(raw: dict, place: tuple, value: object) -> dict:
+    """A copy of the document with another value in one place."""
+    document = copy.deepcopy(raw)
+    target: Any = document
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("inf"), float("-inf"), float("nan"), 10**400],
+    ids=["inf", "-inf", "nan", "huge"],
+)
+def test_no_number_is_infinite_or_huge(value: float, raw: dict, tmp_path: Path) -> None:
+    raw["training"] |= {"clip_norm": 1.0, "ema_decay": 0.5}
+    raw["teacher"]["progressive"] = [{"steps": 1, "factor": 0.5}]
+    raw["students"]["r18_ce"] |= {"method": None, "terms": {"kd": 1.0}}
+    Params.model_validate(raw)
+    places = [*places_of(raw, float), *places_of(raw, int)]
+    assert len(places) > 40
+    for place in places:
+        with pytest.raises(ValidationError, match=str(place[-1])):
+            Params.model_validate(replaced(raw, place, value))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a [1]\nb: *a\n", r"line 2: \*a is an alias; write its value out"),
+        ("a: " + 10_000 * "[", "nested more than 20 deep"),
+        ("a: " + 10_000 * "{b: ", "nested more than 20 deep"),
+        (10_000 * "- ", "nested more than 20 deep"),
+        ("a: " + 5000 * "9", "a value of more than 1000 characters"),
+        ("profile: 0x" + 900 * "f", "profile: Input should be a valid string"),
+        ("#" * 200_000, "expected at most 100000 bytes; found 200000"),
+        ("a: 1\na: 2\n", "not readable as YAML"),
+        ("--- 1\n--- 2\n", "not readable as YAML"),
+        ("a: !!python/name:os.system ''", "not readable as YAML"),
+    ],
+    ids=["alias", "lists", "maps", "dashes", "digits", "hex", "size", "twice", "two", "python"],
+)
+def test_yaml_that_is_small_to_write_and_large_to_read_is_refused(
+    text: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=rf"params\.yaml: (.|\n)*{expected}"):
+        load_params(path)
+
+
+def test_a_folder_or_a_fifo_is_no_params_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(ParamsError, match=f"{path.name}: a folder, or"):
+            load_params(path)
 
 
 @pytest.mark.parametrize("text", ["a: [", "just words", ""])

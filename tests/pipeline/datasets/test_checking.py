@@ -1,12 +1,14 @@
 """Every kind of bad input is found, all of them in one error, and nothing is written."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.ExifTags import Base
 
 from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
@@ -98,6 +100,21 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
         lambda root: (root / "train/notes.txt").write_text("x") and None,
         "train/notes.txt",
         "not image: expected only files that hold image",
+    ),
+    "a suffix of another format": (
+        lambda root: shutil.copy(root / f"val/{A}.png", root / "val/other.eps") and None,
+        "val/other.eps",
+        "not image: expected only files that hold image, by a suffix such as .png or .jpg; found",
+    ),
+    "a fifo among files": (
+        lambda root: os.mkfifo(root / "val/pipe.png"),
+        "val/pipe.png",
+        "found what is no file",
+    ),
+    "a name that is not UTF-8": (
+        lambda root: os.close(os.open(bytes(root / "val/") + b"/b\xff.png", os.O_CREAT)),
+        "val/b\\xff.png",
+        "val/b\\xff.png: name not in UTF-8: expected a name in UTF-8; found other bytes",
     ),
     "a folder among files": (
         lambda root: (root / "val/more").mkdir(),
@@ -193,4 +210,33 @@ def test_findings_of_a_folder_dataset_name_its_own_ids(
     dataset = make_folder()
     save(Path(dataset.root) / "labels/train/image.0.png", np.full((24, 32), 5, np.uint8))
     with pytest.raises(DatasetError, match=r"expected one of 0, 3, 7, 24, 255; found 5 \(768 px\)"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def test_no_file_is_taken_for_postscript(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would run Ghostscript on it, whatever the file is named."""
+
+    def run(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript was run")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    dataset = make_camvid()
+    path = Path(dataset.root) / f"val/{A}.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 24\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match=f"{A}.png: unreadable: .* cannot identify image file"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def test_labels_of_an_image_that_exif_turns_say_so(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    path = Path(dataset.root) / f"train/{B}.jpg"
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(path, exif=exif)
+    expected = rf"expected 24x32 as train/{B}\.jpg, turned by its EXIF orientation 6; found 32x24"
+    with pytest.raises(DatasetError, match=expected):
         prepare_dataset(dataset, "abc", tmp_path / "pixels")

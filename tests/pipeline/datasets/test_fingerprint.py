@@ -1,18 +1,23 @@
 """A fingerprint follows the content of a dataset, not where it lies."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.folder import Config as FolderConfig
-from pipeline.datasets.prepare import fingerprint_dataset
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
+from pipeline.datasets.scenes.dataset import Config as ScenesConfig
 
 Change = Callable[[Path], object]
 LABELS = "trainannot/0001TP_000000.png"
@@ -23,6 +28,9 @@ CHANGES: dict[str, Change] = {
     "removed": lambda root: (root / LABELS).unlink(),
     "added": lambda root: shutil.copy(root / LABELS, root / "trainannot/added.png"),
     "renamed": lambda root: (root / LABELS).rename(root / "trainannot/renamed.png"),
+    "fifo": lambda root: os.mkfifo(root / "trainannot/pipe.png"),
+    "not UTF-8": lambda root: (root / LABELS).rename(root / "trainannot/\udcff.png"),
+    "link to nothing": lambda root: (root / "trainannot/link.png").symlink_to("nowhere"),
     "new split": lambda root: shutil.copytree(root / "train", root / "test"),
     "swapped": lambda root: [
         (root / name).rename(root / other)
@@ -40,17 +48,34 @@ def test_a_change_shows(name: str, make_camvid: Callable[..., CamVidConfig]) -> 
     assert fingerprint_dataset(dataset)["fingerprint"] != before
 
 
-def test_a_moved_touched_or_littered_dataset_is_the_same(
+def test_a_moved_or_littered_dataset_is_the_same(
     make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
     dataset = make_camvid()
     before = fingerprint_dataset(dataset)
     moved = Path(shutil.move(dataset.root, tmp_path / "elsewhere"))
-    os.utime(moved / LABELS, (1, 1))
     (moved / "train" / ".DS_Store").write_bytes(b"x")
     (moved / "readme.txt").write_text("not one of the folders")
     dataset = CamVidConfig(kind="camvid", name="other", root=str(moved))
     assert fingerprint_dataset(dataset) == before
+
+
+def test_a_touched_dataset_is_read_again_and_found_the_same(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    """So that nothing that depends on the index is stale."""
+    dataset = make_camvid()
+
+    def written() -> tuple[str, bytes]:
+        known = fingerprint_dataset(dataset)["fingerprint"]
+        prepare_dataset(dataset, known, tmp_path / "pixels").write(tmp_path / "index.json")
+        return known, (tmp_path / "index.json").read_bytes()
+
+    seen, index = written()
+    os.utime(Path(dataset.root) / LABELS, (1, 1))
+    seen_again, index_again = written()
+    assert seen_again != seen
+    assert index_again == index
 
 
 def test_the_class_table_of_a_folder_counts(make_folder: Callable[..., FolderConfig]) -> None:
@@ -76,16 +101,39 @@ def test_a_missing_root_is_named_with_its_remedy(tmp_path: Path) -> None:
         fingerprint_dataset(dataset)
 
 
-def test_only_an_even_sample_is_looked_into(tmp_path: Path) -> None:
+def test_every_file_is_looked_at_though_size_and_time_stay(tmp_path: Path) -> None:
     folder = tmp_path / "train"
     folder.mkdir()
-    for number in range(101):
-        (folder / f"{number:03d}").write_bytes(b"a")
+    paths = [folder / f"{number:03d}" for number in range(101)]
+    for path in paths:
+        path.write_bytes(b"a")
 
-    def seen(number: int) -> bool:
-        before = fingerprint_files(tmp_path, ["train"], sampled_files=5)
-        (folder / f"{number:03d}").write_bytes(b"b")
-        after = fingerprint_files(tmp_path, ["train"], sampled_files=5)
-        return before != after
+    def seen(path: Path) -> bool:
+        before, times = fingerprint_files(tmp_path, ["train"]), path.stat()
+        path.write_bytes(b"b")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return fingerprint_files(tmp_path, ["train"]) != before
 
-    assert [number for number in range(101) if seen(number)] == [0, 25, 50, 75, 100]
+    assert all(map(seen, paths))
+
+
+def test_every_byte_of_a_dataset_is_in_its_indexs_fingerprint(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    dataset = make_folder()
+    before = prepare_dataset(dataset, "", tmp_path / "pixels")
+    (sample, other), path = before.splits["val"], Path(dataset.root) / "labels/val/image.0.png"
+    assert sample.labels_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+    after = prepare_dataset(dataset, "", tmp_path / "pixels")
+    assert after.fingerprint != before.fingerprint
+    changed = replace(sample, labels_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert after.splits["val"] == (changed, other)
+
+
+def test_the_fingerprint_of_generated_data_is_of_its_numbers(
+    scenes: ScenesConfig, tmp_path: Path
+) -> None:
+    """Another zlib writes other bytes of the same pixels."""
+    known = fingerprint_dataset(scenes)["fingerprint"]
+    assert prepare_dataset(scenes, known, tmp_path).fingerprint == known

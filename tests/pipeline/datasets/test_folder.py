@@ -1,5 +1,6 @@
 """A dataset described by classes.yaml."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,3 +89,12 @@ def test_all_wrong_entries_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         read_classes(tmp_path)
     assert len(caught.value.findings) == 5
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_classes_file_that_is_no_file_is_named(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "classes.yaml")
+    with pytest.raises(DatasetError, match=r"classes\.yaml: unreadable: .* found a folder, or"):
+        read_classes(tmp_path)

@@ -1,6 +1,10 @@
 """The index is read as it was written, and labels are read as classes."""
 
+import io
+import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base
 
 from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
@@ -54,10 +59,20 @@ def test_pixels_beside_the_index_are_found_from_any_folder(
     assert Path(Index.read(tmp_path / "here/index.json").root) == tmp_path / "here/pixels"
 
 
+def test_a_root_whose_name_is_not_utf_8_is_found_again(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    index = prepare_dataset(make_folder(tmp_path / "\udcff"), "abc", tmp_path / "p")
+    index.write(tmp_path / "index.json")
+    assert Index.read(tmp_path / "index.json") == index
+
+
 def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.json"
     path.write_text('{"version": 0}')
-    with pytest.raises(ValueError, match=r"index\.json: not an index of version 1; run prepare"):
+    with pytest.raises(
+        ValueError, match=r"index\.json: expected an index of version 1; found version 0"
+    ):
         Index.read(path)
 
 
@@ -122,3 +137,59 @@ def test_paths_are_relative_to_the_root_as_given(
         "trainannot/0001TP_000000.png",
     )
     assert read_image(index, sample).shape == (24, 32, 3)
+
+
+def png(bits: int, row: bytes, colour_type: int = 0, palette: bytes = b"") -> bytes:
+    """A PNG of one row of `bits` a pixel, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">IIBBBBB", len(row) * 8 // bits, 1, bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(b"\0" + row))]
+    kept = (chunk(name, content) for name, content in chunks if content)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(kept) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [png(2, b"\x1b"), png(4, b"\x01\x01"), b"P5 2 1 15 \0\1", b"P2 2 1 15 0 1 "],
+    ids=["png 2", "png 4", "pgm 15", "plain pgm 15"],
+)
+def test_grey_ids_that_pillow_would_scale_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="save it with 8 bits a pixel"):
+        decode_labels(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [png(8, b"\0\1"), png(4, b"\x01", 3, bytes(6)), b"P5 2 1 255 \0\1", b"P2 2 1 255 0 1 "],
+    ids=["png 8", "palette 4", "pgm 255", "plain pgm 255"],
+)
+def test_ids_that_pillow_leaves_alone_are_read(content: bytes) -> None:
+    assert decode_labels(io.BytesIO(content)).tolist() == [[0, 1]]
+
+
+def test_an_image_is_turned_as_its_exif_orientation_says(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "b.png", exif=exif)
+    turned = np.rot90(rgb, -1)
+    assert np.array_equal(decode_image(tmp_path / "a.png"), turned)
+    assert np.array_equal(decode_labels(tmp_path / "b.png"), turned[..., 0])
+
+
+def test_an_index_without_hashes_is_read(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    index, path = prepare_dataset(make_folder(), "abc", tmp_path / "p"), tmp_path / "index.json"
+    index.write(path)
+    raw = json.loads(path.read_text())
+    for sample in (sample for samples in raw["splits"].values() for sample in samples):
+        del sample["image_sha256"], sample["labels_sha256"]
+    path.write_text(json.dumps(raw))
+    assert Index.read(path).splits["val"][0].labels_sha256 == ""
+    assert Index.read(path).fingerprint == index.fingerprint

@@ -64,7 +64,7 @@ def test_results_that_do_not_belong_together_are_refused(
 def test_audit_of_other_content_is_refused(profile: Path, params: Params) -> None:
     path = profile.parents[1] / "manifests" / "tiny.audit.json"
     write_json({**json.loads(path.read_text()), "digest": "0ld"}, path)
-    with pytest.raises(ReportError, match="audit is of store content 0ld; expected d1e5"):
+    with pytest.raises(ReportError, match=r"audit\.json is of store content 0ld; expected d1e5"):
         gather(profile, params)
 
 
