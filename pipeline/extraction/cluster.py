@@ -8,14 +8,14 @@ import multiprocessing.resource_tracker
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import dask.config
 import torch
@@ -24,7 +24,6 @@ from distributed.comm.core import CommClosedError, connect
 
 from pipeline.extraction.extract import build_unit
 from pipeline.extraction.job import Extraction
-from pipeline.extraction.load import JobFiles
 from pipeline.runtime.environment import PACKAGES
 from store.journal import UnitDigest
 from store.writer import Writer, write_unit
@@ -41,6 +40,13 @@ class ClusterError(ValueError):
     """Scheduler or workers are lost, or are not those that can do this extraction."""
 
 
+class Files(Hashable, Protocol):
+    """What an extraction is loaded from, as `JobFiles` are."""
+
+    def load(self) -> Extraction:
+        """Load it."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a worker must know to write a unit.
@@ -52,7 +58,7 @@ class Task:
         token: of the writer that the store is open in; after its end nothing is written.
     """
 
-    files: JobFiles
+    files: Files
     fingerprint: str
     path: Path
     token: str
@@ -115,7 +121,7 @@ def _start_cluster(num_workers: int) -> LocalCluster:
 
 def extract_parallel(
     client: Client,
-    files: JobFiles,
+    files: Files,
     writer: Writer,
     progress: Callable[[int], None] = lambda records: None,
     keep_going: Callable[[], bool] = lambda: True,
@@ -243,6 +249,6 @@ def _write(task: Task, unit: int) -> UnitDigest:
 
 
 @lru_cache(maxsize=1)
-def _load_once(files: JobFiles, fingerprint: str) -> Extraction:
+def _load_once(files: Files, fingerprint: str) -> Extraction:
     """A worker may outlive a teacher: another fingerprint means that the files changed."""
     return files.load()
