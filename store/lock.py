@@ -45,12 +45,19 @@ class Lock:
                 hint="wait for that process, or stop it",
             ) from error
         self.token = uuid.uuid4().hex
+        try:
+            self._name_holder()
+        except OSError:
+            self.forget()
+            raise
+        _HELD.add(self)
+
+    def _name_holder(self) -> None:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "token": self.token}
         self._file.truncate(0)
         json.dump(holder, self._file)
         self._file.flush()
         os.fsync(self._file.fileno())  # workers on other machines read it
-        _HELD.add(self)
 
     def _holder(self) -> str:
         self._file.seek(0)
@@ -68,9 +75,11 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock (the file stays: if it were removed, two could hold one)."""
-        if not self._file.closed:
-            self._file.truncate(0)
-        self.forget()
+        try:
+            if not self._file.closed:
+                self._file.truncate(0)
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Close the file; the lock stays with the process that took it, if this is a copy of it."""
