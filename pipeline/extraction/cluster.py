@@ -68,7 +68,7 @@ class Task:
 def open_client(num_workers: int, scheduler: str | None) -> Iterator[Client]:
     """Connect to a scheduler, or to one of this process with workers of this machine.
 
-    That one, its workers and its dashboard listen on the loopback interface alone.
+    That one and its workers listen on the loopback interface alone; there is no dashboard.
 
     Args:
         num_workers: processes to start where no scheduler is given.
