@@ -104,6 +104,19 @@ def benchmark_extract(files: JobFiles, out: Path) -> None:
     _with_teacher(benchmark, files, out)
 
 
+@command.command("scale", cls=StageCommand)
+@out_option
+def benchmark_scale(out: Path) -> None:
+    """Units a second of 1, 8 and 32 workers with tiny views, and resuming at 100 000 units."""
+    from pipeline.benchmarks.scale import benchmark
+
+    figures: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for figures in benchmark(Path(folder)):
+            write_json(figures, out)
+    show(figures)
+
+
 @command.command("step", cls=StageCommand)
 @out_option
 @device_option

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 DEBUG = "CIRKD_DEBUG"
 EXIT_INTERRUPTED = 3
+SAME_WITHIN_S = 1.0
+"""torchrun, Slurm and the terminal may each send a signal for one interruption."""
 SLOW_FROM = 1.2
 """Half precision counts as slower from here: below, it may be the measurement's noise."""
 
@@ -147,10 +150,13 @@ def describe(error: Exception) -> str:
 
 
 class Interruption:
-    """Turns SIGTERM and SIGINT into a flag, so that the work in hand is finished and kept."""
+    """Turns SIGTERM and SIGINT into a flag, so that the work in hand is finished and kept.
+
+    Another one, SAME_WITHIN_S after the first or later, ends the process at once.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested_at: float | None = None
 
     def __enter__(self) -> Interruption:
         self._before = {
@@ -164,7 +170,17 @@ class Interruption:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        now = time.monotonic()
+        if self._requested_at is None:
+            self._requested_at = now
+        elif now - self._requested_at >= SAME_WITHIN_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody has asked to stop."""
+        return self._requested_at is not None
 
     def keep_going(self) -> bool:
         """Whether nobody has asked to stop."""

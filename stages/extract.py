@@ -1,8 +1,7 @@
 """Stage 3: the teacher once over every view of every training image, into the store."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,9 @@ from stages.command import (
 from store.files import write_json
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from pipeline.extraction.extract import Extract
+    from pipeline.extraction.job import Extraction
+    from store.writer import Writer
 
 
 @click.command("extract", cls=StageCommand)
@@ -66,11 +65,9 @@ def command(
     if again:
         revoke_once(job.spec, path, marker)
     start = time.perf_counter()
-    if scheduler is None and num_workers == 1:
-        manifest = follow_extraction(job, path)
-    else:
-        with _cluster(num_workers, scheduler) as client:
-            manifest = follow_extraction(job, path, extract_with=_on_cluster(client, files))
+    alone = scheduler is None and num_workers == 1
+    on_cluster = None if alone else _on_cluster(files, num_workers, scheduler)
+    manifest = follow_extraction(job, path, extract_with=on_cluster)
     seconds = round(time.perf_counter() - start, 2)
     # Of this call: views that an interrupted one left are not in it.
     figures = {"seconds": seconds, "precision_cost": cost}
@@ -80,25 +77,19 @@ def command(
     click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-def _on_cluster(client: "Client", files: JobFiles) -> "Extract":
-    from pipeline.extraction.cluster import extract_parallel
+def _on_cluster(files: JobFiles, num_workers: int, scheduler: str | None) -> "Extract":
+    from pipeline.extraction.cluster import extract_parallel, open_client
 
-    return lambda job, writer, progress, keep_going: extract_parallel(
-        client, files, writer, progress, keep_going
-    )
+    def extract(
+        job: "Extraction",
+        writer: "Writer",
+        progress: Callable[[int], None],
+        keep_going: Callable[[], bool],
+    ) -> bool:
+        with open_client(num_workers, scheduler) as client:
+            return extract_parallel(client, files, writer, progress, keep_going)
 
-
-@contextmanager
-def _cluster(num_workers: int, scheduler: str | None) -> Iterator["Client"]:
-    from distributed import Client, LocalCluster
-
-    with ExitStack() as stack:
-        address = scheduler or stack.enter_context(
-            LocalCluster(n_workers=num_workers, threads_per_worker=1)  # type: ignore[no-untyped-call]
-        )
-        client = stack.enter_context(Client(address))  # type: ignore[no-untyped-call]
-        click.echo(f"dashboard: {client.dashboard_link}", err=True)
-        yield client
+    return extract
 
 
 if __name__ == "__main__":

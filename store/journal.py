@@ -95,10 +95,10 @@ def create_journal(root: Path, metadata: Mapping[str, str]) -> None:
     replace_file(root / JOURNAL, _encode_line({"metadata": dict(metadata)}))
 
 
-def append_entry(root: Path, entry: Mapping[str, Any]) -> None:
-    """Add one line and force it to the disk."""
+def append_entry(root: Path, *entries: Mapping[str, Any]) -> None:
+    """Add a line for each entry and force them to the disk."""
     with open(root / JOURNAL, "ab") as file:
-        file.write(_encode_line(entry))
+        file.writelines(map(_encode_line, entries))
         file.flush()
         os.fsync(file.fileno())
 

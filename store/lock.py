@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import socket
+import uuid
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +16,15 @@ from store.layout import LOCK
 class Lock:
     """An exclusive flock on a file that names its holder.
 
+    Not a record lock (`lockf`): that one is lost as soon as this process closes the file anywhere,
+    and `check_token` reads it.
+
     Args:
         root: The folder that is locked.
         wait: Wait for the holder instead of being refused.
+
+    Attributes:
+        token: Stands in the file as long as the lock is held, and never again.
 
     Raises:
         StoreLockedError: Another process holds it; the message names that process and its host.
@@ -28,17 +36,28 @@ class Lock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            holder = self._holder()
+            found = f"the lock is held by {self._holder()}"
             self._file.close()
             raise StoreLockedError(
                 "another process is at work here",
                 where=str(root),
-                found=f"the lock is held by {holder}",
+                found=found,
                 hint="wait for that process, or stop it",
             ) from error
+        self.token = uuid.uuid4().hex
+        try:
+            self._name_holder()
+        except OSError:
+            self.forget()
+            raise
+        _HELD.add(self)
+
+    def _name_holder(self) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "token": self.token}
         self._file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, self._file)
+        json.dump(holder, self._file)
         self._file.flush()
+        os.fsync(self._file.fileno())  # workers on other machines read it
 
     def _holder(self) -> str:
         self._file.seek(0)
@@ -56,4 +75,44 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock (the file stays: if it were removed, two could hold one)."""
+        try:
+            if not self._file.closed:
+                self._file.truncate(0)
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file; the lock stays with the process that took it, if this is a copy of it."""
         self._file.close()
+
+
+_HELD: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in _HELD:
+        lock.forget()
+
+
+# A forked process would share the lock, and could outlive its holder: loader processes do.
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def check_token(root: Path, token: str) -> None:
+    """Refuse work for a holder of the lock that has released it, or whose lock is another one.
+
+    Raises:
+        StoreLockedError: The token does not stand in the lock's file.
+    """
+    try:
+        holder = json.loads((root / LOCK).read_bytes())
+    except (FileNotFoundError, ValueError):
+        holder = {}
+    if holder.get("token") != token:
+        raise StoreLockedError(
+            "the run that this is written for does not hold the lock",
+            where=str(root),
+            expected=f"token {token}",
+            found=f"token {holder.get('token')}",
+            hint="nothing if that run has ended; else give every worker the same disk at this path",
+        )

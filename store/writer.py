@@ -41,7 +41,7 @@ from store.layout import (
     read_spec,
     unit_key,
 )
-from store.lock import Lock
+from store.lock import Lock, check_token
 from store.manifest import Manifest
 from store.schema import StoreSpec, array_specs, diff_identity
 from store.validation import validate_arrays
@@ -87,6 +87,11 @@ class Writer:
             lock.release()
             raise
 
+    @property
+    def token(self) -> str:
+        """What stands in the lock's file as long as this writer is open: see `write_unit`."""
+        return self._lock.token
+
     def missing_units(self) -> list[int]:
         """List the units that are still to be written."""
         return [unit for unit in range(self.spec.num_units) if unit not in self._units]
@@ -98,10 +103,29 @@ class Writer:
         return digest
 
     def commit(self, digest: UnitDigest) -> None:
-        """Enter a unit into the journal that `write_unit` has written, in any process."""
+        """Enter a unit into the journal that `write_unit` has written, in any process.
+
+        Raises:
+            StoreWriteError: Its files are not here, or the file system refuses.
+        """
         with _translate_errors(self.path):
+            self._refuse_unseen(digest)
             append_entry(self.path, digest.to_dict())
         self._units.add(digest.unit)
+
+    def _refuse_unseen(self, digest: UnitDigest) -> None:
+        """Refuse a unit that its worker has written to a disk of its own."""
+        for name, array in array_specs(self.spec).items():
+            file = self.path / unit_key(array, digest.unit)
+            found = _size(file)
+            if found != digest.num_bytes[name]:
+                raise StoreWriteError(
+                    "what a worker has written is not here",
+                    where=str(file),
+                    expected=f"{digest.num_bytes[name]} bytes",
+                    found="no file" if found is None else f"{found} bytes",
+                    hint="give every worker the disk of this process, at the same path",
+                )
 
     def revoke(self, unit: int) -> None:
         """Mark a unit as missing again."""
@@ -110,7 +134,7 @@ class Writer:
         self._units.discard(unit)
 
     def finish(self) -> Manifest:
-        """Return the manifest of the finished store.
+        """Remove what killed workers left, and return the manifest of the finished store.
 
         Raises:
             StoreIncompleteError: Units are missing.
@@ -124,6 +148,8 @@ class Writer:
                 found=f"{len(missing)} missing, the first {missing[0]}",
                 hint=RESUME,
             )
+        with _translate_errors(self.path):
+            _remove_partials(self.path)
         return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
     def __enter__(self) -> Self:
@@ -148,7 +174,11 @@ def local_folder(path: StorePath) -> Path:
 
 
 def write_unit(
-    path: StorePath, spec: StoreSpec, unit: int, arrays: Mapping[str, np.ndarray]
+    path: StorePath,
+    spec: StoreSpec,
+    unit: int,
+    arrays: Mapping[str, np.ndarray],
+    token: str | None = None,
 ) -> UnitDigest:
     """Write one unit's files and force them to the disk, in any process, a unit in one at a time.
 
@@ -157,16 +187,20 @@ def write_unit(
         spec: Its spec.
         unit: Which unit.
         arrays: Every array of `array_specs(spec)`, encoded, leading axis = records of the unit.
+        token: Of the writer that this is for, where it may have been closed meanwhile.
 
     Raises:
         StoreMismatchError: An array is missing, unknown, of another shape or dtype, or not finite;
             or the store at `path` is another one.
+        StoreLockedError: The writer of that token no longer holds the store, or not this one.
         StoreWriteError: The file system refuses.
     """
     root = Path(path)
     specs = array_specs(spec)
     valid = validate_arrays(spec, unit, arrays, f"{root}, unit {unit}")
     _refuse_other_store(root, spec)
+    if token is not None:
+        check_token(root, token)
     num_bytes, sha256 = {}, {}
     # Files that are forced to the disk at the same time share the journal commits of its system.
     with _translate_errors(root), ThreadPoolExecutor(len(specs)) as pool:
@@ -228,9 +262,22 @@ def _resume(root: Path, spec: StoreSpec) -> set[int]:
     _refuse_other_store(root, spec)
     journal = read_journal(LocalFiles(root))
     os.truncate(root / JOURNAL, journal.num_bytes)
+    _remove_partials(root)
+    return set(journal.units)
+
+
+def _remove_partials(root: Path) -> None:
     for partial in root.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
-    return set(journal.units)
+
+
+def _size(file: Path) -> int | None:
+    """Return the bytes of a file; opened, so that a network file system asks its server."""
+    try:
+        with open(file, "rb") as opened:
+            return os.fstat(opened.fileno()).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _refuse_other_store(root: Path, spec: StoreSpec) -> None:

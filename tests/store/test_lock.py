@@ -1,0 +1,64 @@
+"""The lock: held by one process, and by no copy of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from store.errors import StoreLockedError
+from store.lock import Lock, check_token
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import multiprocessing, sys, time
+from pathlib import Path
+from store.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+print(child.pid, flush=True)
+child.join()
+"""
+
+
+def test_a_forked_process_does_not_outlive_the_lock_of_its_parent(tmp_path: Path) -> None:
+    """As the loader processes of a killed training do."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(StoreLockedError, match=f"process {holder.pid}"):
+                Lock(tmp_path)
+            holder.kill()
+            holder.wait()
+            os.kill(child, 0)  # it lives
+            with Lock(tmp_path):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_process_leaves_its_parent_the_lock(tmp_path: Path) -> None:
+    with Lock(tmp_path) as lock:
+        if (child := os.fork()) == 0:
+            lock.release()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        check_token(tmp_path, lock.token)
+        with pytest.raises(StoreLockedError):
+            Lock(tmp_path)
+
+
+def test_a_token_holds_as_long_as_its_lock(tmp_path: Path) -> None:
+    with Lock(tmp_path) as first:
+        check_token(tmp_path, first.token)
+    with pytest.raises(StoreLockedError, match="does not hold the lock"):
+        check_token(tmp_path, first.token)
+    with Lock(tmp_path) as second, pytest.raises(StoreLockedError, match=second.token):
+        check_token(tmp_path, first.token)
+    with pytest.raises(StoreLockedError, match="token None"):
+        check_token(tmp_path / "elsewhere", second.token)
