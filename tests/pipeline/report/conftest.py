@@ -49,7 +49,7 @@ def make_params(path: Path, students: dict[str, Asked]) -> Params:
         name: {"architecture": "deeplabv3_resnet18", "method": method, "seed": 0, **dict(*more)}
         for name, (method, _, *more) in students.items()
     }
-    YAML().dump(raw, path)
+    YAML().dump(json.loads(json.dumps(raw)), path)  # what is shared would be an alias
     params = load_params(path)
     write_params(params, path)
     return params
