@@ -13,8 +13,11 @@ from queue import Queue
 
 import click
 
+from pipeline.config.params import load_params
+from pipeline.config.weights import hash_weights_files
 from stages.command import EXIT_INTERRUPTED, Interruption, prepare_dvc
 from stages.work import WORK, remove_recorded
+from store.files import write_json
 
 POLL_S = 0.5
 TAIL_LINES = 5
@@ -55,6 +58,8 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         devices: dealt out to the jobs in turn; on a CPU the jobs share its cores evenly.
     """
     command, environment = prepare_dvc()
+    # As the first stage does, which `dvc repro -s` leaves out.
+    write_json(hash_weights_files(load_params()), Path("artifacts/weights.json"))
     WORK.mkdir(parents=True, exist_ok=True)
     slots: Queue[str] = Queue()
     for job in range(num_jobs):

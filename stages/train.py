@@ -6,7 +6,7 @@ from typing import NoReturn
 import click
 
 from pipeline.config.params import load_params
-from pipeline.config.weights import hash_weights_file, hash_weights_files
+from pipeline.config.weights import hash_weights_file
 from pipeline.distillation.requirements import check_requirements
 from pipeline.models.students import build_student, save_student
 from pipeline.runtime.device import pick_device, pick_slots
@@ -78,8 +78,6 @@ def command(
     """
     params = load_params(params_path)
     if every_run:
-        # As the first stage does, which `dvc repro -s` leaves out.
-        write_json(hash_weights_files(params), Path("artifacts/weights.json"))
         train_every(list(params.students), num_jobs, device_name)
     if run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")

@@ -61,9 +61,9 @@ def reading(path: Path, what: str, hint: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; {hint}") from None
-    except OSError:
-        raise
     except Exception as error:  # json, pickle, zip and torch raise a dozen kinds of them
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it names what the system refused
         reason, name = str(error), type(error).__name__
         if "\n" in reason or not reason:  # torch's, which advises to run the file's code
             reason = f"something else ({name})"

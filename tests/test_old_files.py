@@ -87,6 +87,7 @@ class TinyStudent(nn.Module):
     """A student's outputs and heads from three convolutions, with dropout."""
 
     feature_channels = 6
+    stride = 8
 
     def __init__(self) -> None:
         super().__init__()
