@@ -2,9 +2,9 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from store.errors import StoreMismatchError, StoreNotFoundError
 from store.files import replace_file
@@ -42,12 +42,16 @@ class Manifest:
         """
         hint = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
         try:
-            return cls(**json.loads(Path(path).read_bytes()))
+            manifest = cls(**json.loads(Path(path).read_bytes()))
+            kinds: dict[str, Any] = {one.name: one.type for one in fields(cls)}
+            if not all(isinstance(getattr(manifest, name), kinds[name]) for name in kinds):
+                raise ValueError("a value is of another type")
+            return manifest
         except FileNotFoundError as error:
             raise StoreNotFoundError(
                 "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise StoreMismatchError(
                 "not a manifest",
                 where=os.fspath(path),

@@ -27,7 +27,7 @@ from store.errors import (
     list_lines,
 )
 from store.files import PARTIAL, replace_file, sync_path
-from store.journal import UnitDigest, append_entry, create_journal, read_journal
+from store.journal import UnitDigest, append_entry, check_units, create_journal, read_journal
 from store.layout import (
     HDF5_SUFFIXES,
     JOURNAL,
@@ -227,6 +227,7 @@ def _resume(root: Path, spec: StoreSpec) -> set[int]:
     """Remove what a killed writer left, and return the units that are complete."""
     _refuse_other_store(root, spec)
     journal = read_journal(LocalFiles(root))
+    check_units(journal, spec, str(root / JOURNAL))
     os.truncate(root / JOURNAL, journal.num_bytes)
     for partial in root.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
