@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +24,11 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block fails, what was at `path` stays. Readers, and a crash, see the old or the new.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    # The host is named: of another one's processes nobody here knows whether they live.
+    writer = f"{socket.gethostname()}-"
+    _remove_leftovers(path, writer)
+    number = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{writer}{number}{PARTIAL}")
     try:
         yield partial
         sync_path(partial)
@@ -29,6 +36,31 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_path(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path, writer: str) -> None:
+    """Remove what processes of this host that were killed have left beside `path`."""
+    start = f"{path.name}.{writer}"
+    for partial in path.parent.glob(f"{glob.escape(start)}*{PARTIAL}"):
+        pid = partial.name.removeprefix(start).partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that stands where a file belongs, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 def replace_file(path: Path, content: bytes) -> None:

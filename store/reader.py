@@ -130,6 +130,18 @@ class Reader:
             )
         return {name: self._read(self.arrays[name], wanted) for name in names}
 
+    def read_unit(self, name: str, unit: int) -> np.ndarray:
+        """Read one unit of an array whole, proven against the digests of when it was written.
+
+        Raises:
+            StoreDamagedError: It is not what was written; it names the unit and a hint.
+        """
+        try:
+            return self.source.read_verified(self.arrays[name], unit, self.journal.units[unit])
+        except StoreDamagedError as error:
+            where = f"{error.where} ({name} of unit {unit})"
+            raise error.at(where, hint_at(self.path, REBUILD)) from error
+
     def column(self, name: str) -> np.ndarray:
         """Read one array whole: [num_records, ...]."""
         return self.read(slice(None), [name])[name]

@@ -26,7 +26,7 @@ from store.errors import (
     StoreWriteError,
     list_lines,
 )
-from store.files import PARTIAL, replace_file, sync_path
+from store.files import PARTIAL, remove_folder, replace_file, sync_path
 from store.journal import UnitDigest, append_entry, check_units, create_journal, read_journal
 from store.layout import (
     HDF5_SUFFIXES,
@@ -124,6 +124,7 @@ class Writer:
                 found=f"{len(missing)} missing, the first {missing[0]}",
                 hint=RESUME,
             )
+        _remove_leftovers(self.path)
         return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
     def __enter__(self) -> Self:
@@ -173,6 +174,7 @@ def write_unit(
         written = []
         for name, array in specs.items():
             content = encode_file(array, valid[name])
+            remove_folder(root / unit_key(array, unit))
             written.append(pool.submit(replace_file, root / unit_key(array, unit), content))
             num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
         for file in written:
@@ -229,9 +231,13 @@ def _resume(root: Path, spec: StoreSpec) -> set[int]:
     journal = read_journal(LocalFiles(root))
     check_units(journal, spec, str(root / JOURNAL))
     os.truncate(root / JOURNAL, journal.num_bytes)
+    _remove_leftovers(root)
+    return set(journal.units)
+
+
+def _remove_leftovers(root: Path) -> None:
     for partial in root.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
-    return set(journal.units)
 
 
 def _refuse_other_store(root: Path, spec: StoreSpec) -> None:
