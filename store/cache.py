@@ -2,10 +2,10 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from store.errors import StoreWriteError
 from store.files import replace_file
 from store.layout import Files, LocalFiles
 
@@ -30,6 +30,8 @@ class CachedFiles:
     ) -> None:
         self.location = files.location
         self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
+        self._checked: set[str] = set()
+        self._full = False
 
     def read(self, key: str) -> bytes:
         return self._locate(key).read(key)
@@ -42,20 +44,24 @@ class CachedFiles:
 
     def _locate(self, key: str) -> Files:
         """Return the files that hold this one: the copies, unless what was read is damaged."""
-        copy = Path(self._copies.location, key)
-        if copy.exists():
+        if key in self._checked or self._is_right(self._copies, key):
             return self._copies
-        content = self._files.read(key)
-        if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
+        if self._full or not self._is_right(self._files, key):
             return self._files
         try:
-            replace_file(copy, content)
+            replace_file(Path(self._copies.location, key), self._files.read(key))
         except OSError as error:
-            raise StoreWriteError(
-                "a copy cannot be kept",
-                where=str(copy),
-                expected="room, and permission to write",
-                found=error,
-                hint="make room, name another folder with --cache, or go without",
-            ) from error
-        return self._copies
+            warnings.warn(f"reading goes on without further local copies: {error}", stacklevel=2)
+            self._full = True
+            return self._files
+        return self._copies if self._is_right(self._copies, key) else self._files
+
+    def _is_right(self, files: Files, key: str) -> bool:
+        """Whether a file is there as it was written; a copy is checked once in a process."""
+        try:
+            right = hashlib.sha256(files.read(key)).hexdigest() == self._sha256.get(key)
+        except FileNotFoundError:
+            return False
+        if right and files is self._copies:
+            self._checked.add(key)
+        return right
