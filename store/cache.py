@@ -44,24 +44,26 @@ class CachedFiles:
 
     def _locate(self, key: str) -> Files:
         """Return the files that hold this one: the copies, unless what was read is damaged."""
-        if key in self._checked or self._is_right(self._copies, key):
+        if key in self._checked or self._is_right(key):
             return self._copies
-        if self._full or not self._is_right(self._files, key):
+        content = b"" if self._full else self._files.read(key)
+        if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
             return self._files
         try:
-            replace_file(Path(self._copies.location, key), self._files.read(key))
+            replace_file(Path(self._copies.location, key), content)
         except OSError as error:
             warnings.warn(f"reading goes on without further local copies: {error}", stacklevel=2)
             self._full = True
             return self._files
-        return self._copies if self._is_right(self._copies, key) else self._files
+        self._checked.add(key)
+        return self._copies
 
-    def _is_right(self, files: Files, key: str) -> bool:
-        """Whether a file is there as it was written; a copy is checked once in a process."""
+    def _is_right(self, key: str) -> bool:
+        """Whether a copy is there as the file was written; it is checked once in a process."""
         try:
-            right = hashlib.sha256(files.read(key)).hexdigest() == self._sha256.get(key)
+            right = hashlib.sha256(self._copies.read(key)).hexdigest() == self._sha256.get(key)
         except FileNotFoundError:
             return False
-        if right and files is self._copies:
+        if right:
             self._checked.add(key)
         return right
