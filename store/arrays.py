@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+MAX_KEY_BYTES = 4096
+"""Of a sample's key in UTF-8; the paths of most systems are no longer."""
+
 
 class Axis(NamedTuple):
     """An axis of an array: its symbol in the documentation and its size.
@@ -153,6 +156,11 @@ class ArraySpec:
         size = math.prod(self.record_shape)
         return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * size
 
-    def unit_rows(self, unit: int) -> np.ndarray:
-        """Return the positions of one unit's records inside it, int [n]; the last may be short."""
-        return np.arange(min(self.unit_size, self.shape[0] - unit * self.unit_size))
+    @property
+    def max_text_bytes(self) -> int:
+        """Bytes that one file of strings may have before compression."""
+        return 4 + self.unit_size * (4 + MAX_KEY_BYTES)
+
+    def unit_rows(self, unit: int) -> range:
+        """Return the positions of one unit's records inside it; the last may be short."""
+        return range(min(self.unit_size, self.shape[0] - unit * self.unit_size))

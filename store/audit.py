@@ -70,7 +70,7 @@ def audit(reader: Reader, progress: Callable[[int, int], None] | None = None) ->
             found=list_lines(lines),
             hint=hint_at(reader.path, REBUILD),
         )
-    by_unit = map_units(lambda unit: _count_unit(reader, unit), reader.spec.num_units, count)
+    by_unit = map_units(lambda unit: _count_unit(reader, unit), range(reader.spec.num_units), count)
     counts = reduce(Counts.__add__, by_unit)
     return {
         "path": reader.path,

@@ -1,26 +1,32 @@
 """A store's centers or pixel samples in one file, class by class, for drawing any of them directly.
 
 A bank is a .npy file of rows (class, record, embedding) in the order of classes, then of records,
-and one row of zeros after the last, which stands for "none". It is mapped, never read whole, so
+and one row of zeros after the last, which stands for "none"; then the CRC-32C of all that. It is
+mapped, never read whole, so
 that all runs on a machine share one copy in the page cache. It can be deleted at any time: the next
 run builds it again.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from store.errors import StoreMismatchError
+from store.errors import StoreWriteError
 from store.files import PARTIAL, replacing
 from store.lock import Lock
 from store.reader import Reader
 from store.schema import NO_RECORD, VOID
+
+_CHECKSUM_BYTES = 4
+_BLOCK_BYTES = 2**24
 
 
 class Rows(NamedTuple):
@@ -36,7 +42,7 @@ class Rows(NamedTuple):
 
 
 def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
-    """Map a store's bank read-only, built first if it is not in the folder.
+    """Map a store's bank read-only, built first if it is not in the folder or not whole there.
 
     Args:
         reader: an open store, in any file format or at a URL.
@@ -47,22 +53,42 @@ def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
         Structured [n + 1]: class and record int32, embedding float16 [D].
 
     Raises:
-        StoreMismatchError: what lies there is no such bank.
+        StoreWriteError: there is no room for it.
     """
     path = folder / reader.journal.digest[:16] / f"{kind}.npy"
-    if not path.exists():
+    dtype = _row_dtype(reader.spec.feature_channels)
+    if not _is_whole(path, dtype):
         with _lock_folder(path.parent):
-            if not path.exists():
+            if not _is_whole(path, dtype):
                 with replacing(path) as partial:
                     _build(reader, _find(reader, kind), partial)
-    dtype = _row_dtype(reader.spec.feature_channels)
+    return np.asarray(open_memmap(path, "r"))
+
+
+def _is_whole(path: Path, dtype: np.dtype) -> bool:
+    """Whether a file is a bank of such rows and its checksum is right."""
     try:
-        bank = np.asarray(open_memmap(path, "r"))
-    except ValueError as error:
-        raise _not_a_bank(path, dtype, error) from error
-    if bank.dtype != dtype or not len(bank) or bank["record"][-1] != NO_RECORD:
-        raise _not_a_bank(path, dtype, f"{len(bank)} of {bank.dtype}")
-    return bank
+        bank = open_memmap(path, "r")
+    except (FileNotFoundError, ValueError):
+        return False
+    return bank.dtype == dtype and _checksum(path, -_CHECKSUM_BYTES) == _read_checksum(path)
+
+
+def _read_checksum(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+        return file.read()
+
+
+def _checksum(path: Path, end: int = 0) -> bytes:
+    """Return the CRC-32C of a file, up to `end` bytes (0 or fewer) after its last."""
+    checksum, left = 0, path.stat().st_size + end
+    with open(path, "rb") as file:
+        while left > 0:
+            block = file.read(min(left, _BLOCK_BYTES))
+            checksum = google_crc32c.extend(checksum, block)
+            left -= len(block)
+    return checksum.to_bytes(_CHECKSUM_BYTES, "little")
 
 
 @contextmanager
@@ -91,6 +117,7 @@ def _build(reader: Reader, rows: Rows, path: Path) -> None:
     position = position.reshape(classes.shape)
     num_rows = int((classes != VOID).sum())
     bank = open_memmap(path, "w+", _row_dtype(spec.feature_channels), (num_rows + 1,))
+    _allocate(path)
     bank[-1] = (spec.num_classes, NO_RECORD, np.zeros(spec.feature_channels))
     for unit in range(spec.num_units):
         records = np.array(spec.unit_records(unit))
@@ -100,14 +127,26 @@ def _build(reader: Reader, rows: Rows, path: Path) -> None:
         bank["record"][to] = np.repeat(records, found.sum(1))
         bank["embedding"][to] = reader.read(records, [rows.name])[rows.name][found]
     bank.flush()
+    checksum = _checksum(path)
+    with open(path, "ab") as file:
+        file.write(checksum)
+
+
+def _allocate(path: Path) -> None:
+    """Claim the blocks of a file: a mapped page that finds no room ends the process by SIGBUS."""
+    with open(path, "r+b") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise StoreWriteError(
+                "there is no room for a bank",
+                where=str(path),
+                expected=f"{num_bytes} bytes",
+                found=error,
+                hint="make room, or train with distillation.memory: queue, which needs no bank",
+            ) from error
 
 
 def _row_dtype(channels: int) -> np.dtype:
     return np.dtype([("class", "<i4"), ("record", "<i4"), ("embedding", "<f2", (channels,))])
-
-
-def _not_a_bank(path: Path, dtype: np.dtype, found: object) -> StoreMismatchError:
-    hint = "delete the file: it is built again from the store"
-    return StoreMismatchError(
-        "not the bank of this store", where=str(path), expected=dtype, found=found, hint=hint
-    )

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from store.errors import StoreWriteError
 from store.files import replace_file
 from store.layout import Files, LocalFiles
 
@@ -30,6 +30,8 @@ class CachedFiles:
     ) -> None:
         self.location = files.location
         self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
+        self._checked: set[str] = set()
+        self._full = False
 
     def read(self, key: str) -> bytes:
         return self._locate(key).read(key)
@@ -42,20 +44,26 @@ class CachedFiles:
 
     def _locate(self, key: str) -> Files:
         """Return the files that hold this one: the copies, unless what was read is damaged."""
-        copy = Path(self._copies.location, key)
-        if copy.exists():
+        if key in self._checked or self._is_right(key):
             return self._copies
-        content = self._files.read(key)
+        content = b"" if self._full else self._files.read(key)
         if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
             return self._files
         try:
-            replace_file(copy, content)
+            replace_file(Path(self._copies.location, key), content)
         except OSError as error:
-            raise StoreWriteError(
-                "a copy cannot be kept",
-                where=str(copy),
-                expected="room, and permission to write",
-                found=error,
-                hint="make room, name another folder with --cache, or go without",
-            ) from error
+            warnings.warn(f"reading goes on without further local copies: {error}", stacklevel=2)
+            self._full = True
+            return self._files
+        self._checked.add(key)
         return self._copies
+
+    def _is_right(self, key: str) -> bool:
+        """Whether a copy is there as the file was written; it is checked once in a process."""
+        try:
+            right = hashlib.sha256(self._copies.read(key)).hexdigest() == self._sha256.get(key)
+        except FileNotFoundError:
+            return False
+        if right:
+            self._checked.add(key)
+        return right

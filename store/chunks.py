@@ -6,7 +6,9 @@ arrays use of Zarr v3 is small: little-endian bytes, Zstandard, CRC-32C, and sha
 reads, and what is written here to zarr's own files, byte for byte.
 """
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +17,22 @@ import numpy as np
 from numcodecs import vlen, zstd
 
 from store.arrays import ArraySpec
-from store.errors import StoreDamagedError
+from store.errors import StoreDamagedError, StoreError, StoreUnreachableError
+from store.files import PARTIAL
 from store.journal import Journal, UnitDigest, read_journal
-from store.layout import METADATA, Files, read_spec, unit_key
+from store.layout import (
+    JOURNAL,
+    MAX_METADATA_BYTES,
+    METADATA,
+    Files,
+    metadata_keys,
+    read_spec,
+    unit_key,
+)
 from store.schema import StoreSpec, array_specs
 
+Rows = range | np.ndarray
+"""Positions of records inside a unit, int [n]."""
 ZSTD_LEVEL = 1
 _CHECKSUM_BYTES = 4
 _PAIR_BYTES = 16
@@ -41,17 +54,27 @@ class ZarrSource:
         """Read which units are complete (see `store.journal.read_journal`)."""
         return read_journal(self._files)
 
-    def damaged_metadata(self, journal: Journal) -> list[str]:
+    def damaged_metadata(self, spec: StoreSpec, journal: Journal) -> list[str]:
         """Name the metadata files that are not as they were written."""
-        return [key for key, expected in journal.metadata.items() if self._sha256(key) != expected]
+        # Files are opened by the names of the schema, never by those that the journal gives.
+        keys = metadata_keys(spec)
+        damaged = [key for key in keys if self._sha256(key) != journal.metadata.get(key)]
+        return damaged + [JOURNAL] * bool(journal.metadata.keys() - set(keys))
 
     def unknown_files(self, spec: StoreSpec) -> list[str]:
         """Name files that no unit owns; only a local folder is listed, a URL may not allow it."""
         unknown, root = [], Path(self.location)
         for name, array in array_specs(spec).items():
-            owned = {unit_key(array, unit) for unit in range(spec.num_units)}
-            found = {f"{name}/{file.name}" for file in (root / name).glob("*")}
-            unknown += sorted(found - owned - {f"{name}/{METADATA}"})
+            found = sorted(f"{name}/{file.name}" for file in (root / name).glob("*"))
+            unknown += [
+                key
+                for key in found
+                if not (
+                    key == f"{name}/{METADATA}"
+                    or key.endswith(PARTIAL)  # of a killed writer: the next one removes it
+                    or _is_unit(array, key, spec.num_units)
+                )
+            ]
         return unknown
 
     def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
@@ -68,16 +91,17 @@ class ZarrSource:
         Raises:
             StoreDamagedError: The file is missing or is not what was written.
         """
-        key = unit_key(array, unit)
+        key, num_bytes = unit_key(array, unit), digest.num_bytes[array.name]
         where = f"{self.location}/{key}"
-        try:
-            content = self._files.read(key)
-        except FileNotFoundError as error:
-            raise StoreDamagedError("the file is missing", where=where) from error
+        with _translate_errors(where):
+            content = self._files.read_range(key, 0, num_bytes + 1)
         facts = {
-            "the file is of another size": (digest.num_bytes.get(array.name), len(content)),
+            "the file is of another size": (
+                f"{num_bytes} bytes",
+                f"{len(content)} bytes" if len(content) <= num_bytes else "more",
+            ),
             "the file is not the one that was written": (
-                digest.sha256.get(array.name),
+                digest.sha256[array.name],
                 hashlib.sha256(content).hexdigest(),
             ),
         }
@@ -87,13 +111,13 @@ class ZarrSource:
         one_file = ZarrSource(_InMemory(self.location, content))
         return np.stack(list(one_file.records(array, unit, array.unit_rows(unit))))
 
-    def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def records(self, array: ArraySpec, unit: int, rows: Rows) -> Iterator[np.ndarray]:
         """Read some records of one unit.
 
         Args:
             array: Which array.
             unit: Which unit.
-            rows: Positions inside the unit, in any order, int [n].
+            rows: Positions inside the unit, in any order.
 
         Yields:
             The records one by one, each of the array's record shape; they may be read-only.
@@ -102,19 +126,14 @@ class ZarrSource:
             StoreDamagedError: A file is missing or is not what was written.
         """
         key = unit_key(array, unit)
-        where = f"{self.location}/{key}"
-        try:
+        with _translate_errors(f"{self.location}/{key}"):
             if array.sharded:
                 yield from self._shard(array, key, rows)
             else:
                 chunk = _decode(_strip_checksum(self._files.read(key)), array, array.file_shape)
                 yield from chunk[rows]
-        except FileNotFoundError as error:
-            raise StoreDamagedError("a file is missing", where=where) from error
-        except (ValueError, RuntimeError) as error:
-            raise StoreDamagedError("a file is damaged", where=where, found=error) from error
 
-    def _shard(self, array: ArraySpec, key: str, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def _shard(self, array: ArraySpec, key: str, rows: Rows) -> Iterator[np.ndarray]:
         index_bytes = array.unit_size * _PAIR_BYTES + _CHECKSUM_BYTES
         index = _strip_checksum(self._files.read_tail(key, index_bytes))
         extents = np.frombuffer(index, "<u8").reshape(array.unit_size, 2)
@@ -127,9 +146,31 @@ class ZarrSource:
 
     def _sha256(self, key: str) -> str | None:
         try:
-            return hashlib.sha256(self._files.read(key)).hexdigest()
-        except FileNotFoundError:
+            content = self._files.read_range(key, 0, MAX_METADATA_BYTES)
+        except StoreUnreachableError:
+            raise
+        except OSError:
             return None
+        return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def _translate_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError as error:
+        raise StoreDamagedError("the file is missing", where=where) from error
+    except OSError as error:
+        raise StoreDamagedError("the file cannot be read", where=where, found=error) from error
+    except (ValueError, RuntimeError) as error:
+        raise StoreDamagedError("the file is damaged", where=where, found=error) from error
+
+
+def _is_unit(array: ArraySpec, key: str, num_units: int) -> bool:
+    number = key.removeprefix(f"{array.name}/c.").split(".")[0]
+    return number.isdecimal() and int(number) < num_units and key == unit_key(array, int(number))
 
 
 def encode_file(array: ArraySpec, values: np.ndarray) -> bytes:
@@ -196,8 +237,27 @@ def _strip_checksum(stored: bytes) -> np.ndarray:
 
 
 def _decode(content: np.ndarray, array: ArraySpec, shape: tuple[int, ...]) -> np.ndarray:
+    is_text, num_values = array.dtype == "str", math.prod(shape)
+    dtype = np.dtype("u1" if is_text else array.dtype).newbyteorder("<")
+    # A frame of a few bytes may hold gigabytes: what the schema has no room for is not unpacked.
+    smallest, largest = (4, array.max_text_bytes) if is_text else 2 * (num_values * dtype.itemsize,)
+    num_bytes = _frame_bytes(content)
+    if not smallest <= num_bytes <= largest:
+        raise ValueError(f"{num_bytes} bytes in place of {largest}" + " at most" * is_text)
     raw = zstd.decompress(content)
-    if array.dtype == "str":
-        text: np.ndarray = vlen.VLenUTF8().decode(raw).astype(np.str_)
-        return text.reshape(shape)
-    return np.frombuffer(raw, np.dtype(array.dtype).newbyteorder("<")).reshape(shape)
+    if not is_text:
+        return np.frombuffer(raw, dtype).reshape(shape)
+    if int.from_bytes(raw[:4], "little") != num_values:
+        raise ValueError(f"not {num_values} strings")
+    text: np.ndarray = vlen.VLenUTF8().decode(raw).astype(np.str_)
+    return text.reshape(shape)
+
+
+def _frame_bytes(frame: np.ndarray) -> int:
+    """Return what a Zstandard frame says it unpacks to (RFC 8878, 3.1.1.1); 0 if nothing."""
+    header = frame[:18].tobytes().ljust(18, b"\0")
+    is_single_segment = header[4] >> 5 & 1
+    start = 6 - is_single_segment + (0, 1, 2, 4)[header[4] & 3]
+    width = (is_single_segment, 2, 4, 8)[header[4] >> 6]
+    size = int.from_bytes(header[start : start + width], "little")
+    return size + 256 if width == 2 else size

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +21,19 @@ PARTIAL = ".partial"
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what lies there takes `path`'s place at the end.
 
-    If the block fails, what was at `path` stays. Readers, and a crash, see the old or the new.
+    If the block fails, what was at `path` stays. Readers, and a crash, see the old or the new. What
+    killed processes of this host have left of earlier ones is removed.
     """
+    _remove_leftovers(path)
+    with _replacing(path) as partial:
+        yield partial
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    number = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{_host()}{number}{PARTIAL}")
     try:
         yield partial
         sync_path(partial)
@@ -31,15 +43,48 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def _host() -> str:
+    """Name the host: of another one's processes nobody here knows whether they live."""
+    return f"{socket.gethostname()}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    start = f"{path.name}.{_host()}"
+    for partial in path.parent.glob(f"{glob.escape(start)}*{PARTIAL}"):
+        pid = partial.name.removeprefix(start).partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that stands where a file belongs, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content`; the file appears by os.replace."""
-    with replacing(path) as partial:
+    """Write `content`; the file appears by os.replace.
+
+    Leftovers stay: to list a folder for each of a store's files is dear, and its writer does it once.
+    """
+    with _replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write indented JSON; the file appears by os.replace."""
-    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from store.arrays import ArraySpec
 from store.errors import StoreMismatchError
 from store.files import replacing
 from store.hdf5_source import DIGESTS, chunk_shape, hash_values
-from store.layout import JOURNAL, group_attributes, open_files
+from store.layout import HDF5_SUFFIXES, JOURNAL, group_attributes, open_files
 from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.schema import StoreSpec
@@ -32,9 +32,18 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
 
     Raises:
         StoreError: The store does not open, or is damaged (`store.reader.open_store` says how).
-        StoreMismatchError: The file exists.
+        StoreMismatchError: The file exists, or would not be known for HDF5 by its name.
     """
-    reader, target = open_store(path), Path(file)
+    target = Path(file)
+    if target.suffix not in HDF5_SUFFIXES:
+        raise StoreMismatchError(
+            "no name of an HDF5 file",
+            where=str(target),
+            expected=" or ".join(HDF5_SUFFIXES),
+            found=target.suffix or "no suffix",
+            hint="name the file so: by its suffix it is opened",
+        )
+    reader = open_store(path)
     if target.exists():
         raise StoreMismatchError(
             "the file exists",
@@ -60,7 +69,7 @@ def from_hdf5(file: StorePath, path: StorePath) -> Manifest:
     reader = open_store(file)
     with Writer.open(path, reader.spec) as writer:
         for unit in writer.missing_units():
-            writer.write(unit, reader.read(reader.spec.unit_records(unit), list(reader.arrays)))
+            writer.write(unit, {name: reader.read_unit(name, unit) for name in reader.arrays})
         return writer.finish()
 
 
@@ -86,7 +95,7 @@ def _copy_array(reader: Reader, hdf5: h5py.File, array: ArraySpec) -> None:
     digests = []
     for unit in range(reader.spec.num_units):
         records = reader.spec.unit_records(unit)
-        values = reader.read(records, [array.name])[array.name]
+        values = reader.read_unit(array.name, unit)
         digests.append(hash_values(values))
         if array.dtype == "str":
             values = np.char.encode(values, "utf-8").astype(dataset.dtype)

@@ -10,7 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from store.arrays import ArraySpec
+from store.arrays import MAX_KEY_BYTES, ArraySpec
+from store.chunks import Rows
 from store.errors import StoreDamagedError, StoreError, StoreNotFoundError
 from store.journal import Journal, UnitDigest, parse_journal
 from store.layout import JOURNAL, RESUME, hint_at, parse_attributes
@@ -36,19 +37,19 @@ class Hdf5Source:
         with self._translate_errors():
             attributes = dict(self._open().attrs)
             attributes["spec"] = json.loads(attributes.get("spec", "null"))
-        return parse_attributes(attributes, self.location)
+            return parse_attributes(attributes, self.location)
 
     def journal(self) -> Journal:
         """Read which units are complete."""
         with self._translate_errors():
-            stored = self._open()[JOURNAL][:].tobytes()
+            stored = _small_dataset(self._open(), JOURNAL)[:].tobytes()
         return parse_journal(stored, self.location)
 
-    def damaged_metadata(self, journal: Journal) -> list[str]:
+    def damaged_metadata(self, spec: StoreSpec, journal: Journal) -> list[str]:
         """Name the arrays that are absent, of another shape or dtype, or lack chunks."""
         with self._translate_errors():
-            specs, hdf5 = array_specs(self.spec()), self._open()
-            return [name for name, array in specs.items() if not _is_whole(hdf5.get(name), array)]
+            specs, hdf5 = array_specs(spec), self._open()
+            return [name for name, array in specs.items() if not _is_whole(hdf5, array)]
 
     def unknown_files(self, spec: StoreSpec) -> list[str]:
         """Name what is in the file and not of the store."""
@@ -58,7 +59,7 @@ class Hdf5Source:
     def stored_bytes(self, array: ArraySpec, journal: Journal) -> int:
         """Return the size of an array's chunks."""
         with self._translate_errors():
-            size: int = self._open()[array.name].id.get_storage_size()
+            size: int = _open_dataset(self._open(), array.name).id.get_storage_size()
             return size
 
     def name(self, array: ArraySpec, unit: int) -> str:
@@ -73,7 +74,8 @@ class Hdf5Source:
         """
         values = np.stack(list(self.records(array, unit, array.unit_rows(unit))))
         with self._translate_errors(array.name):
-            expected, found = self._open()[DIGESTS][array.name][unit].decode(), hash_values(values)
+            digests = _small_dataset(self._open(), f"{DIGESTS}/{array.name}")
+            expected, found = digests[unit].decode(), hash_values(values)
         if found != expected:
             where = f"{self.location}/{self.name(array, unit)}"
             raise StoreDamagedError(
@@ -81,11 +83,11 @@ class Hdf5Source:
             )
         return values
 
-    def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def records(self, array: ArraySpec, unit: int, rows: Rows) -> Iterator[np.ndarray]:
         """Read some records of one unit; see `store.chunks.ZarrSource.records`."""
         first = unit * array.unit_size
         with self._translate_errors(array.name):
-            dataset = self._open()[array.name]
+            dataset = _open_dataset(self._open(), array.name)
             if array.sharded:
                 yield from (dataset[first + int(row)] for row in rows)
             else:
@@ -95,18 +97,15 @@ class Hdf5Source:
     def _open(self) -> h5py.File:
         # A handle that was opened before a fork is not to be used after it.
         if self._hdf5 is None or self._pid != os.getpid():
-            try:
-                self._hdf5 = h5py.File(self.location, "r")
-            except FileNotFoundError as error:
-                hint = hint_at(self.location, RESUME)
+            if not os.path.isfile(self.location):
                 raise StoreNotFoundError(
                     "no store here",
                     where=self.location,
                     expected="an HDF5 file",
                     found="none",
-                    hint=hint,
-                ) from error
-            self._pid = os.getpid()
+                    hint=hint_at(self.location, RESUME),
+                )
+            self._hdf5, self._pid = h5py.File(self.location, "r"), os.getpid()
         return self._hdf5
 
     @contextlib.contextmanager
@@ -139,12 +138,36 @@ def chunk_shape(array: ArraySpec) -> tuple[int, ...]:
     return (records, *array.record_shape)
 
 
-def _is_whole(dataset: Any, array: ArraySpec) -> bool:
+def _open_dataset(hdf5: h5py.File, name: str) -> h5py.Dataset:
+    """Open a dataset of this very file; a link may lead to any other file of the machine."""
+    for part in (name.partition("/")[0], name):
+        if not isinstance(hdf5.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"no {part}, or a link in its place")
+    dataset = hdf5[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None:
+        raise ValueError(f"{name} is not stored in chunks of this file")
+    return dataset
+
+
+def _small_dataset(hdf5: h5py.File, name: str) -> h5py.Dataset:
+    """Open a dataset that was written without compression, and so takes at least its own size."""
+    dataset = _open_dataset(hdf5, name)
+    if dataset.nbytes > dataset.id.get_storage_size():
+        raise ValueError(f"{name} lacks chunks")
+    return dataset
+
+
+def _is_whole(hdf5: h5py.File, array: ArraySpec) -> bool:
     """Whether a dataset is the one announced; HDF5 reads a chunk that is absent as zeros."""
-    if not isinstance(dataset, h5py.Dataset):
+    try:
+        dataset = _open_dataset(hdf5, array.name)
+    except (KeyError, ValueError):
         return False
     num_chunks = -(-array.shape[0] // chunk_shape(array)[0])
     announced = (array.shape, chunk_shape(array), num_chunks)
     found = (dataset.shape, dataset.chunks, dataset.id.get_num_chunks())
-    same_dtype = dataset.dtype.kind == "S" if array.dtype == "str" else dataset.dtype == array.dtype
+    if array.dtype == "str":
+        same_dtype = dataset.dtype.kind == "S" and dataset.dtype.itemsize <= MAX_KEY_BYTES
+    else:
+        same_dtype = dataset.dtype == array.dtype
     return announced == found and same_dtype

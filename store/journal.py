@@ -6,6 +6,7 @@ the holder of the lock writes. A last line without its newline is a write that w
 ignored.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.errors import StoreDamagedError, StoreNotFoundError
+from store.errors import StoreDamagedError, StoreNotFoundError, StoreUnreachableError
 from store.files import replace_file
 from store.layout import JOURNAL, REBUILD, RESUME, Files, hint_at
-from store.schema import canonical_json
+from store.schema import StoreSpec, array_specs, canonical_json
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_journal(files: Files) -> Journal:
 
     Raises:
         StoreNotFoundError: There is none.
-        StoreDamagedError: A line is not as it was written.
+        StoreDamagedError: It cannot be read, or a line is not as it was written.
     """
     where = f"{files.location}/{JOURNAL}"
     try:
@@ -70,6 +71,12 @@ def read_journal(files: Files) -> Journal:
         raise StoreNotFoundError(
             "not a store", where=where, expected="a journal", found="none", hint=hint
         ) from error
+    except StoreUnreachableError:
+        raise
+    except OSError as error:
+        raise StoreDamagedError(
+            "the journal cannot be read", where=where, found=error, hint=hint_at(where, REBUILD)
+        ) from error
     return parse_journal(content, where)
 
 
@@ -77,17 +84,57 @@ def parse_journal(content: bytes, where: str) -> Journal:
     """Read a journal out of its bytes; `read_journal` says what may be wrong with them."""
     lines = content.split(b"\n")[:-1]
     entries = [_decode_line(line, where, number) for number, line in enumerate(lines, start=1)]
-    if not entries or "metadata" not in entries[0]:
-        raise StoreDamagedError(
-            "the journal has no header", where=where, hint=hint_at(where, REBUILD)
-        )
     units: dict[int, UnitDigest] = {}
-    for entry in entries[1:]:
-        if "revoked" in entry:
-            units.pop(entry["revoked"], None)
-        else:
-            units[entry["unit"]] = UnitDigest(**entry)
-    return Journal(entries[0]["metadata"], units, sum(len(line) + 1 for line in lines))
+    match entries:
+        case [{"metadata": dict(metadata), **others}, *changes] if not others:
+            pass
+        case _:
+            raise StoreDamagedError(
+                "the journal has no header", where=where, hint=hint_at(where, REBUILD)
+            )
+    for number, entry in enumerate(changes, start=2):
+        match entry:
+            case {"revoked": int(unit), **others} if not others:
+                units.pop(unit, None)
+            case {
+                "unit": int(unit),
+                "num_bytes": dict(num_bytes),
+                "sha256": dict(sha256),
+                **others,
+            } if not others:
+                units[unit] = UnitDigest(unit, num_bytes, sha256)
+            case _:
+                raise StoreDamagedError(
+                    "journal line says nothing of a unit",
+                    where=f"{where}, line {number}",
+                    found=sorted(entry),
+                    hint=hint_at(where, REBUILD),
+                )
+    return Journal(metadata, units, sum(len(line) + 1 for line in lines))
+
+
+def check_units(journal: Journal, spec: StoreSpec, where: str) -> None:
+    """Compare the units of a journal with the schema.
+
+    Raises:
+        StoreDamagedError: A unit is none of the store's, or of other arrays.
+    """
+    arrays = array_specs(spec).keys()
+    for unit in journal.units.values():
+        sizes, hashes = unit.num_bytes, unit.sha256
+        fits = (
+            0 <= unit.unit < spec.num_units
+            and sizes.keys() == hashes.keys() == arrays
+            and all(isinstance(size, int) for size in sizes.values())
+        )
+        if not fits:
+            raise StoreDamagedError(
+                "the journal names a unit that the store cannot have",
+                where=f"{where}, unit {unit.unit}",
+                expected=f"units 0 to {spec.num_units - 1} of {len(arrays)} arrays",
+                found=f"unit {unit.unit} of {len(sizes)} arrays",
+                hint=hint_at(where, REBUILD),
+            )
 
 
 def create_journal(root: Path, metadata: Mapping[str, str]) -> None:
@@ -96,11 +143,17 @@ def create_journal(root: Path, metadata: Mapping[str, str]) -> None:
 
 
 def append_entry(root: Path, *entries: Mapping[str, Any]) -> None:
-    """Add a line for each entry and force them to the disk."""
-    with open(root / JOURNAL, "ab") as file:
-        file.writelines(map(_encode_line, entries))
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a line for each entry and force them to the disk; what does not fit is taken back."""
+    lines = b"".join(map(_encode_line, entries))
+    with open(root / JOURNAL, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(lines) < len(lines):
+                raise OSError(errno.ENOSPC, "no room for a whole line", file.name)
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(end)
+            raise
 
 
 def _encode_line(entry: Mapping[str, Any]) -> bytes:
@@ -112,9 +165,9 @@ def _decode_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     try:
         entry = json.loads(line)
         found = entry.pop("crc32")
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        expected = _checksum(entry)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamagedError("journal line is not readable", where=where, hint=hint) from error
-    expected = _checksum(entry)
     if found != expected:
         raise StoreDamagedError(
             "journal line was altered", where=where, expected=expected, found=found, hint=hint

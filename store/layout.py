@@ -7,18 +7,27 @@
 <store>/lock                    held by the one writer; names its pid and host
 """
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from store.arrays import ArraySpec
-from store.errors import StoreDamagedError, StoreMismatchError, StoreNotFoundError
+from store.errors import (
+    StoreDamagedError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+)
 from store.schema import READABLE_VERSIONS, StoreSpec, array_specs
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
 METADATA = "zarr.json"
+MAX_METADATA_BYTES = 2**24
+"""Of one metadata file; names of classes and provenance take kilobytes."""
 HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
 
@@ -65,17 +74,29 @@ class LocalFiles:
         self.location = os.fspath(root)
 
     def read(self, key: str) -> bytes:
-        with open(os.path.join(self.location, key), "rb") as file:
-            return file.read()
+        return self._read(key, lambda size: (0, size))
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        with open(os.path.join(self.location, key), "rb", buffering=0) as file:
-            return os.pread(file.fileno(), stop - start, start)
+        return self._read(key, lambda size: (start, stop))
 
     def read_tail(self, key: str, num_bytes: int) -> bytes:
-        with open(os.path.join(self.location, key), "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
+        return self._read(key, lambda size: (max(0, size - num_bytes), size))
+
+    def _read(self, key: str, extent: Callable[[int], tuple[int, int]]) -> bytes:
+        """Read the part of a file that `extent` names by the file's size, and never beyond it."""
+        path = os.path.join(self.location, key)
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            start, stop = (min(place, status.st_size) for place in extent(status.st_size))
+            file.seek(start)
+            return file.read(max(0, stop - start))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place would otherwise wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def open_files(
@@ -121,7 +142,7 @@ def read_spec(files: Files) -> StoreSpec:
     """
     where = f"{files.location}/{METADATA}"
     try:
-        metadata = json.loads(files.read(METADATA))
+        metadata = json.loads(files.read_range(METADATA, 0, MAX_METADATA_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreNotFoundError(
             "no store here",
@@ -130,7 +151,9 @@ def read_spec(files: Files) -> StoreSpec:
             found="none",
             hint=hint_at(where, RESUME),
         ) from error
-    except ValueError as error:
+    except StoreUnreachableError:
+        raise
+    except (ValueError, RecursionError, OSError) as error:
         raise StoreDamagedError(
             "metadata is not JSON",
             where=where,
@@ -138,23 +161,24 @@ def read_spec(files: Files) -> StoreSpec:
             found=error,
             hint=hint_at(where, REBUILD),
         ) from error
-    attributes = metadata.get("attributes", {}) if isinstance(metadata, dict) else {}
-    return parse_attributes(attributes, where)
+    return parse_attributes(
+        metadata.get("attributes") if isinstance(metadata, dict) else None, where
+    )
 
 
-def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
+def parse_attributes(attributes: Any, where: str) -> StoreSpec:
     """Read the spec out of what `group_attributes` wrote.
 
     Raises:
         StoreMismatchError: Something else wrote them, or a store of another schema.
         StoreDamagedError: They cannot be what was written.
     """
-    if attributes.get("kind") != KIND:
+    if not isinstance(attributes, dict) or attributes.get("kind") != KIND:
         raise StoreMismatchError(
             "not a feature store",
             where=where,
             expected=KIND,
-            found=attributes.get("kind", "something else"),
+            found="something else",
             hint="name the folder, URL or HDF5 file of a store",
         )
     version = attributes.get("schema_version")
@@ -168,21 +192,22 @@ def parse_attributes(attributes: Mapping[str, Any], where: str) -> StoreSpec:
         )
     try:
         spec = StoreSpec.from_dict(attributes["spec"], int(version))
+        fingerprint = spec.fingerprint
     except StoreMismatchError as error:
         raise error.at(where, "use the release that wrote the store") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreDamagedError(
             "metadata does not describe a store",
             where=where,
             found=error,
             hint=hint_at(where, REBUILD),
         ) from error
-    if spec.fingerprint != attributes.get("fingerprint"):
+    if fingerprint != attributes.get("fingerprint"):
         raise StoreDamagedError(
             "identity and fingerprint disagree",
             where=where,
             expected=attributes.get("fingerprint"),
-            found=spec.fingerprint,
+            found=fingerprint,
             hint=hint_at(where, REBUILD),
         )
     return spec

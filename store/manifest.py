@@ -74,7 +74,7 @@ class Manifest:
                 if type(value := getattr(manifest, field.name)) is not field.type:
                     raise TypeError(f"{field.name}: {value!r:.80}")
             return manifest
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise StoreMismatchError(
                 "not a manifest",
                 where=os.fspath(path),

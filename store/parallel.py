@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from dask.base import compute
@@ -13,7 +13,9 @@ _compute: Any = compute  # dask does not annotate it
 
 
 def map_units(
-    function: Callable[[int], Result], num_units: int, count: Callable[[], None] = lambda: None
+    function: Callable[[int], Result],
+    units: Iterable[int],
+    count: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Return what the function returns for each unit, in their order; `count` follows a unit."""
 
@@ -22,7 +24,7 @@ def map_units(
         count()
         return result
 
-    tasks = [delayed(call)(unit) for unit in range(num_units)]
+    tasks = [delayed(call)(unit) for unit in units]
     return list(_compute(*tasks, scheduler="threads"))
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from store.arrays import ArraySpec
 from store.cache import CachedFiles
-from store.chunks import ZarrSource
+from store.chunks import Rows, ZarrSource
 from store.errors import (
     StoreDamagedError,
     StoreIncompleteError,
     StoreMismatchError,
     list_lines,
 )
-from store.journal import Journal, UnitDigest
+from store.journal import Journal, UnitDigest, check_units
 from store.layout import (
     HDF5_SUFFIXES,
     REBUILD,
@@ -42,7 +42,7 @@ class Source(Protocol):
     def journal(self) -> Journal:
         """Read which units are complete."""
 
-    def damaged_metadata(self, journal: Journal) -> list[str]:
+    def damaged_metadata(self, spec: StoreSpec, journal: Journal) -> list[str]:
         """Name the metadata that is not as it was written."""
 
     def unknown_files(self, spec: StoreSpec) -> list[str]:
@@ -57,7 +57,7 @@ class Source(Protocol):
     def read_verified(self, array: ArraySpec, unit: int, digest: UnitDigest) -> np.ndarray:
         """Read one unit whole; StoreDamagedError if it is not what was written."""
 
-    def records(self, array: ArraySpec, unit: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def records(self, array: ArraySpec, unit: int, rows: Rows) -> Iterator[np.ndarray]:
         """Yield records of one unit."""
 
 
@@ -129,6 +129,18 @@ class Reader:
                 "no such array", where=self.path, expected=list(self.arrays), found=unknown
             )
         return {name: self._read(self.arrays[name], wanted) for name in names}
+
+    def read_unit(self, name: str, unit: int) -> np.ndarray:
+        """Read one unit of an array whole, proven against the digests of when it was written.
+
+        Raises:
+            StoreDamagedError: It is not what was written; it names the unit and a hint.
+        """
+        try:
+            return self.source.read_verified(self.arrays[name], unit, self.journal.units[unit])
+        except StoreDamagedError as error:
+            where = f"{error.where} ({name} of unit {unit})"
+            raise error.at(where, hint_at(self.path, REBUILD)) from error
 
     def column(self, name: str) -> np.ndarray:
         """Read one array whole: [num_records, ...]."""
@@ -244,7 +256,7 @@ def find_source(
 def _whole_journal(source: Source, spec: StoreSpec) -> Journal:
     """Return the journal of a store that is finished and whose metadata is as it was written."""
     journal = source.journal()
-    damaged = source.damaged_metadata(journal)
+    damaged = source.damaged_metadata(spec, journal)
     if damaged:
         raise StoreDamagedError(
             "metadata was altered",
@@ -252,6 +264,7 @@ def _whole_journal(source: Source, spec: StoreSpec) -> Journal:
             found=", ".join(damaged),
             hint=hint_at(source.location, REBUILD),
         )
+    check_units(journal, spec, source.location)
     missing = spec.num_units - len(journal.units)
     if missing:
         raise StoreIncompleteError(

@@ -13,16 +13,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from store.arrays import ARRAYS, AXES, TARGETS, ArrayRow, ArraySpec
 from store.encodings.base import Encoding, RecordArrays
-from store.encodings.registry import encoding_from_dict
+from store.encodings.registry import find_encoding
 from store.errors import StoreMismatchError
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 _STRIDE_OF_VERSION_1 = 8
+MAX_SIZE = 2**31 - 1
+"""Of anything that is counted: the columns of a store and of a bank are int32."""
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
 NO_RECORD = -1
@@ -70,12 +72,19 @@ class StoreSpec:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, int) and value < 1:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            kind: Any = get_origin(one.type) or one.type
+            if not isinstance(value, kind):
                 raise StoreMismatchError(
-                    "size out of range", where=name, expected=">= 1", found=value
+                    "wrong type", where=one.name, expected=one.type, found=repr(value)
                 )
-        if len(self.class_names) != self.num_classes:
+            if kind is int and not 1 <= value <= MAX_SIZE:
+                raise StoreMismatchError(
+                    "size out of range", where=one.name, expected=f"1 to {MAX_SIZE}", found=value
+                )
+        names = [name for name in self.class_names if isinstance(name, str)]
+        if len(names) != self.num_classes or len(names) != len(self.class_names):
             raise StoreMismatchError(
                 "wrong number of class names",
                 where="class_names",
@@ -138,15 +147,23 @@ class StoreSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], schema_version: int = SCHEMA_VERSION) -> Self:
-        """Read what `to_dict` wrote under a schema version."""
+        """Read what `to_dict` wrote under a schema version.
+
+        Raises:
+            StoreMismatchError: A size is out of range, or an encoding unknown.
+            ValueError: It is not what `to_dict` wrote.
+        """
         given = {**values, "schema_version": schema_version}
         if schema_version == 1:
             given["stride"] = _STRIDE_OF_VERSION_1
         for name in ("logits_encoding", "features_encoding"):
-            given[name] = encoding_from_dict(given[name])
+            given[name] = find_encoding(given[name]["name"])
         given["class_names"] = tuple(given["class_names"])
         given["targets"] = tuple(given.get("targets", TARGETS))
-        return cls(**given)
+        spec = cls(**given)
+        if canonical_json(spec.to_dict()) != canonical_json(values):
+            raise ValueError("an encoding or a list is not as it was written")
+        return spec
 
 
 def array_specs(spec: StoreSpec) -> dict[str, ArraySpec]:

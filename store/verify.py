@@ -3,17 +3,21 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from store.arrays import ArraySpec
 from store.errors import StoreDamagedError, StoreNotFoundError
-from store.journal import UnitDigest
-from store.layout import JOURNAL
+from store.journal import UnitDigest, check_units
+from store.layout import JOURNAL, METADATA
 from store.parallel import map_units
 from store.reader import Source, find_source
 from store.schema import StoreSpec, array_specs
+
+MAX_MISSING = 1000
+"""Units that are listed one by one as missing."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,17 @@ def verify_source(
         journal = source.journal()
     except (StoreNotFoundError, StoreDamagedError) as error:
         return [Finding(str(error), JOURNAL)]
+    damaged = source.damaged_metadata(spec, journal)
     findings = [
         Finding("metadata was altered or is missing", key, array=key.partition("/")[0])
-        for key in source.damaged_metadata(journal)
+        for key in damaged
     ]
+    if METADATA in damaged:
+        return findings  # the sizes of all else are in it
+    try:
+        check_units(journal, spec, source.location)
+    except StoreDamagedError as error:
+        return [*findings, Finding(str(error), JOURNAL)]
     findings += [
         Finding("not a file of this store", key, array=key.partition("/")[0])
         for key in source.unknown_files(spec)
@@ -78,10 +89,13 @@ def verify_source(
     finished = len(journal.units) == spec.num_units
     if finished and digest not in (None, journal.digest):
         findings.append(Finding(f"another store: digest {journal.digest}, not {digest}", JOURNAL))
+    missing = (unit for unit in range(spec.num_units) if unit not in journal.units)
+    findings += [
+        Finding("the unit is missing", JOURNAL, unit, record=spec.unit_records(unit)[0])
+        for unit in islice(missing, MAX_MISSING)
+    ]
     by_unit = map_units(
-        lambda unit: _verify_unit(source, spec, unit, journal.units.get(unit)),
-        spec.num_units,
-        count,
+        lambda unit: _verify_unit(source, spec, journal.units[unit]), sorted(journal.units), count
     )
     return findings + [finding for found in by_unit for finding in found]
 
@@ -91,16 +105,9 @@ def damaged_units(findings: list[Finding]) -> list[int]:
     return sorted({finding.unit for finding in findings if finding.unit is not None})
 
 
-def _verify_unit(
-    source: Source,
-    spec: StoreSpec,
-    unit: int,
-    digest: UnitDigest | None,
-) -> list[Finding]:
-    first = spec.unit_records(unit)[0]
-    if digest is None:
-        return [Finding("the unit is missing", JOURNAL, unit, record=first)]
-    specs = array_specs(spec)
+def _verify_unit(source: Source, spec: StoreSpec, digest: UnitDigest) -> list[Finding]:
+    unit = digest.unit
+    first, specs = spec.unit_records(unit)[0], array_specs(spec)
     checked = {name: _fault(source, array, unit, digest) for name, array in specs.items()}
     faults = {name: fault for name, fault in checked.items() if fault}
     key = None

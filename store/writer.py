@@ -26,8 +26,8 @@ from store.errors import (
     StoreWriteError,
     list_lines,
 )
-from store.files import PARTIAL, replace_file, sync_path
-from store.journal import UnitDigest, append_entry, create_journal, read_journal
+from store.files import PARTIAL, remove_folder, replace_file, sync_path
+from store.journal import UnitDigest, append_entry, check_units, create_journal, read_journal
 from store.layout import (
     HDF5_SUFFIXES,
     JOURNAL,
@@ -149,7 +149,7 @@ class Writer:
                 hint=RESUME,
             )
         with _translate_errors(self.path):
-            _remove_partials(self.path)
+            _remove_leftovers(self.path)
         return Manifest.of(self.path.as_posix(), self.spec, read_journal(LocalFiles(self.path)))
 
     def __enter__(self) -> Self:
@@ -207,6 +207,7 @@ def write_unit(
         written = []
         for name, array in specs.items():
             content = encode_file(array, valid[name])
+            remove_folder(root / unit_key(array, unit))
             written.append(pool.submit(replace_file, root / unit_key(array, unit), content))
             num_bytes[name], sha256[name] = len(content), hashlib.sha256(content).hexdigest()
         for file in written:
@@ -261,12 +262,13 @@ def _resume(root: Path, spec: StoreSpec) -> set[int]:
     """Remove what a killed writer left, and return the units that are complete."""
     _refuse_other_store(root, spec)
     journal = read_journal(LocalFiles(root))
+    check_units(journal, spec, str(root / JOURNAL))
     os.truncate(root / JOURNAL, journal.num_bytes)
-    _remove_partials(root)
+    _remove_leftovers(root)
     return set(journal.units)
 
 
-def _remove_partials(root: Path) -> None:
+def _remove_leftovers(root: Path) -> None:
     for partial in root.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 

@@ -1,9 +1,5 @@
 """The encodings a store can be written with, by name: adding one is adding one line."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
 from store.encodings.affine import Uint8Affine
 from store.encodings.base import Encoding
 from store.encodings.floats import Float16, Float32
@@ -40,12 +36,3 @@ def find_encoding(name: str) -> Encoding:
             hint="choose one of these",
         )
     return ENCODINGS[name]
-
-
-def encoding_from_dict(values: Mapping[str, Any]) -> Encoding:
-    """Read what `Encoding.to_dict` wrote.
-
-    Raises:
-        StoreMismatchError: The encoding is unknown.
-    """
-    return replace(find_encoding(values["name"]), **values)

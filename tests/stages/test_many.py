@@ -34,6 +34,7 @@ def test_an_interrupted_training_waits_to_go_on_and_a_failed_one_does_not(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(many, "prepare_dvc", lambda: (["dvc"], {}))
+    shutil.copy(ROOT / "profiles/tiny.yaml", "params.yaml")
     monkeypatch.setattr(many, "_run", run)
     done = many.train_all(["one", "two"], 2, ["cpu"])
     assert many.exit_code(done) == expected
@@ -48,6 +49,7 @@ def test_devices_are_dealt_out_in_turn(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(many, "prepare_dvc", lambda: (["dvc"], {}))
+    shutil.copy(ROOT / "profiles/tiny.yaml", "params.yaml")
     monkeypatch.setattr(many, "_run", run)
     many.train_all(["one", "two", "three"], 1, ["cuda:0", "cuda:1"])
     assert seen == [(f"train@{name}", "cuda:0") for name in ("one", "two", "three")]

@@ -107,7 +107,7 @@ def test_a_remote_store_is_adopted_verified_and_its_damage_found(
     refused = cirkd(*train(adopted, "spoiled"), "--workers", 0)
     assert refused.exit_code == 1
     assert "Traceback" not in refused.output
-    assert f"a file is missing: {url}/labels" in refused.output
+    assert f"the file is missing: {url}/labels" in refused.output
     assert "copy the whole store there again" in refused.output
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from store.encodings.base import Encoding
-from store.encodings.registry import ENCODINGS, encoding_from_dict, find_encoding
+from store.encodings.registry import ENCODINGS, find_encoding
 from store.errors import StoreMismatchError
 
 UNSIGNED = ("uint8_per_pixel", "uint8_per_channel", "uint4_per_channel")
@@ -76,12 +76,6 @@ def test_torch_decodes_what_numpy_decodes(name: str) -> None:
     decoded = encoding.decode(tensors)
     assert decoded.dtype == torch.float32
     np.testing.assert_array_equal(decoded.numpy(), encoding.decode(encoded))
-
-
-@pytest.mark.parametrize("name", ENCODINGS)
-def test_an_encoding_describes_itself(name: str) -> None:
-    encoding = ENCODINGS[name].bind(9)
-    assert encoding_from_dict(encoding.to_dict()) == encoding
 
 
 @pytest.mark.parametrize("name", UNSIGNED)

@@ -1,6 +1,9 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +100,7 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(
         to_hdf5(finished, file)
     assert file.read_bytes() == before
     next((store / "features").glob("c.2*")).unlink()
-    with pytest.raises(StoreDamagedError, match="record 8"):
+    with pytest.raises(StoreDamagedError, match="features of unit 2"):
         to_hdf5(store, tmp_path / "new.h5")
     with Writer.open(store, make_spec()) as writer:
         writer.revoke(0)
@@ -151,3 +154,65 @@ def test_what_is_no_store_is_told_apart(file: Path, tmp_path: Path) -> None:
     os.truncate(file, file.stat().st_size - 100)
     with pytest.raises(StoreDamagedError, match="the file is damaged"):
         open_store(file)
+
+
+def swap_units(store: Path) -> None:
+    """Each file is whole, checksums and all, but lies in the place of the other."""
+    one, other = store / "image" / "c.0.0.0.0", store / "image" / "c.1.0.0.0"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def test_a_copy_does_not_make_damage_whole(store: Path, file: Path, tmp_path: Path) -> None:
+    swap_units(store)
+    with pytest.raises(StoreDamagedError, match=r"image of unit 0(.|\n)*cirkd store repair"):
+        to_hdf5(store, tmp_path / "new.h5")
+    assert not (tmp_path / "new.h5").exists()
+    with h5py.File(file, "r+") as hdf5:
+        hdf5["image"][:] = hdf5["image"][:][::-1]
+    with pytest.raises(StoreDamagedError, match="image of unit 0"):
+        from_hdf5(file, tmp_path / "back")
+    with pytest.raises(StoreIncompleteError):
+        open_store(tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["store.hdf", "store"])
+def test_a_name_that_would_not_open_is_refused_before_anything_is_read(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(StoreMismatchError, match=r"\.h5 or \.hdf5"):
+        to_hdf5(tmp_path / "nowhere", tmp_path / name)
+
+
+def test_what_a_killed_copy_left_is_removed_by_the_next(finished: Path, tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    host = socket.gethostname()
+    left = tmp_path / f"store.h5.{host}-{dead}-1.partial"
+    alive = tmp_path / f"store.h5.{host}-{os.getpid()}-1.partial"
+    elsewhere = tmp_path / f"store.h5.another-host-{dead}-1.partial"
+    for partial in (left, alive, elsewhere):
+        partial.write_bytes(b"half")
+    to_hdf5(finished, tmp_path / "store.h5")
+    assert {alive, elsewhere} == set(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "link", [h5py.SoftLink("/image_2"), h5py.ExternalLink("other.h5", "/image_2")]
+)
+@pytest.mark.parametrize("name", ["image", JOURNAL, "sha256", "sha256/image"])
+def test_links_are_damage_wherever_they_lead(file: Path, name: str, link: object) -> None:
+    """What a link leads to is equal, bit for bit."""
+    with h5py.File(file, "r+") as hdf5, h5py.File(file.with_name("other.h5"), "w") as other:
+        hdf5.copy(name, other, "image_2")
+        hdf5.move(name, "image_2")
+        hdf5[name] = link
+    assert {finding.array for finding in verify(file)} & {"image", None}
+    if name in ("image", JOURNAL):
+        with pytest.raises(StoreDamagedError):
+            open_store(file)

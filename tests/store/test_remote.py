@@ -113,6 +113,15 @@ def test_damage_at_the_origin_is_not_kept(url: str, tmp_path: Path) -> None:
     reader.read([5], ["image"])
 
 
+def test_a_damaged_copy_is_fetched_again(url: str, tmp_path: Path) -> None:
+    expected = open_store(url, cache=tmp_path).column("image")
+    (copy,) = tmp_path.rglob("c.1.0.0.0")
+    whole = copy.read_bytes()
+    copy.write_bytes(b"?" + whole[1:])
+    assert (open_store(url, cache=tmp_path).column("image") == expected).all()
+    assert copy.read_bytes() == whole
+
+
 def test_a_local_store_is_not_copied(finished: Path, tmp_path: Path) -> None:
     open_store(finished, cache=tmp_path).column("image")
     assert not list(tmp_path.iterdir())

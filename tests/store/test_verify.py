@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import google_crc32c
 import h5py
 import numpy as np
 import pytest
 
-from store.errors import StoreNotFoundError
+from store.audit import audit
+from store.errors import StoreDamagedError, StoreNotFoundError
 from store.layout import JOURNAL
 from store.reader import open_store
 from store.schema import StoreSpec, array_specs
@@ -207,3 +209,75 @@ def test_a_broken_hdf5_file_is_a_finding_and_not_an_error(
 ) -> None:
     damage(hdf5)
     assert {one.file.removeprefix(f"{hdf5.parent}/") for one in verify(hdf5)} == places
+
+
+def folder_in_place(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+    (file / "note").write_text("not a chunk")
+
+
+def pipe_in_place(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def broken_disk(file: Path) -> None:
+    """A link to itself cannot be opened: what reading then raises is an OSError, as EIO is."""
+    file.unlink()
+    file.symlink_to(file)
+
+
+@pytest.mark.parametrize("damage", [folder_in_place, pipe_in_place, broken_disk])
+def test_what_cannot_be_read_is_a_finding_and_is_replaced(
+    make_spec: MakeSpec,
+    fill: Callable[..., str],
+    finished: Path,
+    store: Path,
+    damage: Callable[[Path], None],
+) -> None:
+    damage(unit_file(store, "image", 1))
+    findings = verify(store)
+    assert [(one.array, one.unit) for one in findings] == [("image", 1)]
+    with pytest.raises(StoreDamagedError, match="image of record 4"):
+        open_store(store).column("image")
+    with Writer.open(store, make_spec()) as writer:
+        writer.revoke(1)
+    assert fill(store, make_spec()) == open_store(finished).journal.digest
+    assert verify(store) == []
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "image/zarr.json", JOURNAL])
+@pytest.mark.parametrize("damage", [folder_in_place, pipe_in_place, broken_disk])
+def test_metadata_that_cannot_be_read_is_a_finding(
+    store: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(store / name)
+    assert [one.file for one in verify(store)] == [name]
+
+
+def test_what_a_killed_worker_left_is_no_fault(
+    make_spec: MakeSpec, fill: Callable[..., str], store: Path
+) -> None:
+    left = store / "image" / "c.1.0.0.0.elsewhere-7-7.partial"
+    left.write_bytes(b"half")
+    assert verify(store) == []
+    audit(open_store(store))
+    with Writer.open(store, make_spec()) as writer:
+        left.write_bytes(b"half")
+        writer.finish()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("name", ["image", "region_center", "key"])
+@pytest.mark.parametrize("claimed", [2**30, 10**11])
+def test_a_chunk_is_not_unpacked_beyond_the_schema(store: Path, name: str, claimed: int) -> None:
+    """A frame of 20 bytes that says it holds gigabytes, behind checksums that are right."""
+    frame = b"\x28\xb5\x2f\xfd\xe0" + claimed.to_bytes(8, "little") + b"\x01\0\0" + b"0" * 4
+    chunk = frame + google_crc32c.value(frame).to_bytes(4, "big")[::-1]
+    if name == "image":
+        index = np.tile(np.array([0, len(chunk)], "<u8"), 4).tobytes()
+        chunk += index + google_crc32c.value(index).to_bytes(4, "big")[::-1]
+    unit_file(store, name, 1).write_bytes(chunk)
+    with pytest.raises(StoreDamagedError, match=f"{claimed} bytes in place of"):
+        open_store(store).column(name)

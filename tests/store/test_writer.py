@@ -1,6 +1,7 @@
 import errno
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -304,3 +305,24 @@ def test_a_damaged_unit_can_be_written_again(
 
 def _no_space(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_line_that_did_not_fit_is_taken_back(
+    make_spec: MakeSpec, make_unit: MakeUnit, tmp_path: Path
+) -> None:
+    """A full disk takes a part of a line; the same writer then goes on."""
+    spec = make_spec()
+    with Writer.open(tmp_path, spec) as writer:
+        digest = write_unit(tmp_path, spec, 0, make_unit(spec, 0))
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        room = (tmp_path / JOURNAL).stat().st_size + 10
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))
+        try:
+            with pytest.raises(StoreWriteError):
+                writer.commit(digest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        for unit in writer.missing_units():
+            writer.write(unit, make_unit(spec, unit))
+        writer.finish()
+    open_store(tmp_path)
