@@ -60,6 +60,15 @@ from store.manifest import Manifest
     show_envvar=True,
     help="Folder that keeps local copies of what is read of a store at a URL.",
 )
+@click.option(
+    "--cache-gb",
+    "cache_bytes",
+    type=click.FloatRange(min=0),
+    envvar="CIRKD_CACHE_GB",
+    show_envvar=True,
+    help="What all copies in it may take; those used longest ago give way. Without it, no bound.",
+    callback=lambda context, option, gb: None if gb is None else int(gb * 10**9),
+)
 def command(
     run: str | None,
     manifest_path: Path | None,
@@ -69,6 +78,7 @@ def command(
     num_workers: int,
     ahead_bytes: int,
     cache: Path | None,
+    cache_bytes: int | None,
     every_run: bool,
     num_jobs: int,
 ) -> None:
@@ -83,7 +93,7 @@ def command(
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     settings = pick_student(params, run)
     expected = Manifest.read(manifest_path)
-    reader = expected.open(cache)
+    reader = expected.open(cache, cache_bytes)
     check_requirements(settings, reader.spec, reader.path)
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")

@@ -3,10 +3,10 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from store.files import replace_file
+from store.files import PARTIAL, replace_file
 from store.layout import Files, LocalFiles
 
 
@@ -15,7 +15,8 @@ class CachedFiles:
 
     A copy appears whole or not at all, so any number of processes may share the folder. (The caches
     of fsspec write in place: a second process reads what the first has not finished.) Only the file
-    that was written is kept, so damage at its origin does not outlive a repair there.
+    that was written is kept, so damage at its origin does not outlive a repair there. Copies that
+    were used longest ago give way where a bound is set.
 
     Its methods are those of `store.layout.Files`.
 
@@ -23,24 +24,41 @@ class CachedFiles:
         files: The store's files.
         folder: Where the copies of this very store are kept, under the same keys.
         sha256: Key -> SHA-256 of the files that may be kept.
+        max_bytes: What the copies of this store, and of others beside its folder, may take.
     """
 
     def __init__(
-        self, files: Files, folder: str | os.PathLike[str], sha256: Mapping[str, str]
+        self,
+        files: Files,
+        folder: Path,
+        sha256: Mapping[str, str],
+        max_bytes: int | None = None,
     ) -> None:
         self.location = files.location
         self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
+        self._folder, self._max_bytes = folder, max_bytes
         self._checked: set[str] = set()
         self._full = False
 
     def read(self, key: str) -> bytes:
-        return self._locate(key).read(key)
+        return self._read(key, lambda files: files.read(key))
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        return self._locate(key).read_range(key, start, stop)
+        return self._read(key, lambda files: files.read_range(key, start, stop))
 
     def read_tail(self, key: str, num_bytes: int) -> bytes:
-        return self._locate(key).read_tail(key, num_bytes)
+        return self._read(key, lambda files: files.read_tail(key, num_bytes))
+
+    def _read(self, key: str, read: Callable[[Files], bytes]) -> bytes:
+        files = self._locate(key)
+        try:
+            return read(files)
+        except FileNotFoundError:
+            if files is self._files:
+                raise
+            # Another process has made room.
+            self._checked.discard(key)
+            return read(self._files)
 
     def _locate(self, key: str) -> Files:
         """Return the files that hold this one: the copies, unless what was read is damaged."""
@@ -50,7 +68,9 @@ class CachedFiles:
         if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
             return self._files
         try:
-            replace_file(Path(self._copies.location, key), content)
+            replace_file(self._folder / key, content)
+            if self._max_bytes is not None:
+                make_room(self._folder.parent, self._max_bytes)
         except OSError as error:
             warnings.warn(f"reading goes on without further local copies: {error}", stacklevel=2)
             self._full = True
@@ -62,8 +82,29 @@ class CachedFiles:
         """Whether a copy is there as the file was written; it is checked once in a process."""
         try:
             right = hashlib.sha256(self._copies.read(key)).hexdigest() == self._sha256.get(key)
-        except FileNotFoundError:
+            if right:
+                os.utime(self._folder / key)  # used now: others give way first
+                self._checked.add(key)
+        except OSError:
             return False
-        if right:
-            self._checked.add(key)
         return right
+
+
+def make_room(folder: Path, max_bytes: int) -> None:
+    """Remove the files below a folder that were used longest ago, until they take `max_bytes`."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != PARTIAL]
+    used = {path: status for path in files if (status := _status(path)) is not None}
+    total = sum(status.st_size for status in used.values())
+    for path in sorted(used, key=lambda path: used[path].st_mtime_ns):
+        if total <= max_bytes:
+            return
+        path.unlink(missing_ok=True)
+        total -= used[path].st_size
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return a file's status; None if another process has removed it."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None

@@ -75,7 +75,7 @@ def remove_folder(path: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content`; the file appears by os.replace.
 
-    Leftovers stay: to list a folder for each of a store's files is dear, and its writer does it once.
+    Leftovers stay: to list a folder for each file of a store is dear; its writer does it once.
     """
     with _replacing(path) as partial:
         partial.write_bytes(content)

@@ -28,17 +28,21 @@ class Manifest:
         """Describe the finished store at `path`."""
         return cls(path, spec.fingerprint, spec.num_records, journal.digest, spec.schema_version)
 
-    def open(self, cache: str | os.PathLike[str] | None = None) -> Reader:
+    def open(
+        self, cache: str | os.PathLike[str] | None = None, cache_bytes: int | None = None
+    ) -> Reader:
         """Open the store that it stands for.
 
         Args:
-            cache: As in `open_store`.
+            cache, cache_bytes: As in `open_store`.
 
         Raises:
             StoreError: As `open_store` does.
             StoreMismatchError: The store has another content now.
         """
-        reader = open_store(self.path, expected=self.fingerprint, cache=cache)
+        reader = open_store(
+            self.path, expected=self.fingerprint, cache=cache, cache_bytes=cache_bytes
+        )
         if reader.journal.digest != self.digest:
             raise StoreMismatchError(
                 "another content than the manifest's, under the same fingerprint",

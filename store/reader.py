@@ -202,6 +202,7 @@ def open_store(
     expected: str | Mapping[str, Any] | None = None,
     storage_options: dict[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
 ) -> Reader:
     """Open a finished store.
 
@@ -212,6 +213,7 @@ def open_store(
         storage_options: Options for fsspec, if `path` is a URL.
         cache: A folder for local copies of what is read, if `path` is a URL; stores and processes
             may share it.
+        cache_bytes: What all copies in it may take; None for no bound.
 
     Raises:
         StoreNotFoundError: There is no store.
@@ -228,7 +230,8 @@ def open_store(
     if cache is not None and is_url(path):
         # Named by the content, so that a copy is never that of another store.
         folder, hashes = Path(cache) / journal.digest, _unit_hashes(spec, journal)
-        source = ZarrSource(CachedFiles(open_files(path, storage_options), folder, hashes))
+        files = open_files(path, storage_options)
+        source = ZarrSource(CachedFiles(files, folder, hashes, cache_bytes))
     return Reader(source, spec, journal)
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -120,6 +121,29 @@ def test_a_damaged_copy_is_fetched_again(url: str, tmp_path: Path) -> None:
     copy.write_bytes(b"?" + whole[1:])
     assert (open_store(url, cache=tmp_path).column("image") == expected).all()
     assert copy.read_bytes() == whole
+
+
+def test_copies_used_longest_ago_give_way(url: str, tmp_path: Path) -> None:
+    whole = open_store(url, cache=tmp_path)
+    expected = {name: whole.column(name) for name in ("image", "labels")}
+    copies = {path.name: path for path in tmp_path.rglob("c.*") if "image" in path.parts}
+    assert len(copies) == 3
+    for age, path in enumerate(tmp_path.rglob("c.*")):
+        os.utime(path, (1000 + age, 1000 + age))
+    os.utime(copies["c.1.0.0.0"], (2000, 2000))
+    size = copies["c.1.0.0.0"].stat().st_size
+    bound = 2 * size + size // 2
+    reader = open_store(url, cache=tmp_path, cache_bytes=bound)
+    copies["c.0.0.0.0"].unlink()
+    assert (reader.read([0], ["image"])["image"] == expected["image"][:1]).all()
+    kept = {path.name for path in tmp_path.rglob("c.*") if "image" in path.parts}
+    assert kept == {"c.0.0.0.0", "c.1.0.0.0"}
+    # A reader goes on where a copy that it knows of is gone.
+    copies["c.0.0.0.0"].unlink()
+    assert (reader.read([0], ["image"])["image"] == expected["image"][:1]).all()
+    for name, column in expected.items():
+        np.testing.assert_array_equal(reader.column(name), column)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("c.*")) <= bound
 
 
 def test_a_local_store_is_not_copied(finished: Path, tmp_path: Path) -> None:
