@@ -153,7 +153,8 @@ def run_training(
     with Lock(run.work) if run.ranks.is_main else nullcontext():
         stopwatch = Stopwatch()
         try:
-            whole = _train(run, stopwatch, progress, keep_going)
+            with name_dead_workers():  # also of those reported while an error is on its way here
+                whole = _train(run, stopwatch, progress, keep_going)
         except LoaderError:
             # Some managers (Slurm's scancel, say) signal every process, and not in one moment; and
             # torch may report another dead worker meanwhile.
