@@ -94,7 +94,7 @@ def overwrite_weights(folder: Path) -> None:
         stage: entry["changed deps"]["artifacts/weights.json"]
         for stage, entries in json.loads(told.stdout).items()
         for entry in entries
-        if "artifacts/weights.json" in entry.get("changed deps", ())
+        if isinstance(entry, dict) and "artifacts/weights.json" in entry.get("changed deps", ())
     }
     assert changed == {"train@r18_ce": {"students.r18_ce": "modified"}}
     params.write_text(before)
