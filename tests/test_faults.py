@@ -21,7 +21,15 @@ def test_a_disturbed_stage_says_what_is_wrong_and_then_ends_in_the_same_bytes(
     (tmp_path / "params.yaml").write_text(text)
     limit, seed = str(pytestconfig.getoption("--kills")), "0"
     done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "tests/inject_faults.py", tmp_path, limit, seed],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            ROOT / "tests/support/inject_faults.py",
+            tmp_path,
+            limit,
+            seed,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
