@@ -34,7 +34,8 @@ class Manifest:
         """Open the store that it stands for.
 
         Args:
-            cache, cache_bytes: As in `open_store`.
+            cache: Folder of local copies, as in `open_store`.
+            cache_bytes: What all copies in it may take.
 
         Raises:
             StoreError: As `open_store` does.
