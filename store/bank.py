@@ -2,9 +2,9 @@
 
 A bank is a .npy file of rows (class, record, embedding) in the order of classes, then of records,
 and one row of zeros after the last, which stands for "none"; then the CRC-32C of all that. It is
-mapped, never read whole, so
-that all runs on a machine share one copy in the page cache. It can be deleted at any time: the next
-run builds it again.
+read through once when it is opened, to compare the checksum, and then mapped, so that all runs on a
+machine share one copy in the page cache. It can be deleted at any time: the next run builds it
+again.
 """
 
 from __future__ import annotations
