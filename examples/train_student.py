@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from pipeline.config.params import load_params
-from pipeline.models.students import build_student, save_student
+from pipeline.models.network import build_network
+from pipeline.models.students import save_student
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.run import Resources, run_training
 from pipeline.training.student import student_run
@@ -19,7 +20,7 @@ if __name__ == "__main__":  # loader processes may import this file
     stored = Manifest.read(Path(manifest))
     reader = stored.open()
     seed_torch(settings.seed, "student", "weights")
-    student = build_student(settings.architecture, reader.spec.num_classes)
+    student = build_network(settings.architecture, reader.spec.num_classes)
     header = {"params": settings.model_dump(mode="json")}
     run_training(student_run(run, student, settings, reader, header, Resources(Path(folder))))
     save_student(student, settings, reader.spec.class_names, Path(folder) / "model.pt")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.config.architectures import STUDENTS
+from pipeline.config.architectures import ARCHITECTURES
 from pipeline.runtime.device import pick_device
 from stages.command import (
     PATH,
@@ -125,7 +125,7 @@ def benchmark_scale(out: Path) -> None:
 @click.option(
     "--student",
     "students",
-    type=click.Choice(list(STUDENTS)),
+    type=click.Choice(list(ARCHITECTURES)),
     multiple=True,
     help="Architecture; default: all.",
 )
@@ -137,7 +137,7 @@ def benchmark_step(
     256x512, batch 2 on a CPU; 512x1024, batch 16 on a GPU; random weights, images and labels.
     """
     from pipeline.benchmarks.sizes import default_sizes
-    from pipeline.benchmarks.step import benchmark
+    from pipeline.benchmarks.step import STUDENTS, benchmark
 
     device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params
-from pipeline.models.students import Student, load_student
+from pipeline.models.network import Network
+from pipeline.models.students import load_student
 from pipeline.models.teacher import load_teacher
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
@@ -44,7 +45,7 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
 
 
-def _load_student(path: Path) -> Student:
+def _load_student(path: Path) -> Network:
     return load_student(path)[0]
 
 

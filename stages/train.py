@@ -8,7 +8,8 @@ import click
 from pipeline.config.params import load_params
 from pipeline.config.weights import hash_weights_file
 from pipeline.distillation.requirements import check_requirements
-from pipeline.models.students import build_student, save_student
+from pipeline.models.network import build_network
+from pipeline.models.students import save_student
 from pipeline.runtime.device import pick_device, pick_slots
 from pipeline.runtime.distributed import joined
 from pipeline.runtime.environment import peak_memory_bytes
@@ -98,7 +99,7 @@ def command(
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
-    student = build_student(settings.architecture, num_classes, settings.encoder_weights).to(device)
+    student = build_network(settings.architecture, num_classes, settings.encoder_weights).to(device)
     cost = measure_precision(settings.training.precision, device, "training.precision")
     store = [expected.fingerprint, expected.digest]
     weights = hash_weights_file(settings.encoder_weights)

@@ -16,8 +16,8 @@ def test_a_disturbed_stage_says_what_is_wrong_and_then_ends_in_the_same_bytes(
 ) -> None:
     """`--kills N` disturbs N times (ENOSPC, EIO, EACCES, SIGKILL), the stages in turn."""
     text = (ROOT / "profiles/tiny.yaml").read_text()
-    text = text.replace("deeplabv3_resnet18", "tiny")
-    text = text.replace("  source: train", "  architecture: tiny\n  source: train")
+    text = text.replace("deeplabv3_resnet18", "tiny_student")
+    text = text.replace("  source: train", "  architecture: tiny_teacher\n  source: train")
     (tmp_path / "params.yaml").write_text(text)
     limit, seed = str(pytestconfig.getoption("--kills")), "0"
     done = subprocess.run(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch, Targets
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output
 from pipeline.models.students import load_student
 from pipeline.models.teacher import TeacherCard, load_teacher
 from pipeline.runtime.rng import seed_torch, torch_generator
@@ -83,7 +83,7 @@ def test_a_teacher_of_before_and_its_card_load(tmp_path: Path) -> None:
     assert card.num_parameters == sum(p.numel() for p in teacher.parameters())
 
 
-class TinyStudent(nn.Module):
+class TinyStudent(Network):
     """A student's outputs and heads from three convolutions, with dropout."""
 
     feature_channels = 6

@@ -13,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.distillation.objective import Objective
-from pipeline.models.network import normalise
-from pipeline.models.students import Student
+from pipeline.models.network import Network
 from store.schema import StoreSpec
 
 
@@ -28,8 +27,8 @@ def floor(objective: Objective, sizes: Sizes, spec: StoreSpec, rate: float) -> d
         rate: operations a second; see `matrix_rate`.
     """
     network = objective.modules["student"]
-    assert isinstance(network, Student)
-    device = network.classifier.weight.device
+    assert isinstance(network, Network)
+    device = next(network.parameters()).device
     shape = (sizes.batch_size, 3, sizes.height, sizes.width)
     image = torch.zeros(shape, dtype=torch.uint8, device=device)
     student, projector = network_flops(objective.modules, image)
@@ -55,15 +54,17 @@ def matrix_rate(device: torch.device, precision: str, side: int, num_runs: int =
 
 def network_flops(modules: nn.ModuleDict, image: Tensor) -> tuple[int, int]:
     """Count the operations of the student's forward and backward pass, and of the projector's."""
+    student = modules["student"]
+    assert isinstance(student, Network)
     with _count() as counter:
-        output = modules["student"](normalise(image))
+        output = student(student.normalise(image))
         heads = [head.sum() for head in (output.logits, output.auxiliary) if head is not None]
         torch.autograd.backward(torch.stack(heads).sum())
-    student = counter.get_total_flops()
+    student_flops = counter.get_total_flops()
     features = output.features.detach().requires_grad_()
     with _count() as counter:
         torch.autograd.backward(modules["projector"](features).sum())
-    return student, counter.get_total_flops()
+    return student_flops, counter.get_total_flops()
 
 
 def _count() -> FlopCounterMode:

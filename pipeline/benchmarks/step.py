@@ -17,10 +17,12 @@ from pipeline.benchmarks.random_store import fill_queues, write_random_store
 from pipeline.benchmarks.sizes import NUM_PEAK_STEPS, Sizes, cirkd_run, random_job
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.benchmarks.variants import VARIANTS, Setting, finish_step, step_medians
-from pipeline.config.architectures import STUDENTS
 from pipeline.config.base import Precision
 from pipeline.runtime.environment import describe_device, peak_memory_bytes
 from store.reader import open_store
+
+STUDENTS = ("deeplabv3_resnet18", "deeplabv3_mobilenet_v2", "pspnet_resnet18")
+"""The students of the paper."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.loading.workers import PREFETCH_FACTOR
 from pipeline.losses.kd import kd
 from pipeline.memory.contrast_memory import ContrastMemory, Kind
-from pipeline.models.network import normalise
+from pipeline.models.network import Network
 from pipeline.ops.embedding import pixel_embeddings
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import torch_generator
@@ -124,15 +124,19 @@ def public_terms(
     settings, precision = config.distillation, config.training.precision
     tau, wanted = settings.similarity_temperature, settings.minibatch_anchors
     modules, memory = objective.modules, objective.parts[MEMORY.name]
+    network = modules["student"]
     assert isinstance(memory, ContrastMemory)
+    assert isinstance(network, Network)
     generator = torch_generator(config.seed, "anchor places", device=device)
 
     def compute_terms(batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None, "CIRKD needs a teacher's targets"
         targets = batch.targets
         with precision_scope(device, precision):
-            output = modules["student"](normalise(batch.image))
-            terms = {name: one.value for name, one in label_terms(output, batch.labels).items()}
+            output = network(network.normalise(batch.image))
+            terms = {
+                name: one.value for name, one in label_terms(network, output, batch.labels).items()
+            }
             valid, temperature = batch.grid_valid, settings.temperature
             terms["kd"] = kd(output.logits, targets.logits, valid, temperature=temperature).value
             student, teacher = map(pixel_embeddings, (output.features, targets.features))

@@ -15,13 +15,11 @@ class Term:
     Attributes:
         title: in words, for reports.
         needs: stored targets that it reads, names of `store.arrays.TARGETS`.
-        auxiliary: whether the student must have an auxiliary head.
         whole_records: whether it compares maps of one size, so that records cannot be cropped.
     """
 
     title: str
     needs: tuple[str, ...]
-    auxiliary: bool = False
     whole_records: bool = False
 
 
@@ -43,7 +41,7 @@ TERMS: dict[str, Term] = {
     "at": Term("AT, attention maps", _FEATURES),
     "fitnet": Term("FitNet, the features themselves", _FEATURES),
     "dsd_csd": Term("DSD, similarity of classes", _LOGITS),
-    "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS, auxiliary=True),
+    "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS),
     "channel_minibatch": Term("Mini-batch channel-to-channel", _FEATURES),
     "channel_memory": Term("Memory channel-to-channel", _FEATURES, whole_records=True),
     "channel_mse": Term("Channel maps, squared error", _FEATURES),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
-from pipeline.config.architectures import STUDENTS, TEACHERS
+from pipeline.config.architectures import ARCHITECTURES
 from pipeline.config.base import (
     STRIDE,
     BaseConfig,
@@ -73,7 +73,7 @@ class TeacherConfig(BaseConfig):
     """The teacher's architecture and where its weights come from."""
 
     name: Name
-    architecture: Annotated[str, one_of(TEACHERS)] = "deeplabv3_resnet101"
+    architecture: Annotated[str, one_of(ARCHITECTURES)] = "deeplabv3_resnet101"
     source: Literal["train", "torchvision", "checkpoint"]
     weights: str | None = None
     checkpoint: str | None = None
@@ -177,7 +177,7 @@ class DistillationConfig(BaseConfig):
 class StudentConfig(BaseConfig):
     """One run: an architecture, a method (or its own terms), a seed."""
 
-    architecture: Annotated[str, one_of(STUDENTS)]
+    architecture: Annotated[str, one_of(ARCHITECTURES)]
     encoder_weights: str = "none"
     method: Annotated[str, one_of(METHODS)] | None = None
     terms: dict[Annotated[str, one_of(TERMS)], Weight] | None = None

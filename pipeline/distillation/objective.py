@@ -14,8 +14,7 @@ from pipeline.distillation.label_terms import label_terms
 from pipeline.distillation.terms import COMPUTATIONS, Step
 from pipeline.loading.batch import Batch
 from pipeline.memory.contrast_memory import BANKS
-from pipeline.models.network import normalise
-from pipeline.models.students import Student
+from pipeline.models.network import Network
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
 from pipeline.runtime.precision import precision_scope
@@ -38,19 +37,13 @@ class Objective:
 
     def __init__(
         self,
-        student: Student,
+        student: Network,
         spec: StoreSpec,
         config: StudentConfig,
         device: torch.device,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self._student, self._config, self._device, self._ranks = student, config, device, ranks
-        headless = [term for term in config.weights if TERMS[term].auxiliary]
-        if headless and student.auxiliary is None:
-            raise ValueError(
-                f"term {headless[0]} compares auxiliary heads, and {config.architecture} has none; "
-                "take a ResNet student, or leave the term out"
-            )
         if spec.stride != student.stride and config.weights:
             raise ValueError(
                 f"{config.architecture} has stride {student.stride}, the store's teacher stride "
@@ -96,8 +89,8 @@ class Objective:
         The memories move on after the terms have sampled, so that no anchor meets itself.
         """
         with precision_scope(self._device, self._config.training.precision):
-            output = self._student(normalise(batch.image))
-            means = label_terms(output, batch.labels)
+            output = self._student(self._student.normalise(batch.image))
+            means = label_terms(self._student, output, batch.labels)
             components, generator = self._components, self._generator
             step = Step(batch, output, self.settings, components, generator, self._ranks)
             means |= {name: COMPUTATIONS[name].compute(step) for name in self._config.weights}

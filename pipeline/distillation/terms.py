@@ -153,9 +153,7 @@ def _dsd_csd(step: Step) -> Mean:
 
 def _dsd_psd(step: Step) -> Mean:
     output, targets = step.output, step.targets
-    auxiliary = output.auxiliary
-    assert auxiliary is not None, "Objective refuses students without an auxiliary head"
-    student = [power(x) for x in (auxiliary, output.features, output.logits)]
+    student = [power(x) for x in (output.auxiliary_logits, output.features, output.logits)]
     # The stored map is normalised already; its squares have no other use here.
     teacher = [targets.auxiliary_attention, power(targets.features), power(targets.logits)]
     return dsd.psd(student, teacher, step.valid)

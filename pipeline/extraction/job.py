@@ -49,7 +49,7 @@ def plan_store(
         "teacher": {
             "architecture": teacher.architecture,
             "sha256": sha256,
-            "preprocessing": teacher.preprocessing,
+            "preprocessing": {**teacher.preprocessing.describe(), "stride": teacher.stride},
         },
         "views": {
             "num_views": settings.num_views,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipeline.datasets.views import grid_valid
 from pipeline.extraction.job import Extraction
-from pipeline.models.network import normalise
 from pipeline.ops.attention_map import attention, power
 from pipeline.ops.embedding import embed
 from pipeline.ops.regions import draw_pixels, region_centers
@@ -30,7 +29,7 @@ class TeacherOutputs:
     Attributes:
         logits: [n, K, h, w].
         features: [n, D, h, w].
-        auxiliary_power: [n, h, w], mean square over classes of the auxiliary head's logits.
+        auxiliary_power: [n, h, w], mean square over classes of `Output.auxiliary_logits`.
     """
 
     logits: Tensor
@@ -57,12 +56,12 @@ def forward_teacher(job: Extraction, images: np.ndarray | Tensor) -> TeacherOutp
     for first in range(0, len(images), size):
         batch = torch.as_tensor(images[first : first + size]).to(job.device)
         with precision_scope(job.device, job.settings.precision):
-            outputs.append(job.teacher(normalise(batch)))
+            outputs.append(job.teacher(job.teacher.normalise(batch)))
     # Contiguous, as the store gives them back, so that online and stored take the same code paths.
     logits = torch.cat([output.logits.float() for output in outputs]).contiguous()
     features = torch.cat([output.features.float() for output in outputs]).contiguous()
     return TeacherOutputs(
-        logits, features, torch.cat([power(output.auxiliary) for output in outputs])
+        logits, features, torch.cat([power(output.auxiliary_logits) for output in outputs])
     )
 
 

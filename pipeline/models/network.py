@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pkgutil import resolve_name
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config.architectures import Architecture
+from pipeline.config.architectures import ARCHITECTURES
 from pipeline.datasets.views import MEAN, STD
 from pipeline.runtime.precision import precision_scope
 
@@ -22,13 +23,39 @@ class Output(NamedTuple):
     Attributes:
         logits: [B, K, h, w], before softmax.
         features: [B, D, h, w], the layer before the classifier.
-        auxiliary: [B, K, h, w] logits of the auxiliary head: the teacher's, and a training
-            student's if it has one.
+        auxiliary: [B, K, h, w] logits of the auxiliary head, if there is one.
     """
 
     logits: Tensor
     features: Tensor
     auxiliary: Tensor | None
+
+    @property
+    def auxiliary_logits(self) -> Tensor:
+        """Return the auxiliary head's logits; without one the logits, as in DSD's public code."""
+        return self.logits if self.auxiliary is None else self.auxiliary
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How the images are made that a network's weights were trained on, and its logits enlarged.
+
+    Attributes:
+        mean, std: of R, G, B in 0..1.
+        bgr: whether the network wants its channels in the order B, G, R.
+        align_corners: of the bilinear enlargement.
+    """
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    bgr: bool = False
+    align_corners: bool = False
+
+    def describe(self) -> dict[str, object]:
+        """Return JSON values; what is as in most networks is left out."""
+        rules = {"bgr": self.bgr, "align_corners": self.align_corners}
+        present = {name: True for name, given in rules.items() if given}
+        return {"mean": list(self.mean), "std": list(self.std), **present}
 
 
 class Network(nn.Module):
@@ -38,11 +65,15 @@ class Network(nn.Module):
         architecture: its name in the registry that it was built from.
         stride: pixels of an image along one cell of the output; H and W are multiples of it.
         feature_channels: D, the channels of the features.
+        preprocessing: how images are normalised for it, and its logits enlarged.
+        auxiliary_name: of the module that is its auxiliary head, where it has one.
     """
 
     architecture: str
     stride: int
     feature_channels: int
+    preprocessing: Preprocessing = Preprocessing()
+    auxiliary_name: str = "auxiliary"
 
     @property
     def weights(self) -> nn.Module:
@@ -50,41 +81,65 @@ class Network(nn.Module):
         return self
 
     @property
-    def preprocessing(self) -> dict[str, object]:
-        """Return what images and sizes are made to fit, as JSON values."""
-        return {"mean": list(MEAN), "std": list(STD), "stride": self.stride}
+    def dropouts(self) -> Sequence[nn.Dropout]:
+        """Return the layers whose probability `teacher.dropout` sets."""
+        return ()
 
+    @property
+    def has_auxiliary(self) -> bool:
+        """Return whether there is an auxiliary head."""
+        return any(name == self.auxiliary_name for name, _ in self.named_modules())
 
-def build_network(registry: Mapping[str, Architecture], name: str, *arguments: object) -> Network:
-    """Build an architecture by its name, in the memory format that its outputs depend on.
+    @property
+    def num_parameters(self) -> int:
+        """Count the parameters without those of the auxiliary head, which only training needs."""
+        kept = (value for name, value in self.named_parameters() if not self.is_auxiliary(name))
+        return sum(value.numel() for value in kept)
 
-    Args:
-        registry: STUDENTS or TEACHERS of `pipeline.config.architectures`.
-        name: a key of it.
-        arguments: what its builder is called with after the encoder's name.
-    """
-    entry = registry[name]
-    network: Network = resolve_name(entry.builder)(entry.encoder, *arguments)
-    network.architecture = name
-    return network.to(memory_format=torch.channels_last)
+    def is_auxiliary(self, name: str) -> bool:
+        """Return whether a parameter or buffer is of the auxiliary head."""
+        return name.startswith(f"{self.auxiliary_name}.")
 
+    def drop_auxiliary(self) -> None:
+        """Leave the auxiliary head out from now on."""
+        parent, _, name = self.auxiliary_name.rpartition(".")
+        setattr(self.get_submodule(parent), name, None)
 
-def normalise(image: Tensor) -> Tensor:
-    """Map RGB uint8 [B, 3, H, W] to float32, zero mean and unit deviation over ImageNet."""
-    mean, std = _mean_and_std(image.device)
-    return ((image.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    def normalise(self, image: Tensor) -> Tensor:
+        """Map RGB uint8 [B, 3, H, W] to the float32 input that the weights were trained on."""
+        mean, std = _mean_and_std(self.preprocessing, image.device)
+        normalised = (image.float() - mean) / std
+        if self.preprocessing.bgr:
+            normalised = normalised.flip(1)
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits bilinearly to height and width, by the rule of the weights."""
+        align_corners = self.preprocessing.align_corners
+        return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
 @cache
-def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copy mean and deviation to each device once: a copy makes the host wait."""
-    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    given = (preprocessing.mean, preprocessing.std)
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in given)
     return mean.to(device), std.to(device)
 
 
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly (align_corners=False), the one rule for teacher and students."""
-    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+def build_network(name: str, num_classes: int, encoder_weights: str = "none") -> Network:
+    """Build an architecture by its name, in the memory format that its outputs depend on.
+
+    Args:
+        name: a key of `pipeline.config.architectures.ARCHITECTURES`.
+        num_classes: K.
+        encoder_weights: `none` (fresh, of torch's global generator), a name or a file.
+    """
+    entry = ARCHITECTURES[name]
+    network = resolve_name(entry.builder)(entry.encoder, num_classes, encoder_weights)
+    assert isinstance(network, Network), f"{entry.builder} built no Network"
+    network.architecture = name
+    return network.to(memory_format=torch.channels_last)
 
 
 def compile_network(network: nn.Module, backend: str | None) -> None:
@@ -118,10 +173,10 @@ def predict(network: Network, image: Tensor, precision: str) -> Tensor:
         uint8 [B, H, W].
     """
     height, width = image.shape[-2:]
-    normalised = normalise(image)
+    normalised = network.normalise(image)
     padding = (0, -width % network.stride, 0, -height % network.stride)
     padded = functional.pad(normalised, padding)
     with precision_scope(image.device, precision):
         logits = network(padded).logits
-    full = upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
+    full = network.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
     return full[..., :height, :width].argmax(dim=1).to(torch.uint8)

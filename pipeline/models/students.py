@@ -1,126 +1,18 @@
-"""The students: segmentation_models_pytorch networks by parts, at output stride 8."""
+"""The files of trained students: all that predicting with one needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
-from segmentation_models_pytorch.base import SegmentationModel
-from torch import Tensor, nn
-from torchvision.models.segmentation.fcn import FCNHead
-
-from pipeline.config.architectures import STUDENTS
-from pipeline.config.base import STRIDE
 from pipeline.config.params import StudentConfig
-from pipeline.models.network import Network, Output, build_network
+from pipeline.models.network import Network, build_network
 from pipeline.runtime.checkpoint import load_torch, save_torch
 from store.files import reading
 
 
-class Student(Network):
-    """Encoder, decoder and classifier of a model; an auxiliary head while training.
-
-    The library's whole model is not called: it insists on sizes divisible by 32 and upsamples its
-    own way. The input of its last convolution is the pre-classifier feature of every architecture.
-
-    Args:
-        model: of segmentation_models_pytorch; its parts are taken.
-        stride: output stride of the model's decoder.
-        auxiliary: whether it has an auxiliary head, on its encoder's last stage but one.
-    """
-
-    def __init__(self, model: SegmentationModel, stride: int, auxiliary: bool) -> None:
-        super().__init__()
-        self.encoder = model.encoder
-        self.decoder = model.decoder
-        self.classifier: nn.Conv2d = model.segmentation_head[0]
-        third_stage = self.encoder.out_channels[-2]
-        self.auxiliary = FCNHead(third_stage, self.classifier.out_channels) if auxiliary else None
-        self.stride = stride
-        self.feature_channels = self.classifier.in_channels
-
-    @property
-    def num_parameters(self) -> int:
-        """Count the parameters that `save_student` keeps."""
-        kept = (value for name, value in self.named_parameters() if not _auxiliary(name))
-        return sum(value.numel() for value in kept)
-
-    def forward(self, image: Tensor) -> Output:
-        """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
-        stages = self.encoder(image)
-        features = self.decoder(stages)
-        auxiliary = None
-        if self.training and self.auxiliary is not None:
-            auxiliary = self.auxiliary(stages[-2])
-        return Output(self.classifier(features), features, auxiliary)
-
-
-def _auxiliary(name: str) -> bool:
-    return name.startswith("auxiliary.")
-
-
-def deeplabv3(encoder: str, num_classes: int, encoder_weights: str) -> Student:
-    """Build the library's DeepLabV3."""
-    model = smp.DeepLabV3(
-        encoder, encoder_weights=None, encoder_output_stride=STRIDE, classes=num_classes
-    )
-    return assemble(model, encoder, encoder_weights)
-
-
-def pspnet(encoder: str, num_classes: int, encoder_weights: str) -> Student:
-    """Build the library's PSPNet on all stages of its encoder, dilated, as the paper does."""
-    model = smp.PSPNet(encoder, encoder_weights=None, encoder_depth=5, classes=num_classes)
-    model.encoder.make_dilated(output_stride=STRIDE)
-    return assemble(model, encoder, encoder_weights)
-
-
-def assemble(model: SegmentationModel, encoder: str, encoder_weights: str) -> Student:
-    """Make a student of a model of the library, with a pretrained encoder if it is to have one.
-
-    Args:
-        model: built with an output stride of STRIDE.
-        encoder: name of its encoder; ResNets get an auxiliary head, as in the paper.
-        encoder_weights: `none`, a name the library can download, or a path to a state dict.
-    """
-    if encoder_weights != "none":
-        _load_encoder(model.encoder, encoder, encoder_weights)
-    return Student(model, STRIDE, auxiliary="resnet" in encoder)
-
-
-def build_student(architecture: str, num_classes: int, encoder_weights: str = "none") -> Student:
-    """Build a student with fresh weights (torch's global generator) or a pretrained encoder.
-
-    Args:
-        architecture: a key of `pipeline.config.architectures.STUDENTS`.
-        num_classes: K.
-        encoder_weights: `none`, a name the library can download, or a path to a state dict.
-    """
-    student = build_network(STUDENTS, architecture, num_classes, encoder_weights)
-    assert isinstance(student, Student), f"{architecture} is no Student"
-    return student
-
-
-def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
-    if not Path(weights).is_file():
-        if Path(weights).suffix or "/" in weights:
-            raise ValueError(
-                f"encoder_weights: {weights}: no such file; give a file, a name or none"
-            )
-        try:
-            published = smp.encoders.get_encoder(name, weights=weights)
-        except KeyError as error:
-            raise ValueError(f"encoder_weights: {weights}: {error.args[0]}") from None
-        encoder.load_state_dict(published.state_dict())
-        return
-    what, hint = f"encoder_weights that fit {name}", "correct encoder_weights"
-    state = load_torch(Path(weights), what, hint)
-    with reading(Path(weights), what, hint):
-        encoder.load_state_dict(state.get("state_dict", state))
-
-
 def save_student(
-    student: Student, config: StudentConfig, class_names: Sequence[str], path: Path
+    student: Network, config: StudentConfig, class_names: Sequence[str], path: Path
 ) -> None:
     """Write the weights without the auxiliary head, which only training needs, and what they need.
 
@@ -131,11 +23,11 @@ def save_student(
         path: the file.
     """
     named = {"architecture": config.architecture, "precision": config.training.precision}
-    state = {name: x for name, x in student.state_dict().items() if not _auxiliary(name)}
+    state = {name: x for name, x in student.state_dict().items() if not student.is_auxiliary(name)}
     save_torch({**named, "class_names": list(class_names), "state_dict": state}, path)
 
 
-def load_student(path: Path) -> tuple[Student, str]:
+def load_student(path: Path) -> tuple[Network, str]:
     """Read a student written by `save_student`, in eval mode, and its precision.
 
     Raises:
@@ -145,7 +37,7 @@ def load_student(path: Path) -> tuple[Student, str]:
     what, hint = "a trained student", "delete it and run `dvc repro` to train it"
     saved = load_torch(path, what, hint)
     with reading(path, what, hint):
-        student = build_student(saved["architecture"], len(saved["class_names"]))
-        student.auxiliary = None
+        student = build_network(saved["architecture"], len(saved["class_names"]))
+        student.drop_auxiliary()
         student.load_state_dict(saved["state_dict"])
         return student.eval(), saved["precision"]

@@ -1,4 +1,4 @@
-"""The teacher: a network of torchvision's, trained, published or from a checkpoint."""
+"""The teacher: a network trained, published or from a checkpoint; its file and its card."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model_weights
 from torchvision.models.resnet import Bottleneck
 
-from pipeline.config.architectures import TEACHERS
 from pipeline.config.base import validate
 from pipeline.config.params import TeacherConfig
-from pipeline.models.network import Network, Output, build_network
-from pipeline.runtime.checkpoint import hash_weights, load_torch, save_torch
+from pipeline.models.network import Network, build_network
+from pipeline.runtime.checkpoint import hash_weights, load_weights, save_torch
 from pipeline.runtime.rng import seed_torch
 from store.files import reading
 
@@ -26,41 +25,6 @@ REMAKE = "correct it, or run `dvc repro teacher`"
 
 class TeacherError(ValueError):
     """Weights that do not fit the architecture or the dataset."""
-
-
-class DeepLabV3(Network):
-    """torchvision's DeepLabV3 by parts: logits, the features before them, auxiliary."""
-
-    stride = 8  # torchvision dilates the last two stages of a ResNet, and gives no choice in it
-
-    def __init__(self, backbone: str, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        # Both given explicitly: torchvision's defaults would download a backbone and drop the head.
-        self.network = get_model(
-            f"deeplabv3_{backbone}",
-            weights=None,
-            weights_backbone=None,
-            num_classes=num_classes,
-            aux_loss=True,
-        )
-        self.network.classifier[0].project[3].p = dropout
-        self.feature_channels = self.network.classifier[-1].in_channels
-
-    @property
-    def weights(self) -> nn.Module:
-        """Return torchvision's own module: files hold its names."""
-        network: nn.Module = self.network  # torchvision says Any
-        return network
-
-    def forward(self, image: Tensor) -> Output:
-        """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""
-        stages = self.network.backbone(image)
-        *before, classifier = self.network.classifier
-        features = stages["out"]
-        for layer in before:
-            features = layer(features)
-        auxiliary = self.network.aux_classifier(stages["aux"])
-        return Output(classifier(features), features, auxiliary)
 
 
 @dataclass(frozen=True)
@@ -89,7 +53,9 @@ def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
     from scratch in a few hundred steps.
     """
     seed_torch(settings.seed, "teacher", "weights")
-    teacher = build_network(TEACHERS, settings.architecture, num_classes, settings.dropout)
+    teacher = build_network(settings.architecture, num_classes)
+    for layer in teacher.dropouts:
+        layer.p = settings.dropout
     if settings.source == "torchvision":
         state = _published(settings.architecture, settings.weights, num_classes)
         _load(teacher, state, f"weights {settings.weights}", num_classes)
@@ -119,11 +85,8 @@ def _published(architecture: str, name: str | None, num_classes: int) -> dict[st
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    what = "weights of a teacher"
-    state = load_torch(path, what, REMAKE)
-    with reading(path, what, REMAKE):
-        state = state.get("state_dict", state)
-        return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    state = load_weights(path, "weights of a teacher", REMAKE)
+    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
@@ -162,14 +125,14 @@ def load_teacher(
     Args:
         path: the file.
         num_classes: K.
-        architecture: a key of `pipeline.config.architectures.TEACHERS`.
+        architecture: a key of `pipeline.config.architectures.ARCHITECTURES`.
         sha256: of its weights, as its card has it; None if there is no card.
 
     Raises:
         ValueError: the file is damaged.
         TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
-    build = partial(build_network, TEACHERS, architecture, num_classes, 0.0)
+    build = partial(build_network, architecture, num_classes)
     with torch.device("meta"):  # drawing weights only to replace them takes seconds
         teacher = build()
     state = _read_state(path)

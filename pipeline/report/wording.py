@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config.architectures import STUDENTS, TEACHERS
+from pipeline.config.architectures import ARCHITECTURES
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
@@ -34,8 +34,8 @@ VARIANTS = {
 
 
 def architecture_title(name: str) -> str:
-    """Return an architecture's title, or its name where the registries know it no more."""
-    found = {**STUDENTS, **TEACHERS}.get(name)
+    """Return an architecture's title, or its name where the registry knows it no more."""
+    found = ARCHITECTURES.get(name)
     return name if found is None else found.title
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from store.files import reading, replacing
@@ -84,6 +85,41 @@ def load_torch(path: Path, what: str, hint: str) -> Any:  # of whatever type was
                 if (altered := archive.testzip()) is not None:
                     raise BadZipFile(f"{altered} was altered")
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+WRAPPERS = ("state_dict", "model")
+"""Keys that training programs put a network's weights under, beside their own notes."""
+
+
+def load_weights(path: Path, what: str, hint: str) -> dict[str, Tensor]:
+    """Read a network's weights, from a safetensors file or from one of torch.save.
+
+    What training programs put around them is taken off: a key of WRAPPERS, and the `module.` that
+    DistributedDataParallel puts before every name.
+
+    Args:
+        path: the file.
+        what: what it should be.
+        hint: what to do if it is not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds no weights.
+    """
+    state: Any
+    if path.suffix == ".safetensors":
+        with reading(path, what, hint):
+            state = load_file(path)
+    else:
+        state = load_torch(path, what, hint)
+    with reading(path, what, hint):
+        for key in WRAPPERS:
+            state = state.get(key, state)
+        if not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("no table of tensors by name")
+        if all(name.startswith("module.") for name in state):
+            state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        return dict(state)
 
 
 def save_checkpoint(

@@ -10,8 +10,7 @@ from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import fit_prefetch
 from pipeline.loading.stream import LoaderConfig, stream
-from pipeline.models.network import compile_network
-from pipeline.models.students import Student
+from pipeline.models.network import Network, compile_network
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.run import Resources, TrainingRun
 from store.reader import Reader
@@ -19,7 +18,7 @@ from store.reader import Reader
 
 def student_run(
     name: str,
-    student: Student,
+    student: Network,
     settings: StudentConfig,
     reader: Reader,
     header: Mapping[str, Any],

@@ -18,7 +18,7 @@ from pipeline.datasets.index import Index, read_image, read_labels
 from pipeline.datasets.views import draw_view
 from pipeline.distillation.label_terms import label_terms
 from pipeline.loading.workers import open_loader
-from pipeline.models.network import Network, compile_network, normalise
+from pipeline.models.network import Network, compile_network
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from pipeline.runtime.precision import precision_scope
 from pipeline.runtime.rng import seed_sequence, seed_torch
@@ -94,8 +94,8 @@ class SupervisedTerms(nn.Module):
     def forward(self, batch: Labelled) -> dict[str, Tensor]:
         """Return every term's mean, by name."""
         with precision_scope(batch.labels.device, self._precision):
-            output = self.teacher(normalise(batch.image))
-        return self._ranks.merge(label_terms(output, batch.labels))
+            output = self.teacher(self.teacher.normalise(batch.image))
+        return self._ranks.merge(label_terms(self.teacher, output, batch.labels))
 
 
 def teacher_run(

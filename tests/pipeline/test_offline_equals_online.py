@@ -14,7 +14,7 @@ from pipeline.distillation.objective import Objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch, Targets
 from pipeline.loading.stream import LoaderConfig, stream
-from pipeline.models.students import build_student
+from pipeline.models.network import build_network
 from pipeline.runtime.rng import seed_torch
 from store.reader import Reader
 
@@ -70,7 +70,7 @@ def run_with(tiny_params: Params, **objective: object) -> StudentConfig:
 def begin(run: StudentConfig, reader: Reader) -> Objective:
     """A fresh student and whatever learns beside it, the same for the same run."""
     seed_torch(run.seed, "test")
-    student = build_student(run.architecture, reader.spec.num_classes).train()
+    student = build_network(run.architecture, reader.spec.num_classes).train()
     objective = Objective(student, reader.spec, run, CPU)
     objective.fill(reader)
     return objective

@@ -14,7 +14,7 @@ from stages.command import Interruption
 from store.manifest import Manifest
 
 
-class ChangedTeacher(torch.nn.Module):
+class ChangedTeacher(Network):
     """The same teacher after a change of code, which counts the images that go through it."""
 
     def __init__(self, teacher: Network) -> None:

@@ -22,7 +22,8 @@ from pipeline.datasets.index import Index
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.memory_budget import in_flight_bytes
-from pipeline.models.students import build_student, load_student
+from pipeline.models.network import build_network
+from pipeline.models.students import load_student
 from stages.cli import main
 from stages.command import Interruption
 from store.manifest import Manifest
@@ -166,7 +167,7 @@ def test_a_training_half_done_from_other_weights_is_not_gone_on_with(
     monkeypatch.setattr(Interruption, "keep_going", lambda self: False)
     for seed in (1, 2):
         torch.manual_seed(seed)
-        encoder = build_student("deeplabv3_resnet18", 8).encoder
+        encoder = build_network("deeplabv3_resnet18", 8).encoder
         torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
         assert train("r18_ce", params=params).exit_code == 3
     assert len(list((tmp_path / "artifacts/work").iterdir())) == 2

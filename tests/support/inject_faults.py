@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config.architectures import STUDENTS, TEACHERS, Architecture
+from pipeline.config.architectures import ARCHITECTURES, Architecture
 from stages import cli
 
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES, "SIGKILL": 0}
@@ -209,8 +209,8 @@ def check(folder: Path, before: Path, stage: str, failing: int, fault: str, want
 
 def main(folder: Path, limit: int, seed: int) -> None:
     """Count every stage's operations, and disturb them."""
-    TEACHERS["tiny"] = Architecture("Tiny", "tiny_networks:tiny_teacher", "")
-    STUDENTS["tiny"] = Architecture("Tiny", "tiny_networks:tiny_student", "")
+    ARCHITECTURES["tiny_teacher"] = Architecture("Tiny", "tiny_networks:tiny_teacher", "")
+    ARCHITECTURES["tiny_student"] = Architecture("Tiny", "tiny_networks:tiny_student", "")
     torch.set_num_threads(1)
     for arguments in STAGES.values():
         import_module(f"stages.{arguments[0]}")  # once for all forks

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.network import Network, Output
-from pipeline.models.students import Student
+from pipeline.models.smp_networks import SmpNetwork
 from pipeline.runtime.rng import seed_torch
 
 
@@ -56,13 +56,13 @@ class LastStage(nn.Module):
         return stages[-1]
 
 
-def tiny_student(encoder: str, num_classes: int, encoder_weights: str) -> Student:
+def tiny_student(encoder: str, num_classes: int, encoder_weights: str) -> SmpNetwork:
     """Build a student of three convolutions and an auxiliary head."""
     head = [nn.Conv2d(16, num_classes, 1)]
     parts = SimpleNamespace(encoder=TinyEncoder(), decoder=LastStage(), segmentation_head=head)
-    return Student(parts, 8, auxiliary=True)
+    return SmpNetwork(parts, 8, auxiliary=True)
 
 
-def tiny_teacher(encoder: str, num_classes: int, dropout: float) -> TinyTeacher:
+def tiny_teacher(encoder: str, num_classes: int, encoder_weights: str) -> TinyTeacher:
     """Build the stand-in as a teacher of params.yaml."""
     return TinyTeacher(num_classes)

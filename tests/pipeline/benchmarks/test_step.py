@@ -16,7 +16,7 @@ from pipeline.benchmarks.trainer import build_objective
 from pipeline.extraction.job import Extraction
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.queue_memory import QueueMemory
-from pipeline.models.network import Output
+from pipeline.models.network import Network, Output
 from store.reader import Reader, open_store
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def test_relational_flops_by_hand(reader: Reader) -> None:
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_network_flops_by_hand(groups: int) -> None:
-    class Network(torch.nn.Module):
+    class Student(Network):
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Conv2d(3, 6, 1, groups=groups)
@@ -147,7 +147,7 @@ def test_network_flops_by_hand(groups: int) -> None:
             features = self.layer(image)
             return Output(features, features, None)
 
-    modules = torch.nn.ModuleDict({"student": Network(), "projector": torch.nn.Conv2d(6, 7, 1)})
+    modules = torch.nn.ModuleDict({"student": Student(), "projector": torch.nn.Conv2d(6, 7, 1)})
     image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     product = (
         2 * 2 * 64 * 3 * 6 // groups

@@ -12,6 +12,7 @@ from pipeline.extraction.extract import build_unit, extract
 from pipeline.extraction.job import plan_store
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
+from pipeline.models.network import Network
 from pipeline.ops.embedding import embed
 from pipeline.ops.regions import region_centers
 from store.errors import StoreMismatchError
@@ -28,7 +29,7 @@ def settings(tiny_params: Params) -> StoreConfig:
     return tiny_params.store.model_copy(update={"num_views": 3})
 
 
-class CountingTeacher(torch.nn.Module):
+class CountingTeacher(Network):
     """Counts the images that go through the teacher."""
 
     def __init__(self, teacher: torch.nn.Module) -> None:
@@ -85,7 +86,7 @@ def test_overlapping_writes_what_building_a_unit_gives(
 def test_a_failing_teacher_fails_the_extraction(
     tiny_job, settings: StoreConfig, tmp_path: Path
 ) -> None:
-    class Broken(torch.nn.Module):
+    class Broken(Network):
         def forward(self, image: torch.Tensor):
             raise RuntimeError("out of memory")
 

@@ -13,7 +13,7 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.memory.bank_memory import BankMemory
 from pipeline.memory.contrast_memory import Kind, contrast_per_class
-from pipeline.models.students import build_student
+from pipeline.models.network import build_network
 from pipeline.runtime.rng import seed_sequence
 from store.reader import Reader
 
@@ -136,7 +136,7 @@ def test_the_terms_do_not_know_which_memory_they_have(
     raw = tiny_params.students["r18_cirkd"].model_dump()
     raw["distillation"]["memory"] = "bank"
     run = StudentConfig.model_validate(raw)
-    student = build_student(run.architecture, tiny_store.spec.num_classes).train()
+    student = build_network(run.architecture, tiny_store.spec.num_classes).train()
     objective = Objective(student, tiny_store.spec, run, CPU)
     objective.fill(tiny_store, banks=tmp_path)
     terms = objective.compute_terms(batch)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config.architectures import TEACHERS, Architecture
+from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.params import Params, SmallPhase, TeacherConfig
 from pipeline.datasets.index import Index
 from pipeline.models import network
@@ -178,7 +178,7 @@ class Windowed(Network):
 
     stride, feature_channels = 8, 4
 
-    def __init__(self, encoder: str, num_classes: int, dropout: float) -> None:
+    def __init__(self, encoder: str, num_classes: int, encoder_weights: str) -> None:
         super().__init__()
         self.body = nn.Conv2d(3, 4, 9, stride=8, padding=4)
         self.classifier = nn.Conv2d(4, num_classes, 1)
@@ -193,9 +193,9 @@ class Windowed(Network):
 def test_what_no_file_holds_is_computed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TEACHERS, "windowed", Architecture("Windowed", "unused:unused", ""))
+    monkeypatch.setitem(ARCHITECTURES, "windowed", Architecture("Windowed", "unused:unused", ""))
     monkeypatch.setattr(network, "resolve_name", lambda builder: Windowed)
-    teacher = network.build_network(TEACHERS, "windowed", 5, 0.0).eval()
+    teacher = network.build_network("windowed", 5).eval()
     save_teacher(teacher, tmp_path / "teacher.pt")
     loaded = load_teacher(tmp_path / "teacher.pt", 5, "windowed")
     image = torch.randn(1, 3, 16, 24)

@@ -15,7 +15,8 @@ from torch import nn
 import stages.report
 from pipeline.config.params import Params
 from pipeline.datasets.index import read_image, read_labels
-from pipeline.models.students import build_student, save_student
+from pipeline.models.network import build_network
+from pipeline.models.students import save_student
 from pipeline.report.amortisation import Amortisation
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather
@@ -200,7 +201,7 @@ def test_stage_writes_page_and_metrics(
 ) -> None:
     for name, settings in params.students.items():
         path = profile / "students" / name / "model.pt"
-        save_student(build_student(settings.architecture, 4), settings, "abcd", path)
+        save_student(build_network(settings.architecture, 4), settings, "abcd", path)
     monkeypatch.setattr(stages.report, "load_teacher", lambda *_: constant(1))
     options = ["--params", str(profile.parents[2] / "params.yaml"), "--device", "cpu"]
     result = CliRunner().invoke(stages.report.command, [str(profile), *options])

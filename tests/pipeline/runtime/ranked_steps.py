@@ -9,7 +9,7 @@ from pipeline.config.methods import TERMS
 from pipeline.config.params import StudentConfig, load_params
 from pipeline.distillation.objective import Objective
 from pipeline.loading.stream import LoaderConfig, stream
-from pipeline.models.students import build_student
+from pipeline.models.network import build_network
 from pipeline.runtime.distributed import Ranks, joined
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.optimizer import Optimisation
@@ -41,7 +41,7 @@ def freeze_chance(module: nn.Module) -> None:
 def take_steps(reader: Reader, ranks: Ranks) -> dict[str, object]:
     run = settings()
     seed_torch(0, "test")
-    student = build_student(run.architecture, reader.spec.num_classes).train()
+    student = build_network(run.architecture, reader.spec.num_classes).train()
     objective = Objective(student, reader.spec, run, CPU, ranks)
     objective.fill(reader)
     freeze_chance(objective.modules)

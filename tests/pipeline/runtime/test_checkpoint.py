@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.runtime.checkpoint import (
@@ -17,6 +18,7 @@ from pipeline.runtime.checkpoint import (
     hash_weights,
     load_checkpoint,
     load_torch,
+    load_weights,
     save_checkpoint,
     save_torch,
 )
@@ -138,3 +140,27 @@ def test_the_hash_sees_weights_and_nothing_else() -> None:
     changed = state["a"].clone()
     changed[0, 0] = 1e-7
     assert hash_weights({**state, "a": changed}) != before
+
+
+@pytest.mark.parametrize("wrapper", ["none", "model", "state_dict", "safetensors"])
+def test_weights_come_out_of_what_programs_put_around_them(wrapper: str, tmp_path: Path) -> None:
+    state = {"module.a.weight": torch.ones(2, 3), "module.a.bias": torch.zeros(3)}
+    path = tmp_path / f"weights.{'safetensors' if wrapper == 'safetensors' else 'pth'}"
+    if wrapper == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state if wrapper == "none" else {wrapper: state, "epoch": 3}, path)
+    loaded = load_weights(path, "weights", "give others")
+    assert set(loaded) == {"a.weight", "a.bias"}
+    assert torch.equal(loaded["a.weight"], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_holds_no_weights_says_what_to_do(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(b"x" * 40)
+    with pytest.raises(ValueError, match=rf"weights\.{suffix}.*give others"):
+        load_weights(path, "weights", "give others")
+    torch.save({"epoch": 3}, tmp_path / "notes.pth")
+    with pytest.raises(ValueError, match="no table of tensors"):
+        load_weights(tmp_path / "notes.pth", "weights", "give others")

@@ -16,7 +16,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
 from pipeline.loading.workers import LoaderError
-from pipeline.models.students import build_student
+from pipeline.models.network import build_network
 from pipeline.runtime.distributed import Ranks
 from pipeline.runtime.rng import seed_torch, torch_generator
 from pipeline.training.run import Resources, TrainingRun, run_training
@@ -317,6 +317,6 @@ def test_few_frames_lie_between_the_loop_and_an_objective(
         return compute(self, batch)
 
     monkeypatch.setattr(Objective, "compute_terms", watch)
-    student = build_student(settings.architecture, tiny_store.spec.num_classes)
+    student = build_network(settings.architecture, tiny_store.spec.num_classes)
     run_training(student_run("ce", student, settings, tiny_store, {}, Resources(tmp_path)))
     assert 1 <= len(frames) <= 3
