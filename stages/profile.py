@@ -1,11 +1,16 @@
 """Profiles: named sets of parameters; choosing one rewrites params.yaml."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import click
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.config.params import load_params
+from pipeline.config.params import load_params, load_profile
+from pipeline.config.profile import expand_students
 from stages.command import PATH, StageCommand, params_option
 from store.files import replacing
 
@@ -38,27 +43,41 @@ def use_profile(name: str, root: Path | None, params_path: Path) -> None:
         known = ", ".join(profiles) or "none"
         raise FileNotFoundError(f"{PROFILES / name}.yaml: no such profile; expected one of {known}")
     source = profiles[name]
-    load_params(source)
+    profile = load_profile(source)
+    if root is not None and not isinstance(profile.dataset, ExternalConfig):
+        raise ValueError(f"--root: profile {name} generates its dataset and needs no folder")
     with replacing(params_path) as partial:
-        partial.write_text(source.read_text() if root is None else _with_root(source, root))
+        partial.write_text(_write_out(source.read_text(), root))
         load_params(partial)
-    click.echo(f"params.yaml is now profile {name}; `dvc repro` runs it")
+    runs = f"{len(profile.students)} students"
+    click.echo(f"params.yaml is now profile {name} ({runs}); `dvc repro` runs it")
 
 
-def _with_root(source: Path, root: Path) -> str:
-    """The profile's text with another dataset.root; comments stay."""
-    import io
+def _write_out(text: str, root: Path | None) -> str:
+    """Return a profile's text with every run by its name, and another dataset.root.
 
-    from ruamel.yaml import YAML
-
+    What needs no change, comments among it, stays as it is.
+    """
     yaml = YAML()
-    raw = yaml.load(source)
-    if not isinstance(load_params(source).dataset, ExternalConfig):
-        raise ValueError(f"--root: profile {source.stem} generates its dataset and needs no folder")
-    raw["dataset"]["root"] = str(root.resolve())
-    text = io.StringIO()
-    yaml.dump(raw, text)
-    return text.getvalue()
+    yaml.width = 200
+    yaml.representer.ignore_aliases = lambda value: True
+    raw = yaml.load(text)
+    runs = expand_students(raw["students"])
+    if root is None and runs.keys() == raw["students"].keys():
+        return text
+    if root is not None:
+        raw["dataset"]["root"] = str(root.resolve())
+    if runs.keys() != raw["students"].keys():
+        raw["students"] = {run: _in_one_line(student) for run, student in runs.items()}
+    written = io.StringIO()
+    yaml.dump(raw, written)
+    return written.getvalue()
+
+
+def _in_one_line(student: dict[str, Any]) -> CommentedMap:
+    line = CommentedMap(student)
+    line.fa.set_flow_style()
+    return line
 
 
 @command.command("show", cls=StageCommand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from pipeline.config.base import (
 )
 from pipeline.config.datasets import DatasetSection
 from pipeline.config.methods import METHODS, TERMS
+from pipeline.config.profile import LISTS, expand_students
 from pipeline.config.training import StudentTrainingConfig, TrainingConfig
 from pipeline.config.yaml import read_yaml
 from store.arrays import TARGETS
@@ -175,7 +177,10 @@ class DistillationConfig(BaseConfig):
 
 
 class StudentConfig(BaseConfig):
-    """One run: an architecture, a method (or its own terms), a seed."""
+    """One run: an architecture, a method (or its own terms), a seed.
+
+    Terms beside a method are other weights of its own terms.
+    """
 
     architecture: Annotated[str, one_of(ARCHITECTURES)]
     encoder_weights: str = "none"
@@ -187,8 +192,14 @@ class StudentConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _one_objective(self) -> StudentConfig:
-        if (self.method is None) == (self.terms is None):
-            raise ValueError("give either method or terms")
+        if self.method is None and self.terms is None:
+            raise ValueError("give a method, or terms")
+        foreign = sorted(set(self.terms or {}) - set(METHODS[self.method])) if self.method else []
+        if foreign:
+            raise ValueError(
+                f"method {self.method} has no term {foreign[0]}, whose weight could be changed; "
+                "to combine terms freely, give terms and no method"
+            )
         whole = [term for term in self.weights if TERMS[term].whole_records]
         if whole and self.training.augment.crops:
             raise ValueError(f"{whole[0]} compares maps of whole records; leave out crop_* or it")
@@ -197,7 +208,7 @@ class StudentConfig(BaseConfig):
     @property
     def weights(self) -> dict[str, float]:
         """Return the weight of every term beside cross-entropy."""
-        return METHODS[self.method] if self.method is not None else dict(self.terms or {})
+        return {**METHODS.get(self.method or "", {}), **(self.terms or {})}
 
     @property
     def label(self) -> str:
@@ -222,6 +233,14 @@ class Params(BaseConfig):
         """Give each student the shared sections, its own keys winning."""
         if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
             return raw
+        lists = sorted(
+            LISTS.keys() & {key for one in raw["students"].values() for key in one or ()}
+        )
+        if lists:
+            raise ValueError(
+                f"students: {lists[0]} of several runs belong in a profile; `cirkd profile use "
+                "NAME` writes each run out, because DVC knows a run by its name"
+            )
         students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
         return {**raw, "students": students}
 
@@ -253,9 +272,23 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     Raises:
         ParamsError: with one line for every unknown key, wrong type or value out of range.
     """
-    path = Path(path)
+    return _load(Path(path), lambda raw: raw)
+
+
+def load_profile(path: Path) -> Params:
+    """Read and check a profile, whose students may hold lists, as `load_params` does."""
+    return _load(path, _expand)
+
+
+def _expand(raw: Any) -> Any:  # not checked yet
+    if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
+        return raw
+    return {**raw, "students": expand_students(raw["students"])}
+
+
+def _load(path: Path, complete: Callable[[Any], Any]) -> Params:
     try:
-        return Params.model_validate(read_yaml(path))
+        return Params.model_validate(complete(read_yaml(path)))
     except ValidationError as error:
         lines = explain(error)
         listing = "".join(f"\n  {line}" for line in lines)

@@ -15,6 +15,7 @@ from pipeline.config.params import (
     ParamsError,
     TrainingConfig,
     load_params,
+    load_profile,
     write_params,
 )
 from pipeline.datasets.camvid import Config as CamVidConfig
@@ -40,7 +41,7 @@ def test_params_yaml_is_the_scenes_profile() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_round_trip(profile: Path, tmp_path: Path) -> None:
-    params = load_params(profile)
+    params = load_profile(profile)
     assert params.profile == profile.stem
     write_params(params, tmp_path / "params.yaml")
     assert load_params(tmp_path / "params.yaml") == params
@@ -101,8 +102,8 @@ def test_a_bad_value_is_named(raw, section, key, value, expected, tmp_path) -> N
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"method": None}, "either method or terms"),
-        ({"terms": {"kd": 1.0}}, "either method or terms"),
+        ({"method": None}, "give a method, or terms"),
+        ({"terms": {"kd": 1.0}}, "method ce has no term kd"),
         ({"method": "magic"}, "expected one of ce"),
         ({"method": None, "terms": {"magic": 1.0}}, "magic"),
         ({"architecture": "unet"}, "deeplabv3_resnet18"),
@@ -125,6 +126,25 @@ def test_a_bad_student_is_named(raw, entry, expected, tmp_path) -> None:
     with pytest.raises(ParamsError, match=expected) as failure:
         load_params(write(tmp_path / "params.yaml", raw))
     assert "students.r18_ce" in str(failure.value)
+
+
+def test_lists_of_seeds_belong_in_a_profile(raw: dict, tmp_path: Path) -> None:
+    raw["students"]["r18_ce"]["seeds"] = [0, 1]
+    with pytest.raises(ParamsError, match="seeds of several runs belong in a profile"):
+        load_params(write(tmp_path / "params.yaml", raw))
+
+
+def test_a_run_may_weigh_the_terms_of_its_method_otherwise(raw: dict, tmp_path: Path) -> None:
+    """On Pascal VOC the paper's memory weights are 0.01."""
+    raw["students"]["r18_cirkd"]["terms"] = {"memory_pixel": 0.01, "memory_region": 0.01}
+    run = load_params(write(tmp_path / "params.yaml", raw)).students["r18_cirkd"]
+    assert run.label == "cirkd"
+    assert run.weights == {
+        "kd": 1.0,
+        "minibatch_pixel": 1.0,
+        "memory_pixel": 0.01,
+        "memory_region": 0.01,
+    }
 
 
 def test_a_student_overrides_the_shared_training(raw: dict, tmp_path: Path) -> None:
@@ -166,7 +186,7 @@ def test_a_dataset_lies_under_its_name_unless_told() -> None:
 def test_ablations_share_the_teacher_of_scenes_and_one_store(ablation: str) -> None:
     """Manifests are named by their store: two settings under one name would take turns."""
     names = ("scenes", "ablation-terms", ablation)
-    scenes, terms, other = (load_params(ROOT / f"profiles/{name}.yaml") for name in names)
+    scenes, terms, other = (load_profile(ROOT / f"profiles/{name}.yaml") for name in names)
     for section in ("dataset", "teacher", "training"):
         assert getattr(scenes, section) == getattr(other, section), section
     assert scenes.store == terms.store == other.store
@@ -174,7 +194,7 @@ def test_ablations_share_the_teacher_of_scenes_and_one_store(ablation: str) -> N
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_no_run_of_a_profile_repeats_another(profile: Path) -> None:
-    students = list(load_params(profile).students.values())
+    students = list(load_profile(profile).students.values())
     assert all(one not in students[:place] for place, one in enumerate(students))
 
 
