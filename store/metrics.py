@@ -38,12 +38,8 @@ def iou_per_class(matrix: np.ndarray) -> np.ndarray:
 
     A class that occurs neither in labels nor in predictions has none: nan.
     """
-    intersection = np.diag(matrix).astype(np.float64)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
-    ious: np.ndarray = np.divide(
-        intersection, union, out=np.full(len(matrix), np.nan), where=union > 0
-    )
-    return ious
+    return _shares(np.diag(matrix), union)
 
 
 def mean_iou(matrix: np.ndarray) -> float:
@@ -52,15 +48,46 @@ def mean_iou(matrix: np.ndarray) -> float:
     A class that is predicted where it never is counts as 0; one that is absent from both is left
     out.
     """
-    ious = iou_per_class(matrix)
-    present = ious[~np.isnan(ious)]
-    return float(present.mean()) if len(present) else float("nan")
+    return _mean_of_known(iou_per_class(matrix))
+
+
+def frequency_weighted_iou(matrix: np.ndarray) -> float:
+    """Return the mean IoU weighted by the share of each class in the labels (nan without any)."""
+    frequency = matrix.sum(axis=1)
+    if not frequency.any():
+        return float("nan")
+    return float((frequency * np.nan_to_num(iou_per_class(matrix))).sum() / frequency.sum())
+
+
+def dice_per_class(matrix: np.ndarray) -> np.ndarray:
+    """Return Dice (F1), float64 [K]: 2 M_kk / (sum_j M_kj + sum_j M_jk); nan where absent."""
+    return _shares(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
+def accuracy_per_class(matrix: np.ndarray) -> np.ndarray:
+    """Return the recall of each class, float64 [K]: M_kk / sum_j M_kj; nan where never labelled."""
+    return _shares(np.diag(matrix), matrix.sum(axis=1))
+
+
+def mean_accuracy(matrix: np.ndarray) -> float:
+    """Return the mean recall over the classes that are labelled (nan if none is)."""
+    return _mean_of_known(accuracy_per_class(matrix))
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Return the share of valid pixels that are predicted right (nan if there are none)."""
     total = int(matrix.sum())
     return float(np.diag(matrix).sum() / total) if total else float("nan")
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return shares
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def json_number(value: float) -> float | None:

@@ -4,7 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from store.metrics import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from store.metrics import (
+    accuracy_per_class,
+    confusion_matrix,
+    dice_per_class,
+    frequency_weighted_iou,
+    iou_per_class,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
 
 K = 4
 LABELS = arrays(np.uint8, 12, elements=st.sampled_from([0, 1, 2, 3, 255]))
@@ -33,10 +42,26 @@ def test_iou_accuracy_and_mean_by_hand() -> None:
     assert pixel_accuracy(matrix) == 2 / 3
 
 
+def test_dice_recall_and_weighted_iou_by_hand() -> None:
+    matrix = np.array([[3, 1, 0, 0], [0, 2, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(iou_per_class(matrix), [3 / 4, 2 / 5, 0, np.nan])
+    np.testing.assert_allclose(dice_per_class(matrix), [6 / 7, 4 / 7, 0, np.nan])
+    np.testing.assert_allclose(accuracy_per_class(matrix), [3 / 4, 1, 0, np.nan])
+    assert mean_accuracy(matrix) == pytest.approx((3 / 4 + 1) / 3)
+    weighted = (4 * 3 / 4 + 2 * 2 / 5) / 8
+    assert frequency_weighted_iou(matrix) == pytest.approx(weighted)
+
+
+def test_a_perfect_prediction_is_one_in_every_figure() -> None:
+    matrix = np.diag([5, 0, 2])
+    figures = (mean_iou, mean_accuracy, frequency_weighted_iou, pixel_accuracy)
+    assert [figure(matrix) for figure in figures] == [1.0] * 4
+
+
 def test_nothing_counted_is_no_number_and_no_warning() -> None:
     matrix = confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), K)
-    assert np.isnan(mean_iou(matrix))
-    assert np.isnan(pixel_accuracy(matrix))
+    for figure in (mean_iou, mean_accuracy, frequency_weighted_iou, pixel_accuracy):
+        assert np.isnan(figure(matrix))
 
 
 def test_what_is_no_class_is_refused() -> None:
