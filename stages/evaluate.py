@@ -1,12 +1,19 @@
 """Stage 6: one student on the validation split at full size."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import Index, Sample
+from pipeline.evaluation.boundary import boundary_counts, summarise_boundaries
 from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.evaluation.label_files import write_prediction
 from pipeline.models.students import load_student
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import joined
@@ -18,9 +25,13 @@ from stages.command import (
     index_argument,
     measure_precision,
 )
+from stages.inference import inference_options
 from stages.progress import progress
 from stages.work import remove_recorded
 from store.files import write_json
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.inference import Inference
 
 
 @click.command("evaluate", cls=StageCommand)
@@ -28,11 +39,28 @@ from store.files import write_json
 @click.argument("student_path", metavar="STUDENT", type=PATH)
 @destination_argument
 @click.option("--split", default="val", show_default=True, help="train, val or test.")
+@click.option(
+    "--save",
+    "save_folder",
+    type=PATH,
+    help="Folder for the predictions: PNGs in the dataset's label ids, as test servers want them.",
+)
+@inference_options
 @device_option
 def command(
-    index_path: Path, student_path: Path, destination: Path, split: str, device_name: str
+    index_path: Path,
+    student_path: Path,
+    destination: Path,
+    split: str,
+    save_folder: Path | None,
+    infer: "Callable[[str], Inference]",
+    device_name: str,
 ) -> None:
-    """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON)."""
+    """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON).
+
+    Example: cirkd evaluate artifacts/datasets/scenes/index.json
+    artifacts/profiles/scenes/students/r18_ce/model.pt scores.json --scales 0.75,1,1.25 --flip
+    """
     remove_recorded()
     index = Index.read(index_path)
     if split not in index.splits:
@@ -42,14 +70,26 @@ def command(
     student, precision = load_student(student_path)
     student.to(device)
     measure_precision(precision, device, "training.precision")
+    boundaries = torch.zeros(index.num_classes, 4, dtype=torch.int64, device=device)
+
+    def observe(sample: Sample, labels: NDArray[np.uint8], classes: torch.Tensor) -> None:
+        boundaries.add_(
+            boundary_counts(torch.from_numpy(labels).to(device), classes, index.num_classes)
+        )
+        if save_folder is not None:
+            write_prediction(save_folder, sample, classes.cpu().numpy(), index.classes)
+
     start = time.perf_counter()
     title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
     with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
-        confusion = evaluate(student, index, split, device, precision, advance, ranks)
+        confusion = evaluate(
+            student, index, split, device, infer(precision), advance, ranks, observe
+        )
+        met = ranks.sum(boundaries).cpu().numpy()
     if not ranks.is_main:
         return
     seconds = round(time.perf_counter() - start, 2)
-    figures = summarise(confusion)
+    figures = {**summarise(confusion), **summarise_boundaries(met)}
     write_json({"split": split, "seconds": seconds, **figures}, destination)
     click.echo(f"{student_path.parent.name}: {split} mIoU {figures['miou']}")
 

@@ -8,6 +8,7 @@ import click
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.evaluation.inference import Inference
 from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.distributed import joined
@@ -54,7 +55,7 @@ def command(
     if not ranks.is_main:
         return
     with progress("teacher on val", len(index.splits["val"]), "images") as advance:
-        figures = summarise(evaluate(teacher, index, "val", device, precision, advance))
+        figures = summarise(evaluate(teacher, index, "val", device, Inference(precision), advance))
     card = TeacherCard(
         architecture=settings.architecture,
         class_names=list(index.class_names),

@@ -177,7 +177,7 @@ def test_stages_without_a_network_leave_torch_unloaded(stage: str) -> None:
 def test_commands_import_what_is_shared_and_not_each_other() -> None:
     for path in modules("stages"):
         beside = {name for name in imported(path) if name.startswith("stages.")}
-        allowed = {f"stages.{name}" for name in ("command", "progress", "work")}
+        allowed = {f"stages.{name}" for name in ("command", "inference", "progress", "work")}
         if path.stem == "train":
             allowed |= {"stages.many"}  # its --all
         found = {name for name in beside if name.count(".") == 1}

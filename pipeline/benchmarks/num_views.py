@@ -17,6 +17,7 @@ from pipeline.config.augment import WHOLE
 from pipeline.config.params import StudentConfig
 from pipeline.distillation.objective import Objective
 from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.evaluation.inference import Inference
 from pipeline.extraction.job import Extraction
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
@@ -138,7 +139,7 @@ def train_and_evaluate(
     seconds = time.perf_counter() - start
     student, precision = objective.modules["student"], config.training.precision
     assert isinstance(student, Network)
-    confusion = evaluate(student, job.index, "val", job.device, precision)
+    confusion = evaluate(student, job.index, "val", job.device, Inference(precision))
     return {"miou": summarise(confusion)["miou"], "seconds": round(seconds, 2)}
 
 

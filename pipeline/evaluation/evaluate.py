@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from pipeline.datasets.index import Index, read_image, read_labels
-from pipeline.models.network import Network, predict
+from pipeline.datasets.index import Index, Sample, read_image, read_labels
+from pipeline.evaluation.inference import Inference, predict_classes
+from pipeline.models.network import Network
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.metrics import (
+    accuracy_per_class,
     confusion_matrix,
+    dice_per_class,
+    frequency_weighted_iou,
     iou_per_class,
     json_number,
+    mean_accuracy,
     mean_iou,
     pixel_accuracy,
 )
 from store.order import rank_shard
+
+Observe = Callable[[Sample, NDArray[np.uint8], Tensor], None]
+"""Is shown each sample, its labels [H, W], and its classes, uint8 [H, W] on the device."""
 
 
 def evaluate(
@@ -25,38 +36,80 @@ def evaluate(
     index: Index,
     split: str,
     device: torch.device,
-    precision: str,
+    inference: Inference,
     progress: Callable[[], None] = lambda: None,
     ranks: Ranks = SINGLE_PROCESS,
-) -> np.ndarray:
+    observe: Observe = lambda sample, labels, classes: None,
+) -> NDArray[np.int64]:
     """Count a network's full-size predictions on a split: int64 [K, K], rows are labels.
+
+    Batches are formed before they are shared out, so that what is predicted does not depend on the
+    number of ranks.
 
     Args:
         network: put into eval mode.
         index: of the dataset.
         split: its name; every sample counts exactly once, whatever the number of ranks.
         device: where the network is.
-        precision: float32, bfloat16 or float16.
+        inference: how images are predicted.
         progress: called after each image of this rank.
-        ranks: among which the samples are sharded.
+        ranks: among which the batches are sharded.
+        observe: shown every prediction of this rank.
     """
     network.eval()
-    num_classes, samples = index.num_classes, index.splits[split]
+    num_classes = index.num_classes
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for position in rank_shard(np.arange(len(samples)), ranks.rank, ranks.size):
-        sample = samples[position]
-        image = torch.tensor(read_image(index, sample)).permute(2, 0, 1).unsqueeze(0)
-        predictions = predict(network, image.to(device), precision)[0].cpu().numpy()
-        total += confusion_matrix(read_labels(index, sample), predictions, num_classes)
-        progress()
+    batches = _batches(index.splits[split], inference.batch_size)
+    own = [batches[n] for n in rank_shard(np.arange(len(batches)), ranks.rank, ranks.size)]
+    for batch, images, labels in _read_ahead(index, own):
+        classes = predict_classes(network, images.to(device), inference)
+        for sample, wanted, predicted in zip(batch, labels, classes, strict=True):
+            total += confusion_matrix(wanted, predicted.cpu().numpy(), num_classes)
+            observe(sample, wanted, predicted)
+            progress()
     return ranks.sum(torch.from_numpy(total).to(device)).cpu().numpy()
 
 
-def summarise(confusion: np.ndarray) -> dict[str, object]:
-    """Return the figures of a confusion matrix as JSON values; IoU is None for an absent class."""
+def _batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
+    """Form batches of images of one size, in the order of their first image."""
+    by_size: dict[tuple[int, int], list[Sample]] = {}
+    for sample in samples:
+        by_size.setdefault((sample.height, sample.width), []).append(sample)
+    return [
+        alike[first : first + size]
+        for alike in by_size.values()
+        for first in range(0, len(alike), size)
+    ]
+
+
+def _read_ahead(
+    index: Index, batches: Sequence[list[Sample]]
+) -> Iterator[tuple[list[Sample], Tensor, list[NDArray[np.uint8]]]]:
+    """Read each batch while the one before it is predicted."""
+
+    def read(batch: list[Sample]) -> tuple[list[Sample], Tensor, list[NDArray[np.uint8]]]:
+        images = np.stack([read_image(index, sample) for sample in batch])
+        labels = [read_labels(index, sample) for sample in batch]
+        return batch, torch.from_numpy(images).permute(0, 3, 1, 2), labels
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(read, batch) for batch in batches[:1]]
+        for place in range(1, len(batches) + 1):
+            coming += [pool.submit(read, batch) for batch in batches[place : place + 1]]
+            yield coming.pop(0).result()
+
+
+def summarise(confusion: NDArray[np.int64]) -> dict[str, object]:
+    """Return the figures of a confusion matrix as JSON values; None for a class that is absent."""
+    by_class = {"iou": iou_per_class, "dice": dice_per_class, "accuracy": accuracy_per_class}
+    overall = {
+        "miou": mean_iou,
+        "pixel_accuracy": pixel_accuracy,
+        "mean_accuracy": mean_accuracy,
+        "frequency_weighted_iou": frequency_weighted_iou,
+    }
     return {
-        "miou": json_number(mean_iou(confusion)),
-        "iou": [json_number(value) for value in iou_per_class(confusion)],
-        "pixel_accuracy": json_number(pixel_accuracy(confusion)),
+        **{name: json_number(figure(confusion)) for name, figure in overall.items()},
+        **{name: [json_number(x) for x in figure(confusion)] for name, figure in by_class.items()},
         "confusion": confusion.tolist(),
     }

@@ -161,8 +161,8 @@ def compile_network(network: nn.Module, backend: str | None) -> None:
 
 
 @torch.inference_mode()
-def predict(network: Network, image: Tensor, precision: str) -> Tensor:
-    """Predict the class of every pixel of full-size images.
+def predict_logits(network: Network, image: Tensor, precision: str) -> Tensor:
+    """Score every class of every pixel of full-size images, before softmax.
 
     Args:
         network: in eval mode.
@@ -170,7 +170,7 @@ def predict(network: Network, image: Tensor, precision: str) -> Tensor:
         precision: float32, bfloat16 or float16.
 
     Returns:
-        uint8 [B, H, W].
+        float32 [B, K, H, W].
     """
     height, width = image.shape[-2:]
     normalised = network.normalise(image)
@@ -179,4 +179,9 @@ def predict(network: Network, image: Tensor, precision: str) -> Tensor:
     with precision_scope(image.device, precision):
         logits = network(padded).logits
     full = network.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
-    return full[..., :height, :width].argmax(dim=1).to(torch.uint8)
+    return full[..., :height, :width]
+
+
+def predict(network: Network, image: Tensor, precision: str) -> Tensor:
+    """Predict the class of every pixel, as `predict_logits` scores them: uint8 [B, H, W]."""
+    return predict_logits(network, image, precision).argmax(dim=1).to(torch.uint8)

@@ -12,6 +12,7 @@ from pipeline.benchmarks.num_views import Case
 from pipeline.benchmarks.trainer import build_objective
 from pipeline.config.params import Params, StoreConfig, StudentConfig
 from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.evaluation.inference import Inference
 from pipeline.extraction.job import Extraction
 from pipeline.models.students import load_student
 from stages.cli import main
@@ -133,7 +134,7 @@ def test_a_run_is_the_run_of_its_stage(
     done = CliRunner().invoke(main, ["train", "r18_cirkd", str(manifest), "run", *options])
     assert done.exit_code == 0, done.output
     student, precision = load_student(Path("run/model.pt"))
-    confusion = evaluate(student, job.index, "val", CPU, precision)
+    confusion = evaluate(student, job.index, "val", CPU, Inference(precision))
     assert found["miou"] == summarise(confusion)["miou"]
     assert found["seconds"] > 0
 

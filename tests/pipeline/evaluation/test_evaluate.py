@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from pipeline.datasets.index import Index, read_labels
+from pipeline.datasets.index import Index, Sample, decode_labels, read_labels
 from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.models.network import Network, Output
+from pipeline.evaluation.inference import Inference
+from pipeline.evaluation.label_files import write_prediction
+from pipeline.models.network import Network, Output, build_network
 from pipeline.runtime.distributed import Ranks
 
 CPU = torch.device("cpu")
@@ -34,7 +38,7 @@ class Constant(Network):
 def test_a_constant_answer_counted_by_hand(tiny_index: Index) -> None:
     seen = []
     network = Constant(tiny_index.num_classes, answer=1)
-    confusion = evaluate(network, tiny_index, "val", CPU, "float32", lambda: seen.append(1))
+    confusion = evaluate(network, tiny_index, "val", CPU, Inference(), lambda: seen.append(1))
     labels = np.concatenate([read_labels(tiny_index, s).ravel() for s in tiny_index.splits["val"]])
     counted = np.bincount(labels[labels != 255], minlength=tiny_index.num_classes)
     assert confusion.sum(axis=1).tolist() == counted.tolist()
@@ -55,12 +59,57 @@ def test_ranks_count_every_image_once(size: int, tiny_index: Index) -> None:
 
     network = Constant(tiny_index.num_classes, answer=1)
     three = replace(tiny_index, splits={"val": tiny_index.splits["train"][:3]})
-    whole = evaluate(network, three, "val", CPU, "float32")
+    whole = evaluate(network, three, "val", CPU, Inference())
     shares = [
-        evaluate(network, three, "val", CPU, "float32", ranks=Apart(rank, size))
+        evaluate(network, three, "val", CPU, Inference(), ranks=Apart(rank, size))
         for rank in range(size)
     ]
     assert np.array_equal(sum(shares), whole)
+
+
+@pytest.fixture
+def mixed(tiny_index: Index, tmp_path: Path) -> Index:
+    """Five images of three sizes, in no order of sizes."""
+    sizes = [(16, 24), (32, 40), (16, 24), (20, 20), (16, 24)]
+    samples = []
+    for number, (height, width) in enumerate(sizes):
+        generator = np.random.default_rng(number)
+        labels = generator.integers(0, tiny_index.num_classes, (height, width), np.uint8)
+        image = generator.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        Image.fromarray(labels).save(tmp_path / f"labels{number}.png")
+        files = (f"{number}.png", f"labels{number}.png")
+        samples.append(Sample(f"val/{number}", *files, height, width))
+    classes = replace(tiny_index.classes, label_ids=tuple(range(tiny_index.num_classes)))
+    splits = {"val": tuple(samples)}
+    return replace(tiny_index, root=str(tmp_path), classes=classes, splits=splits)
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_batches_of_mixed_sizes_see_every_image_once(mixed: Index, batch_size: int) -> None:
+    network = build_network("deeplabv3_resnet18", mixed.num_classes)
+    seen: dict[str, tuple[int, ...]] = {}
+    together = evaluate(
+        network,
+        mixed,
+        "val",
+        CPU,
+        Inference(batch_size=batch_size),
+        observe=lambda sample, labels, classes: seen.update({sample.key: tuple(classes.shape)}),
+    )
+    assert seen == {s.key: (s.height, s.width) for s in mixed.splits["val"]}
+    assert np.array_equal(together, evaluate(network, mixed, "val", CPU, Inference()))
+
+
+def test_predictions_are_saved_in_the_ids_of_the_label_files(mixed: Index, tmp_path: Path) -> None:
+    table = replace(mixed.classes, label_ids=tuple(7 + 2 * k for k in range(mixed.num_classes)))
+    sample = mixed.splits["val"][1]
+    classes = np.arange(sample.height * sample.width).reshape(sample.height, sample.width)
+    classes = (classes % mixed.num_classes).astype(np.uint8)
+    path = write_prediction(tmp_path / "saved", sample, classes, table)
+    assert path == tmp_path / "saved/1.png"
+    assert np.array_equal(table.class_of_id()[decode_labels(path)], classes)
+    assert decode_labels(path).min() == 7
 
 
 def test_an_absent_class_is_none_and_not_zero() -> None:
