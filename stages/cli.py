@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "Stage 5: train one student from the store alone.",
     "evaluate": "Stage 6: measure one student at full size.",
     "report": "Stage 7: everything measured, on one page.",
+    "leaderboard": "Every student of every profile, its gain and its cost.",
     "benchmark": "Measure losses, store and extraction on this machine.",
     "store": "Plan a store, look into one, verify, repair, and move one.",
 }

@@ -63,7 +63,10 @@ class LoggedStep:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trained student: what was asked for, what it cost, how good it is."""
+    """One trained student: what was asked for, what it cost, how good it is.
+
+    `commit` is that of the code; None outside a git repository.
+    """
 
     name: str
     settings: StudentConfig
@@ -75,6 +78,8 @@ class RunResult:
     device: str
     versions: Mapping[str, str]
     log: tuple[LoggedStep, ...]
+    store: str
+    commit: str | None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -173,7 +178,7 @@ def gather(profile: Path, params: Params) -> Results:
         teacher=card,
         teacher_scores=teacher_scores,
         store=store,
-        runs=tuple(_run(run, folders[run], params.students[run]) for run in params.students),
+        runs=tuple(read_run(run, folders[run], params.students[run]) for run in params.students),
         amortisation=_amortisation(profile / "amortise.json"),
     )
 
@@ -241,10 +246,10 @@ def _conflicts(asked: Any, found: Any, where: str = "") -> list[str]:  # JSON
     return [f"trained with {where[:-1]} {found}; expected {asked}"] if differs else []
 
 
-def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
-    run = _read(
-        folder / "run.json", "num_parameters", "seconds", "peak_memory_bytes", "device", "versions"
-    )
+def read_run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
+    """Read what training and evaluation of a run left in its folder."""
+    costs = ("num_parameters", "seconds", "peak_memory_bytes")
+    run = _read(folder / "run.json", "store", "device", "versions", *costs)
     evaluation = _read(folder / "evaluation.json", "seconds", "miou", "iou", "pixel_accuracy")
     log_path = folder / "log.jsonl"
     with reading(log_path, "the log of a training", REMAKE):
@@ -261,6 +266,8 @@ def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         device=run["device"],
         versions=run["versions"],
         log=log,
+        store=run["store"],
+        commit=run.get("commit"),
     )
 
 

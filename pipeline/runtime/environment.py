@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import subprocess
 from importlib.metadata import version
 
 import torch
@@ -14,6 +15,20 @@ PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "zarr", "numc
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def commit() -> str | None:
+    """Return the git commit of the working folder, with a + if files differ; None without git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
 
 
 def describe_device(device: torch.device) -> str:

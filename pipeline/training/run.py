@@ -17,7 +17,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.loading.workers import LoaderError, name_dead_workers
 from pipeline.runtime.checkpoint import GlobalRng, Stateful, load_checkpoint, save_checkpoint
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
-from pipeline.runtime.environment import describe_device, versions
+from pipeline.runtime.environment import commit, describe_device, versions
 from pipeline.training.log import RunLog
 from pipeline.training.optimizer import Optimisation
 from pipeline.training.steps import (
@@ -121,6 +121,7 @@ def describe_run(
         "device": str(device),
         "hardware": describe_device(device),
         "versions": versions(),
+        "commit": commit(),
         "precision_cost": precision_cost,
         "params": settings.model_dump(mode="json"),
     }

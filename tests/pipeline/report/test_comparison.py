@@ -57,6 +57,8 @@ def make(name: str, method: str | None, miou: float | None, **settings: Any) -> 
         device="cpu",
         versions={},
         log=(),
+        store="f00d",
+        commit=None,
     )
 
 

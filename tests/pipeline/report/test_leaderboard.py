@@ -1,0 +1,108 @@
+"""The leaderboard: rows, gains and intervals by hand, and its forms."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.config.params import Params
+from pipeline.report.comparison import Spread
+from pipeline.report.leaderboard import (
+    COLUMNS,
+    Entry,
+    as_csv,
+    as_json,
+    as_markdown,
+    confidence_interval,
+    read_leaderboard,
+)
+from stages.cli import main
+
+CE, CIRKD = (0.50, 0.52, 0.51), (0.53, 0.54, 0.535)
+
+
+@pytest.fixture
+def artifacts(fabricate: Callable[[dict], tuple[Path, Params]]) -> Path:
+    """Three seeds of cross-entropy and of CIRKD, and one of KD."""
+    students = {
+        **{f"ce_{seed}": ("ce", miou, {"seed": seed}) for seed, miou in enumerate(CE)},
+        **{f"cirkd_{seed}": ("cirkd", miou, {"seed": seed}) for seed, miou in enumerate(CIRKD)},
+        "kd_0": ("kd", 0.49, {}),
+    }
+    profile, _ = fabricate(students)
+    return profile.parent.parent
+
+
+def test_gains_are_paired_and_the_best_is_first(artifacts: Path) -> None:
+    cirkd, ce, kd = read_leaderboard(artifacts)
+    assert [entry.method for entry in (cirkd, ce, kd)] == ["CIRKD", "CE", "KD"]
+    gains = [after - before for before, after in zip(CE, CIRKD, strict=True)]
+    mean = sum(gains) / 3
+    deviation = (sum((gain - mean) ** 2 for gain in gains) / 2) ** 0.5
+    assert cirkd.gain == pytest.approx(mean)
+    reach = 4.303 * deviation / 3**0.5
+    assert cirkd.gain_low == pytest.approx(mean - reach)
+    assert cirkd.gain_high == pytest.approx(mean + reach)
+    assert cirkd.gain_is_certain
+    assert (cirkd.seeds, kd.seeds) == ((0, 1, 2), (0,))
+    assert (ce.gain, kd.gain_low) == (None, None)
+    assert cirkd.images_per_s == pytest.approx(2 / 0.25)
+    assert (cirkd.store, cirkd.commit) == ("f00d", None)
+
+
+@pytest.mark.parametrize(
+    ("count", "quantile"), [(2, 12.706), (3, 4.303), (11, 2.228), (31, 2.042), (99, 2.042)]
+)
+def test_intervals_are_students(count: int, quantile: float) -> None:
+    low, high = confidence_interval(Spread(0.1, 0.02, count))
+    assert low is not None
+    assert (high - low) / 2 == pytest.approx(quantile * 0.02 / count**0.5)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert confidence_interval(Spread(0.1, None, 1)) == (None, None)
+    assert confidence_interval(None) == (None, None)
+
+
+def test_every_form_has_every_row(artifacts: Path) -> None:
+    entries = read_leaderboard(artifacts)
+    assert Entry(**{**json.loads(as_json(entries))[0], "seeds": (0, 1, 2)}) == entries[0]
+    rows = list(csv.DictReader(io.StringIO(as_csv(entries))))
+    assert [float(row["miou"]) for row in rows] == pytest.approx([e.miou for e in entries])
+    lines = as_markdown(entries).splitlines()
+    assert len(lines) == 2 + len(entries)
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+
+
+def test_a_gain_within_the_noise_is_marked(
+    fabricate: Callable[[dict], tuple[Path, Params]],
+) -> None:
+    mious = {"ce": (0.50, 0.52), "kd": (0.51, 0.50)}
+    students = {
+        f"{method}_{seed}": (method, miou, {"seed": seed})
+        for method, values in mious.items()
+        for seed, miou in enumerate(values)
+    }
+    profile, _ = fabricate(students)
+    entries = read_leaderboard(profile.parent.parent)
+    text = as_markdown(entries)
+    assert text.count("within noise") == 1
+    assert not any(entry.gain_is_certain for entry in entries)
+
+
+@pytest.mark.parametrize("form", ["", "--csv", "--markdown", "--json"])
+def test_the_command_prints_it(form: str, artifacts: Path) -> None:
+    options = ["leaderboard", "--artifacts", str(artifacts), *([form] if form else [])]
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 0, done.output
+    assert "CIRKD" in done.output
+
+
+def test_nothing_trained_says_what_to_do(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["leaderboard", "--artifacts", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "run `dvc repro`" in done.output
