@@ -24,7 +24,7 @@ def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
         known = validate(str, json.loads(fingerprint.read_bytes())["fingerprint"])
     pixels = destination / "pixels"
     with progress_of_total("check", "samples") as checked:
-        index = prepare_dataset(dataset, known, pixels, checked)
+        index = prepare_dataset(dataset, known, pixels, checked, notice=click.echo)
     index.write(destination / "index.json")
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
     click.echo(f"{index.name}: {counts}; {index.num_classes} classes")

@@ -17,6 +17,10 @@ from pipeline.config.base import BaseConfig, Name, one_of
 DATASETS: dict[str, str] = {
     "scenes": "pipeline.datasets.scenes.dataset",
     "camvid": "pipeline.datasets.camvid",
+    "cityscapes": "pipeline.datasets.cityscapes",
+    "voc": "pipeline.datasets.voc",
+    "ade20k": "pipeline.datasets.ade20k",
+    "coco_stuff": "pipeline.datasets.coco_stuff",
     "folder": "pipeline.datasets.folder",
 }
 

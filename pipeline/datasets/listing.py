@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets.errors import Finding
+from pipeline.datasets.errors import REMEDY, DatasetError, Finding
 from pipeline.datasets.index import FORMATS, ClassTable
 
 IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 """Left behind by file browsers, like every name with a leading dot."""
 REQUIRED_SPLITS = ("train", "val")
+CONVERTED = "_labelTrainIds"
+"""Ends the names of label files that converters write beside a dataset's own."""
+
+Judge = Callable[[NDArray[np.int64]], list[Finding]]
+"""Find what shows in all labels together: pixels of each id in train and val, int64 [256]."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset's folders hold; `findings` is empty where nothing is wrong so far."""
+    """What a dataset's folders hold; `findings` is empty where nothing is wrong so far.
+
+    `archives` says where the files come from and how they unpack.
+    """
 
     classes: ClassTable
     splits: Mapping[str, tuple[Pair, ...]]
     findings: tuple[Finding, ...] = ()
+    archives: str = ""
+    judge: Judge | None = None
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -42,40 +54,100 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in names if path.name not in IGNORED)
 
 
-def pair_splits(root: Path, classes: ClassTable, folders: Mapping[str, tuple[str, str]]) -> Listing:
+def find_folders(root: Path, pattern: str) -> list[Path]:
+    """Find the folders below root whose path is `pattern`, in which `*` stands for any name."""
+    return sorted(path for path in root.glob(pattern) if path.is_dir())
+
+
+def find_base(root: Path, marker: str, *bases: str) -> str:
+    """Find the first of some folders below root in which `marker` exists; "" where none does."""
+    return next((f"{base}/" for base in bases if (root / base / marker).exists()), "")
+
+
+def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str, frozenset[str]]:
+    """Read split files: the stem of the first path in each line.
+
+    Args:
+        root: the dataset's folder.
+        files: split -> its file, relative to root.
+        archives: where the files come from.
+
+    Raises:
+        DatasetError: with a finding for each that is missing, no text, or empty.
+    """
+    stems, findings = {}, []
+    for split, name in files.items():
+        path, found = root / name, "no name in it"
+        try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            stems[split] = frozenset(
+                Path(line.split()[0]).stem for line in text.splitlines() if line.strip()
+            )
+        except (OSError, ValueError) as error:
+            found = str(error)
+        if not stems.get(split):
+            found = found if path.exists() else "nothing"
+            findings.append(
+                Finding(name, "missing split file", "a text file, an image a line", found)
+            )
+    if findings:
+        raise DatasetError(str(root), findings, f"{REMEDY}\n{archives}")
+    return stems
+
+
+def pair_splits(
+    root: Path,
+    classes: ClassTable,
+    folders: Mapping[str, tuple[str, str]],
+    suffixes: tuple[str, str] = ("", ""),
+    stems: Mapping[str, Collection[str]] | None = None,
+) -> Listing:
     """Pair the files of every split by stem; a split other than train and val may be missing.
 
     Args:
         root: the dataset's folder.
         classes: its class table, passed on.
-        folders: split -> (folder of images, folder of labels), relative to root.
+        folders: split -> (folder of images, folder of labels), relative to root; `*` stands for any
+            name.
+        suffixes: what the stems of images and of labels end in; it is no part of a sample's key,
+            and files without it are passed over.
+        stems: split -> the stems of its samples, where a split is not all of its folders.
     """
     splits: dict[str, tuple[Pair, ...]] = {}
     findings: list[Finding] = []
     for split, pair_of_folders in folders.items():
-        missing = [folder for folder in pair_of_folders if not (root / folder).is_dir()]
+        missing = [folder for folder in pair_of_folders if not find_folders(root, folder)]
         if len(missing) == 2 and split not in REQUIRED_SPLITS:
             continue
         findings += [Finding(folder, "missing folder", "a folder", "nothing") for folder in missing]
         if not missing:
-            splits[split], found = _pair(root, split, *pair_of_folders)
+            listed = None if stems is None else frozenset(stems[split])
+            splits[split], found = _pair(root, split, pair_of_folders, suffixes, listed)
             findings += found
     return Listing(classes, splits, tuple(findings))
 
 
 def _pair(
-    root: Path, split: str, image_folder: str, label_folder: str
+    root: Path,
+    split: str,
+    folders: tuple[str, str],
+    suffixes: tuple[str, str],
+    listed: Collection[str] | None,
 ) -> tuple[tuple[Pair, ...], list[Finding]]:
-    images, image_findings = _by_stem(root, image_folder, "image")
-    labels, label_findings = _by_stem(root, label_folder, "labels")
+    (image_folder, label_folder), (image_suffix, label_suffix) = folders, suffixes
+    images, image_findings = _by_stem(root, image_folder, "image", image_suffix, listed)
+    labels, label_findings = _by_stem(root, label_folder, "labels", label_suffix, listed)
     findings = image_findings + label_findings
     if not images:
         findings.append(Finding(image_folder, "empty split", "at least one image", "none"))
+    for stem in set(listed or ()) - images.keys():
+        wanted = f"{image_folder}/{stem}{image_suffix}.*"
+        findings.append(Finding(wanted, "missing image", f"an image of {split}", "no such file"))
     for stem in images.keys() - labels.keys():
-        wanted = f"{label_folder}/{stem}.*"
+        wanted = f"{label_folder}/{stem}{label_suffix}.*"
         findings.append(Finding(images[stem][0], "missing labels", wanted, "no such file"))
-    for stem in labels.keys() - images.keys():
-        wanted = f"{image_folder}/{stem}.*"
+    for stem in labels.keys() - images.keys() if listed is None else ():
+        wanted = f"{image_folder}/{stem}{image_suffix}.*"
         findings.append(Finding(labels[stem][0], "labels without image", wanted, "no such file"))
     pairs = [
         Pair(f"{split}/{stem}", image, label)
@@ -85,16 +157,22 @@ def _pair(
     return tuple(pairs), findings
 
 
-def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
+def _by_stem(
+    root: Path, folder: str, role: str, suffix: str, listed: Collection[str] | None
+) -> tuple[dict[str, list[str]], list[Finding]]:
     """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
-    for path in list_files(root / folder):
-        name = f"{folder}/{os.fsencode(path.name).decode(errors='backslashreplace')}"
-        if name != f"{folder}/{path.name}":
+    for path in (path for found in find_folders(root, folder) for path in list_files(found)):
+        stem = path.stem.removesuffix(suffix)
+        if not _counts(path.stem, suffix) or (listed is not None and stem not in listed):
+            continue
+        relative = path.relative_to(root).as_posix()
+        name = os.fsencode(relative).decode(errors="backslashreplace")
+        if name != relative:
             findings.append(Finding(name, "name not in UTF-8", "a name in UTF-8", "other bytes"))
         elif path.is_file() and path.suffix.lower() in _readable_suffixes():
-            files.setdefault(path.stem, []).append(name)
+            files.setdefault(stem, []).append(name)
         else:
             expected = f"only files that hold {role}, by a suffix such as .png or .jpg"
             found = f"suffix {path.suffix or '(none)'}"
@@ -102,11 +180,16 @@ def _by_stem(root: Path, folder: str, role: str) -> tuple[dict[str, list[str]], 
                 found = "a folder" if path.is_dir() else "what is no file"
             findings.append(Finding(name, f"not {role}", expected, found))
     findings += [
-        Finding(name, "duplicate key", f"one file {folder}/{stem}.*", f"{names[0]} too")
+        Finding(name, "duplicate key", f"one file {folder}/{stem}{suffix}.*", f"{names[0]} too")
         for stem, names in files.items()
         for name in names[1:]
     ]
     return files, findings
+
+
+def _counts(stem: str, suffix: str) -> bool:
+    """Whether a file is meant: it ends in the suffix, and no converter wrote it beside another."""
+    return stem.endswith(suffix) and (not stem.endswith(CONVERTED) or suffix.endswith(CONVERTED))
 
 
 @cache

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import DatasetConfig, ExternalConfig, dataset_module
-from pipeline.datasets.checking import Progress, check_listing
-from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.checking import Checked, Progress, check_listing
+from pipeline.datasets.errors import REMEDY, DatasetError
 from pipeline.datasets.fingerprint import fingerprint_samples
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import UNKNOWN_COLOUR, Index
+from pipeline.datasets.listing import REQUIRED_SPLITS
 
 
 def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
@@ -22,7 +24,11 @@ def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
 
 
 def prepare_dataset(
-    dataset: DatasetConfig, fingerprint: str, pixels: Path, progress: Progress | None = None
+    dataset: DatasetConfig,
+    fingerprint: str,
+    pixels: Path,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Index:
     """Generate or list a dataset and open every file of it.
 
@@ -32,6 +38,7 @@ def prepare_dataset(
             dataset; that of any other is of its files' bytes.
         pixels: folder for the files of generated datasets; stays empty for the others.
         progress: called with (samples checked, samples in all).
+        notice: called with what is no error, but should be known.
 
     Raises:
         DatasetError: with all findings; there is no index then.
@@ -40,8 +47,14 @@ def prepare_dataset(
     listing = dataset_module(dataset.kind).list_samples(dataset, pixels)
     root = Path(dataset.root) if isinstance(dataset, ExternalConfig) else pixels
     checked = check_listing(root, listing, progress)
+    if notice is not None and listing.classes.colours:
+        for text in _unknown_colours(checked):
+            notice(text)
     if findings := (*listing.findings, *checked.findings):
-        raise DatasetError(str(root), findings)
+        whole = all(listing.splits.get(split) for split in REQUIRED_SPLITS)
+        raise DatasetError(
+            str(root), findings, REMEDY if whole else f"{REMEDY}\n{listing.archives}"
+        )
     if isinstance(dataset, ExternalConfig):
         fingerprint = fingerprint_samples(listing.classes, checked.splits)
     return Index(
@@ -53,3 +66,12 @@ def prepare_dataset(
         splits=checked.splits,
         most_classes=checked.most_classes,
     )
+
+
+def _unknown_colours(checked: Checked) -> list[str]:
+    return [
+        f"{split}: {counts[UNKNOWN_COLOUR]} of {counts.sum()} px are void because their colours "
+        "are not in the class table"
+        for split, counts in checked.id_counts.items()
+        if counts[UNKNOWN_COLOUR]
+    ]

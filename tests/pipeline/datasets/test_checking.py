@@ -62,7 +62,7 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
     "empty file": (
         lambda root: (root / f"trainannot/{C}.png").write_bytes(b"") and None,
         f"trainannot/{C}.png",
-        "unreadable: expected a whole image file; found",
+        "unreadable: expected a whole image file; found an empty file (0 bytes)",
     ),
     "truncated jpeg": (
         lambda root: cut(root / f"val/{B}.jpg", 0.6),
@@ -89,7 +89,7 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
     "colour labels": (
         lambda root: save(root / f"valannot/{C}.png", np.zeros((24, 32, 3), np.uint8)),
         f"valannot/{C}.png",
-        "found greyscale or palette ids expected, Pillow mode RGB found",
+        "expected ids, as grey or as a palette; found colours (Pillow mode RGB). Give the files of",
     ),
     "duplicate key": (
         lambda root: shutil.copy(root / f"val/{C}.jpg", root / f"val/{C}.jpeg") and None,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.datasets.classes import read_classes
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.folder import Config as FolderConfig
-from pipeline.datasets.folder import read_classes
 from pipeline.datasets.index import read_labels
 from pipeline.datasets.prepare import prepare_dataset
 
@@ -71,23 +71,27 @@ GOOD = "{id: 0, name: a, colour: [1, 2, 3]}"
 def test_a_wrong_classes_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(DatasetError) as caught:
-        read_classes(tmp_path)
+        read_classes(tmp_path / "classes.yaml")
     assert message in str(caught.value)
     assert "Write it like this:" in str(caught.value)
 
 
 def test_the_example_in_the_message_is_right(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"classes\.yaml: unreadable") as caught:
-        read_classes(tmp_path)
-    example = str(caught.value).split("Write it like this:\n")[1]
-    (tmp_path / "classes.yaml").write_text(example)
-    assert read_classes(tmp_path).names == ("road", "sky")
+        read_classes(tmp_path / "classes.yaml")
+    ids, colours = str(caught.value).split("like this:\n")[1:]
+    for example in (
+        ids.removesuffix("or, where label images hold the colours themselves, "),
+        colours,
+    ):
+        (tmp_path / "classes.yaml").write_text(example)
+        assert read_classes(tmp_path / "classes.yaml").names == ("road", "sky")
 
 
 def test_all_wrong_entries_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text("classes: [{id: 300, nam: a, colour: [1, 2, 999]}]")
     with pytest.raises(DatasetError) as caught:
-        read_classes(tmp_path)
+        read_classes(tmp_path / "classes.yaml")
     assert len(caught.value.findings) == 5
 
 
@@ -97,4 +101,4 @@ def test_a_classes_file_that_is_no_file_is_named(
 ) -> None:
     make(tmp_path / "classes.yaml")
     with pytest.raises(DatasetError, match=r"classes\.yaml: unreadable: .* found a folder, or"):
-        read_classes(tmp_path)
+        read_classes(tmp_path / "classes.yaml")

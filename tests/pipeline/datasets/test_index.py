@@ -105,7 +105,7 @@ def test_images_of_every_8_bit_mode_become_rgb(tmp_path: Path) -> None:
 
 def test_sixteen_bit_images_are_refused_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="8 bits a channel expected, Pillow mode I;16 found"):
+    with pytest.raises(ValueError, match=r"8 bits a channel; found more \(Pillow mode I;16\)"):
         decode_image(tmp_path / "a.png")
 
 
@@ -158,7 +158,7 @@ def png(bits: int, row: bytes, colour_type: int = 0, palette: bytes = b"") -> by
     ids=["png 2", "png 4", "pgm 15", "plain pgm 15"],
 )
 def test_grey_ids_that_pillow_would_scale_are_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="save it with 8 bits a pixel"):
+    with pytest.raises(ValueError, match="Save it with 8 bits a pixel"):
         decode_labels(io.BytesIO(content))
 
 

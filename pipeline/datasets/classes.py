@@ -1,0 +1,145 @@
+"""A class table as a YAML file: a dataset's own classes.yaml, or one of tables/."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.config.base import BaseConfig
+from pipeline.config.yaml import read_yaml
+from pipeline.datasets.errors import DatasetError, Finding
+from pipeline.datasets.index import RGB, UNKNOWN_COLOUR, ClassTable
+from store.schema import VOID
+
+EXAMPLE = """\
+Write it like this:
+  classes:
+    - {id: 0, name: road, colour: [128, 64, 128]}
+    - {id: 1, name: sky, colour: [70, 130, 180]}
+  void: [255]
+or, where label images hold the colours themselves, like this:
+  labels: colours
+  classes:
+    - {name: road, colour: [128, 64, 128]}
+    - {name: sky, colour: [70, 130, 180]}
+  void: [[0, 0, 0]]"""
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[list[Byte], Field(min_length=3, max_length=3)]
+
+
+class _Class(BaseConfig):
+    name: Annotated[str, Field(min_length=1)]
+    colour: Colour
+
+
+class _ClassOfId(_Class):
+    id: Byte
+
+
+class _ClassOfColours(_Class):
+    colours: Annotated[list[Colour], Field(min_length=1)] | None = None
+
+
+class _Ids(BaseConfig):
+    labels: Literal["ids", "colours"] = "ids"
+    classes: Annotated[list[_ClassOfId], Field(min_length=1, max_length=VOID)]
+    void: list[Byte]
+
+
+class _Colours(BaseConfig):
+    labels: Literal["colours"]
+    classes: Annotated[list[_ClassOfColours], Field(min_length=1, max_length=UNKNOWN_COLOUR)]
+    void: list[Colour]
+
+
+def read_table(name: str) -> ClassTable:
+    """Read one of the tables that come with the package."""
+    return read_classes(Path(__file__).with_name("tables") / f"{name}.yaml")
+
+
+def read_classes(path: Path) -> ClassTable:
+    """Read a class table; classes are numbered 0..K-1 in the order of the file.
+
+    Raises:
+        DatasetError: with a finding for every wrong entry.
+    """
+    try:
+        raw = read_yaml(path)
+        colours = isinstance(raw, dict) and raw.get("labels") == "colours"
+        table = _Colours.model_validate(raw) if colours else _Ids.model_validate(raw)
+    except ValidationError as error:
+        raise DatasetError(str(path.parent), _explain(path.name, error), EXAMPLE) from None
+    except (OSError, ValueError) as error:
+        finding = Finding(path.name, "unreadable", "a YAML file", str(error))
+        raise DatasetError(str(path.parent), [finding], EXAMPLE) from error
+    if findings := _repeated(path.name, table):
+        raise DatasetError(str(path.parent), findings, EXAMPLE)
+    names = tuple(entry.name for entry in table.classes)
+    palette = tuple(_rgb(entry.colour) for entry in table.classes)
+    if isinstance(table, _Ids):
+        ids = tuple(entry.id for entry in table.classes)
+        return ClassTable(names, palette, ids, tuple(table.void))
+    return ClassTable(
+        names,
+        palette,
+        label_ids=tuple(range(len(names))),
+        void_ids=(UNKNOWN_COLOUR, VOID),
+        colours=tuple((_rgb(colour), label_id) for colour, label_id in _meanings(table)),
+    )
+
+
+def _rgb(colour: list[int]) -> RGB:
+    red, green, blue = colour
+    return red, green, blue
+
+
+def _meanings(table: _Colours) -> list[tuple[list[int], int]]:
+    """List every colour of label images with its id."""
+    return [
+        *(
+            (colour, n)
+            for n, entry in enumerate(table.classes)
+            for colour in entry.colours or [entry.colour]
+        ),
+        *((colour, VOID) for colour in table.void),
+    ]
+
+
+def _explain(file: str, error: ValidationError) -> list[Finding]:
+    return [
+        Finding(
+            f"{file}: {'.'.join(str(part) for part in issue['loc']) or '(top level)'}",
+            "wrong entry",
+            issue["msg"],
+            _found(issue),
+        )
+        for issue in error.errors()
+    ]
+
+
+def _found(issue: ErrorDetails) -> str:
+    if issue["type"] == "missing":
+        return "nothing"
+    if issue["type"] == "too_long":
+        return f"{issue['ctx']['actual_length']}"
+    return f"{issue['input']!r:.80}"
+
+
+def _repeated(file: str, table: _Ids | _Colours) -> list[Finding]:
+    if isinstance(table, _Ids):
+        ids = [*(entry.id for entry in table.classes), *table.void]
+        meanings = [f"id {value}" for value in ids]
+    else:
+        meanings = [f"colour {colour}" for colour, _ in _meanings(table)]
+    names = [f"name {entry.name}" for entry in table.classes]
+    return [
+        Finding(file, value, expected, "several")
+        for values, expected in ((meanings, "one meaning"), (names, "one class"))
+        for value, count in Counter(values).items()
+        if count > 1
+    ]
