@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,7 +88,7 @@ def read_classes(path: Path) -> ClassTable:
         palette,
         label_ids=tuple(range(len(names))),
         void_ids=(UNKNOWN_COLOUR, VOID),
-        colours=tuple((_rgb(colour), label_id) for colour, label_id in _meanings(table)),
+        colours=tuple((_rgb(colour), label_id) for colour, label_id in _label_colours(table)),
     )
 
 
@@ -98,7 +97,7 @@ def _rgb(colour: list[int]) -> RGB:
     return red, green, blue
 
 
-def _meanings(table: _Colours) -> list[tuple[list[int], int]]:
+def _label_colours(table: _Colours) -> list[tuple[list[int], int]]:
     """List every colour of label images with its id."""
     return [
         *(
@@ -115,31 +114,33 @@ def _explain(file: str, error: ValidationError) -> list[Finding]:
         Finding(
             f"{file}: {'.'.join(str(part) for part in issue['loc']) or '(top level)'}",
             "wrong entry",
-            issue["msg"],
-            _found(issue),
+            *_expected_and_found(issue),
         )
         for issue in error.errors()
     ]
 
 
-def _found(issue: ErrorDetails) -> str:
+def _expected_and_found(issue: ErrorDetails) -> tuple[str, str]:
     if issue["type"] == "missing":
-        return "nothing"
-    if issue["type"] == "too_long":
-        return f"{issue['ctx']['actual_length']}"
-    return f"{issue['input']!r:.80}"
+        return issue["msg"], "nothing"
+    if issue["type"] == "too_long":  # labels are stored as bytes, of which void takes one
+        return f"at most {issue['ctx']['max_length']}", f"{issue['ctx']['actual_length']}"
+    return issue["msg"], f"{issue['input']!r:.80}"
 
 
 def _repeated(file: str, table: _Ids | _Colours) -> list[Finding]:
+    meanings = [(f"name {entry.name}", f"class {n}") for n, entry in enumerate(table.classes)]
     if isinstance(table, _Ids):
-        ids = [*(entry.id for entry in table.classes), *table.void]
-        meanings = [f"id {value}" for value in ids]
+        meanings += [(f"id {entry.id}", entry.name) for entry in table.classes]
+        meanings += [(f"id {value}", "void") for value in table.void]
     else:
-        meanings = [f"colour {colour}" for colour, _ in _meanings(table)]
-    names = [f"name {entry.name}" for entry in table.classes]
+        names = {VOID: "void", **{n: entry.name for n, entry in enumerate(table.classes)}}
+        meanings += [(f"colour {colour}", names[n]) for colour, n in _label_colours(table)]
+    by_value: dict[str, list[str]] = {}
+    for value, meaning in meanings:
+        by_value.setdefault(value, []).append(meaning)
     return [
-        Finding(file, value, expected, "several")
-        for values, expected in ((meanings, "one meaning"), (names, "one class"))
-        for value, count in Counter(values).items()
-        if count > 1
+        Finding(file, value, "one meaning", ", ".join(found))
+        for value, found in by_value.items()
+        if len(found) > 1
     ]
