@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.errors import Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.listing import Listing, find_base, pair_splits
@@ -32,7 +32,7 @@ class Config(ExternalConfig):
 def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Pair the files of training and validation; `pixels` stays unused."""
     root = Path(dataset.root)
-    listing = pair_splits(root, read_table("ade20k"), _folders(root))
+    listing = pair_splits(root, official_table("ade20k"), _folders(root))
     return replace(listing, archives=ARCHIVES, judge=judge)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, pair_splits, read_splits
 
@@ -38,7 +38,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
         DatasetError: the original layout has no split files beside it.
     """
     root = Path(dataset.root)
-    classes = read_table("camvid")
+    classes = official_table("camvid")
     if (root / ORIGINAL[1]).is_dir():
         stems = read_splits(root, _split_files(root), ARCHIVES)
         listing = pair_splits(root, classes, dict.fromkeys(stems, ORIGINAL), SUFFIXES, stems)

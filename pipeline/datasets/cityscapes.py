@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.errors import Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import write_ids
@@ -38,7 +38,7 @@ class Config(ExternalConfig):
 
 def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Pair the files of every city; `pixels` stays unused."""
-    classes, judge = read_table("cityscapes"), judge_ids
+    classes, judge = official_table("cityscapes"), judge_ids
     if dataset.labels == "train_ids":
         train_ids = tuple(range(len(classes.names)))
         classes, judge = replace(classes, label_ids=train_ids, void_ids=(VOID,)), judge_train_ids

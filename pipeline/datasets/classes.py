@@ -28,19 +28,22 @@ or, where label images hold the colours themselves, like this:
   void: [[0, 0, 0]]"""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
-Colour = Annotated[list[Byte], Field(min_length=3, max_length=3)]
+Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]
+"""Strict types know no list, which YAML has, as a tuple."""
 
 
-class _Class(BaseConfig):
+class ClassEntry(BaseConfig):
+    """A class, but for what stands for it in label files."""
+
     name: Annotated[str, Field(min_length=1)]
     colour: Colour
 
 
-class _ClassOfId(_Class):
+class _ClassOfId(ClassEntry):
     id: Byte
 
 
-class _ClassOfColours(_Class):
+class _ClassOfColours(ClassEntry):
     colours: Annotated[list[Colour], Field(min_length=1)] | None = None
 
 
@@ -56,7 +59,7 @@ class _Colours(BaseConfig):
     void: list[Colour]
 
 
-def read_table(name: str) -> ClassTable:
+def official_table(name: str) -> ClassTable:
     """Read one of the tables that come with the package."""
     return read_classes(Path(__file__).with_name("tables") / f"{name}.yaml")
 
@@ -79,7 +82,7 @@ def read_classes(path: Path) -> ClassTable:
     if findings := _repeated(path.name, table):
         raise DatasetError(str(path.parent), findings, EXAMPLE)
     names = tuple(entry.name for entry in table.classes)
-    palette = tuple(_rgb(entry.colour) for entry in table.classes)
+    palette = tuple(entry.colour for entry in table.classes)
     if isinstance(table, _Ids):
         ids = tuple(entry.id for entry in table.classes)
         return ClassTable(names, palette, ids, tuple(table.void))
@@ -88,16 +91,11 @@ def read_classes(path: Path) -> ClassTable:
         palette,
         label_ids=tuple(range(len(names))),
         void_ids=(UNKNOWN_COLOUR, VOID),
-        colours=tuple((_rgb(colour), label_id) for colour, label_id in _label_colours(table)),
+        colours=tuple(_label_colours(table)),
     )
 
 
-def _rgb(colour: list[int]) -> RGB:
-    red, green, blue = colour
-    return red, green, blue
-
-
-def _label_colours(table: _Colours) -> list[tuple[list[int], int]]:
+def _label_colours(table: _Colours) -> list[tuple[RGB, int]]:
     """List every colour of label images with its id."""
     return [
         *(
@@ -135,7 +133,7 @@ def _repeated(file: str, table: _Ids | _Colours) -> list[Finding]:
         meanings += [(f"id {value}", "void") for value in table.void]
     else:
         names = {VOID: "void", **{n: entry.name for n, entry in enumerate(table.classes)}}
-        meanings += [(f"colour {colour}", names[n]) for colour, n in _label_colours(table)]
+        meanings += [(f"colour {[*colour]}", names[n]) for colour, n in _label_colours(table)]
     by_value: dict[str, list[str]] = {}
     for value, meaning in meanings:
         by_value.setdefault(value, []).append(meaning)

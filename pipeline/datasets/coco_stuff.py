@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.errors import Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import ClassTable, write_ids
@@ -33,7 +33,7 @@ class Config(ExternalConfig):
 
 def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Pair the files of train2017 and val2017; `pixels` stays unused."""
-    classes = read_table("coco_stuff")
+    classes = official_table("coco_stuff")
     listing = pair_splits(Path(dataset.root), classes, FOLDERS)
     return replace(listing, archives=ARCHIVES, judge=partial(judge, classes))
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.datasets import ExternalConfig
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.errors import Finding
 from pipeline.datasets.fingerprint import fingerprint_files
 from pipeline.datasets.index import ClassTable, write_ids
@@ -66,7 +66,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
         folders = find_folders(root, f"{base}{AUGMENTED_LABELS}")
         every = frozenset(path.stem for folder in folders for path in list_files(folder))
         stems["train"] = every - stems["val"]
-    classes = read_table("voc")
+    classes = official_table("voc")
     pairs = {
         split: (f"{base}{IMAGES}", f"{base}{labels}")
         for split, labels in (("train", train_labels), ("val", LABELS))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.classes import read_table
+from pipeline.datasets.classes import official_table
 
 COUNTS = {"train": 3, "val": 2, "test": 1}
 SIZE = (48, 64)
@@ -35,7 +35,7 @@ def make_cityscapes(
     Beside *_labelIds.png lie the other files of the archive, and for `labels="train_ids"` what
     csCreateTrainIdLabelImgs writes.
     """
-    classes = read_table("cityscapes")
+    classes = official_table("cityscapes")
     train_ids = classes.class_of_id()
     for split, number, random in _numbers(seed, counts):
         city = ("aachen", "bochum")[number % 2]
@@ -69,7 +69,7 @@ def make_voc(
     Augmented, SegmentationClassAug/ holds these and as many labels of SBD as train has, which have
     no void and are named by no split file. JPEGImages/ also holds an image without labels.
     """
-    voc, folder = read_table("voc"), root / base
+    voc, folder = official_table("voc"), root / base
     stems: dict[str, list[str]] = {"train": [], "val": [], "sbd": []}
     wanted = {"train": counts["train"], "val": counts["val"]}
     for split, number, random in _numbers(seed, {**wanted, "sbd": counts["train"]}):
@@ -101,7 +101,10 @@ def make_ade20k(
     base: str = "ADEChallengeData2016",
 ) -> Section:
     """images/ and annotations/ of training and validation: 0 = void, 1..150."""
-    label_ids, names = read_table("ade20k").label_ids, {"train": "training", "val": "validation"}
+    label_ids, names = (
+        official_table("ade20k").label_ids,
+        {"train": "training", "val": "validation"},
+    )
     for split, number, random in _numbers(seed, {split: counts[split] for split in names}):
         ids = _draw_ids(random, label_ids, (0,), number, size)
         stem = f"{names[split]}/ADE_{split}_{number + 1:08d}"
@@ -118,7 +121,7 @@ def make_coco_stuff(
     size: tuple[int, int] = SIZE,
 ) -> Section:
     """images/ and annotations/ of 2017, with a converter's *_labelTrainIds.png in the latter."""
-    classes = read_table("coco_stuff")
+    classes = official_table("coco_stuff")
     for split, number, random in _numbers(
         seed, {split: counts[split] for split in ("train", "val")}
     ):
@@ -142,7 +145,7 @@ def make_camvid(
 
     The latter two hold labels in the 32 colours.
     """
-    colours = np.array([rgb for rgb, _ in read_table("camvid").colours], np.uint8)
+    colours = np.array([rgb for rgb, _ in official_table("camvid").colours], np.uint8)
     lists: dict[str, str] = dict.fromkeys(counts, "")
     for split, number, random in _numbers(seed, counts):
         stem = f"{('0001TP', '0006R0', 'Seq05VD')[list(counts).index(split)]}_{number:06d}"

@@ -58,7 +58,10 @@ GOOD = "{id: 0, name: a, colour: [1, 2, 3]}"
         (f"classes: [{GOOD}]\nvoid: []\nignore: 1", "classes.yaml: ignore: wrong entry"),
         ("classes: [{id: 0, name: a}]\nvoid: []", "classes.0.colour: wrong entry"),
         ("classes: [{id: -1, name: a, colour: [1, 2, 3]}]\nvoid: []", "classes.0.id: wrong entry"),
-        ("classes: [{id: 0, name: a, colour: [1, 2]}]\nvoid: []", "classes.0.colour: wrong entry"),
+        (
+            "classes: [{id: 0, name: a, colour: [1, 2]}]\nvoid: []",
+            "classes.0.colour.2: wrong entry",
+        ),
         ("classes: [{id: 0, name: '', colour: [1, 2, 3]}]\nvoid: []", "classes.0.name"),
         ("classes: [{id: '0', name: a, colour: [1, 2, 3]}]\nvoid: []", "found '0'"),
         (f"classes: [{GOOD}]\nvoid: [0]", "id 0: expected one meaning; found a, void"),
