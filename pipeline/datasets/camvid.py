@@ -39,10 +39,11 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     """
     root = Path(dataset.root)
     classes = official_table("camvid")
-    if (root / ORIGINAL[1]).is_dir():
+    segnet = (root / SEGNET["train"][1]).is_dir()
+    if not segnet and (root / ORIGINAL[1]).is_dir():
         stems = read_splits(root, _split_files(root), ARCHIVES)
         listing = pair_splits(root, classes, dict.fromkeys(stems, ORIGINAL), SUFFIXES, stems)
-    elif (root / COLOURED["train"][1]).is_dir():
+    elif not segnet and (root / COLOURED["train"][1]).is_dir():
         listing = pair_splits(root, classes, COLOURED, SUFFIXES)
     else:
         listing = pair_splits(root, replace(classes, void_ids=(11,), colours=()), SEGNET)

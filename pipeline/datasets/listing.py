@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,7 +79,7 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
     for split, name in files.items():
         path, found = root / name, "no name in it"
         try:
-            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
             stems[split] = frozenset(
                 Path(line.split()[0]).stem for line in text.splitlines() if line.strip()
             )
@@ -100,7 +100,7 @@ def pair_splits(
     classes: ClassTable,
     folders: Mapping[str, tuple[str, str]],
     suffixes: tuple[str, str] = ("", ""),
-    stems: Mapping[str, Collection[str]] | None = None,
+    stems: Mapping[str, frozenset[str]] | None = None,
 ) -> Listing:
     """Pair the files of every split by stem; a split other than train and val may be missing.
 
@@ -121,33 +121,52 @@ def pair_splits(
             continue
         findings += [Finding(folder, "missing folder", "a folder", "nothing") for folder in missing]
         if not missing:
-            listed = None if stems is None else frozenset(stems[split])
-            splits[split], found = _pair(root, split, pair_of_folders, suffixes, listed)
+            listed = None if stems is None else stems[split]
+            images, labels = (
+                _Files(*of, listed) for of in zip(pair_of_folders, suffixes, strict=True)
+            )
+            splits[split], found = _pair(root, split, images, labels)
             findings += found
     return Listing(classes, splits, tuple(findings))
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Which files of a folder are meant; `listed` is None where all of them are."""
+
+    folder: str
+    suffix: str
+    listed: frozenset[str] | None
+
+    def stem_of(self, path: Path) -> str | None:
+        """Return what the suffix leaves of a file's stem, or None for a file to pass over."""
+        stem = path.stem.removesuffix(self.suffix)
+        converted = path.stem.endswith(CONVERTED) and not self.suffix.endswith(CONVERTED)
+        meant = path.stem.endswith(self.suffix) and not converted
+        return stem if meant and (self.listed is None or stem in self.listed) else None
+
+    def name(self, stem: str) -> str:
+        """Return the name that is looked for."""
+        return f"{self.folder}/{stem}{self.suffix}.*"
+
+
 def _pair(
-    root: Path,
-    split: str,
-    folders: tuple[str, str],
-    suffixes: tuple[str, str],
-    listed: Collection[str] | None,
+    root: Path, split: str, image_files: _Files, label_files: _Files
 ) -> tuple[tuple[Pair, ...], list[Finding]]:
-    (image_folder, label_folder), (image_suffix, label_suffix) = folders, suffixes
-    images, image_findings = _by_stem(root, image_folder, "image", image_suffix, listed)
-    labels, label_findings = _by_stem(root, label_folder, "labels", label_suffix, listed)
+    images, image_findings = _by_stem(root, image_files, "image")
+    labels, label_findings = _by_stem(root, label_files, "labels")
+    listed = image_files.listed
     findings = image_findings + label_findings
     if not images:
-        findings.append(Finding(image_folder, "empty split", "at least one image", "none"))
-    for stem in set(listed or ()) - images.keys():
-        wanted = f"{image_folder}/{stem}{image_suffix}.*"
+        findings.append(Finding(image_files.folder, "empty split", "at least one image", "none"))
+    for stem in (listed or frozenset()) - images.keys():
+        wanted = image_files.name(stem)
         findings.append(Finding(wanted, "missing image", f"an image of {split}", "no such file"))
     for stem in images.keys() - labels.keys():
-        wanted = f"{label_folder}/{stem}{label_suffix}.*"
+        wanted = label_files.name(stem)
         findings.append(Finding(images[stem][0], "missing labels", wanted, "no such file"))
     for stem in labels.keys() - images.keys() if listed is None else ():
-        wanted = f"{image_folder}/{stem}{image_suffix}.*"
+        wanted = image_files.name(stem)
         findings.append(Finding(labels[stem][0], "labels without image", wanted, "no such file"))
     pairs = [
         Pair(f"{split}/{stem}", image, label)
@@ -157,15 +176,12 @@ def _pair(
     return tuple(pairs), findings
 
 
-def _by_stem(
-    root: Path, folder: str, role: str, suffix: str, listed: Collection[str] | None
-) -> tuple[dict[str, list[str]], list[Finding]]:
+def _by_stem(root: Path, meant: _Files, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
     """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
-    for path in (path for found in find_folders(root, folder) for path in list_files(found)):
-        stem = path.stem.removesuffix(suffix)
-        if not _counts(path.stem, suffix) or (listed is not None and stem not in listed):
+    for path in (path for found in find_folders(root, meant.folder) for path in list_files(found)):
+        if (stem := meant.stem_of(path)) is None:
             continue
         relative = path.relative_to(root).as_posix()
         name = os.fsencode(relative).decode(errors="backslashreplace")
@@ -180,16 +196,11 @@ def _by_stem(
                 found = "a folder" if path.is_dir() else "what is no file"
             findings.append(Finding(name, f"not {role}", expected, found))
     findings += [
-        Finding(name, "duplicate key", f"one file {folder}/{stem}{suffix}.*", f"{names[0]} too")
+        Finding(name, "duplicate key", f"one file {meant.name(stem)}", f"{names[0]} too")
         for stem, names in files.items()
         for name in names[1:]
     ]
     return files, findings
-
-
-def _counts(stem: str, suffix: str) -> bool:
-    """Whether a file is meant: it ends in the suffix, and no converter wrote it beside another."""
-    return stem.endswith(suffix) and (not stem.endswith(CONVERTED) or suffix.endswith(CONVERTED))
 
 
 @cache

@@ -56,22 +56,19 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     """
     root = Path(dataset.root)
     base = find_base(root, IMAGES, *BASES)
-    split_files = {split: f"{base}{name}" for split, name in SPLIT_FILES.items()}
-    train_labels = LABELS
-    if dataset.augmented:
-        del split_files["train"]
-        train_labels = AUGMENTED_LABELS
-    stems = read_splits(root, split_files, ARCHIVES)
+    train_labels = AUGMENTED_LABELS if dataset.augmented else LABELS
+    listed = ("val",) if dataset.augmented else ("train", "val")
+    stems = read_splits(root, {split: f"{base}{SPLIT_FILES[split]}" for split in listed}, ARCHIVES)
     if dataset.augmented:
         folders = find_folders(root, f"{base}{AUGMENTED_LABELS}")
         every = frozenset(path.stem for folder in folders for path in list_files(folder))
         stems["train"] = every - stems["val"]
-    classes = official_table("voc")
-    pairs = {
-        split: (f"{base}{IMAGES}", f"{base}{labels}")
-        for split, labels in (("train", train_labels), ("val", LABELS))
+    folders_of = {
+        "train": (f"{base}{IMAGES}", f"{base}{train_labels}"),
+        "val": (f"{base}{IMAGES}", f"{base}{LABELS}"),
     }
-    listing = pair_splits(root, classes, pairs, stems=stems)
+    classes = official_table("voc")
+    listing = pair_splits(root, classes, folders_of, stems=stems)
     return replace(listing, archives=ARCHIVES, judge=partial(judge, classes))
 
 

@@ -68,3 +68,18 @@ def test_unknown_colours_are_told(run: Callable[..., str], tmp_path: Path) -> No
     labels.putpixel((3, 4), (1, 2, 3))
     labels.save(path)
     assert "train: 1 of 9216 px are void because their colours" in run(section)
+
+
+@pytest.mark.parametrize("kind", DONE)
+def test_a_layout_is_made_the_same_for_the_same_seed(kind: str, tmp_path: Path) -> None:
+    make = getattr(official_layouts, f"make_{kind}")
+    contents = []
+    for number, seed in enumerate((0, 0, 1)):
+        root = tmp_path / str(number)
+        make(root, seed=seed)
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        contents.append({path.relative_to(root): path.read_bytes() for path in files})
+    same, again, other = contents
+    assert same == again
+    assert same.keys() == other.keys()
+    assert same != other
