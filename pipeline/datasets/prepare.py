@@ -52,9 +52,8 @@ def prepare_dataset(
             notice(text)
     if findings := (*listing.findings, *checked.findings):
         whole = all(listing.splits.get(split) for split in REQUIRED_SPLITS)
-        raise DatasetError(
-            str(root), findings, REMEDY if whole else f"{REMEDY}\n{listing.archives}"
-        )
+        origin = "" if whole else f"\n{listing.archives}"
+        raise DatasetError(str(root), findings, f"{REMEDY}{origin}".rstrip())
     if isinstance(dataset, ExternalConfig):
         fingerprint = fingerprint_samples(listing.classes, checked.splits)
     return Index(
