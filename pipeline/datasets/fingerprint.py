@@ -32,7 +32,7 @@ def fingerprint_files(
         DatasetError: root is not a folder, or none of the dataset's files lies there.
     """
     found = [folder for name in folders for folder in find_folders(root, name)]
-    paths = [path for folder in found for path in list_files(folder)]
+    paths = [path for folder in found for path in list_files(root / folder)]
     paths += [root / name for name in files if (root / name).exists()]
     if not paths:
         what = "a folder without files of this kind" if root.is_dir() else "nothing"

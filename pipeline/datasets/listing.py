@@ -54,9 +54,12 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in names if path.name not in IGNORED)
 
 
-def find_folders(root: Path, pattern: str) -> list[Path]:
-    """Find the folders below root whose path is `pattern`, in which `*` stands for any name."""
-    return sorted(path for path in root.glob(pattern) if path.is_dir())
+def find_folders(root: Path, pattern: str) -> list[str]:
+    """Find the folders, relative to root, that `pattern` names; `*` in it stands for any name."""
+    found = [pattern]
+    if "*" in pattern:
+        found = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+    return [name for name in found if (root / name).is_dir()]
 
 
 def find_base(root: Path, marker: str, *bases: str) -> str:
@@ -138,12 +141,12 @@ class _Files:
     suffix: str
     listed: frozenset[str] | None
 
-    def stem_of(self, path: Path) -> str | None:
+    def key_of(self, stem: str) -> str | None:
         """Return what the suffix leaves of a file's stem, or None for a file to pass over."""
-        stem = path.stem.removesuffix(self.suffix)
-        converted = path.stem.endswith(CONVERTED) and not self.suffix.endswith(CONVERTED)
-        meant = path.stem.endswith(self.suffix) and not converted
-        return stem if meant and (self.listed is None or stem in self.listed) else None
+        key = stem.removesuffix(self.suffix)
+        converted = stem.endswith(CONVERTED) and not self.suffix.endswith(CONVERTED)
+        meant = stem.endswith(self.suffix) and not converted
+        return key if meant and (self.listed is None or key in self.listed) else None
 
     def name(self, stem: str) -> str:
         """Return the name that is looked for."""
@@ -180,10 +183,14 @@ def _by_stem(root: Path, meant: _Files, role: str) -> tuple[dict[str, list[str]]
     """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
-    for path in (path for found in find_folders(root, meant.folder) for path in list_files(found)):
-        if (stem := meant.stem_of(path)) is None:
+    paths = [
+        (f"{folder}/{path.name}", path)
+        for folder in find_folders(root, meant.folder)
+        for path in list_files(root / folder)
+    ]
+    for relative, path in paths:
+        if (stem := meant.key_of(path.stem)) is None:
             continue
-        relative = path.relative_to(root).as_posix()
         name = os.fsencode(relative).decode(errors="backslashreplace")
         if name != relative:
             findings.append(Finding(name, "name not in UTF-8", "a name in UTF-8", "other bytes"))

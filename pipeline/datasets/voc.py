@@ -61,7 +61,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     stems = read_splits(root, {split: f"{base}{SPLIT_FILES[split]}" for split in listed}, ARCHIVES)
     if dataset.augmented:
         folders = find_folders(root, f"{base}{AUGMENTED_LABELS}")
-        every = frozenset(path.stem for folder in folders for path in list_files(folder))
+        every = frozenset(path.stem for name in folders for path in list_files(root / name))
         stems["train"] = every - stems["val"]
     folders_of = {
         "train": (f"{base}{IMAGES}", f"{base}{train_labels}"),
