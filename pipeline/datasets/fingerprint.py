@@ -26,15 +26,16 @@ def fingerprint_files(
         folders: folders of files, relative to root (`*` stands for any name); those that do not
             exist count as absent.
         files: single files, relative to root.
-        archives: where the dataset comes from and how it unpacks.
+        archives: where the dataset comes from and how it unpacks: what no file at all is answered
+            with.
 
     Raises:
-        DatasetError: root is not a folder, or none of the dataset's files lies there.
+        DatasetError: root is not a folder, or, where there are archives, holds none of the files.
     """
     found = [folder for name in folders for folder in find_folders(root, name)]
     paths = [path for folder in found for path in list_files(root / folder)]
     paths += [root / name for name in files if (root / name).exists()]
-    if not paths:
+    if not root.is_dir() or (archives and not paths):
         what = "a folder without files of this kind" if root.is_dir() else "nothing"
         finding = Finding(str(root), "missing dataset", "the dataset's folder", what)
         hint = "Name it: `cirkd profile use NAME --root PATH`."
