@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -47,16 +48,46 @@ class _ClassOfColours(ClassEntry):
     colours: Annotated[list[Colour], Field(min_length=1)] | None = None
 
 
-class _Ids(BaseConfig):
+class Table(BaseConfig):
+    """A class table as it is written down."""
+
+    classes: Sequence[ClassEntry]
+
+    def meanings(self) -> list[tuple[str, str]]:
+        """List what stands in label files, each with the name of the class, or with void."""
+        raise NotImplementedError
+
+
+class _Ids(Table):
     labels: Literal["ids", "colours"] = "ids"
     classes: Annotated[list[_ClassOfId], Field(min_length=1, max_length=VOID)]
     void: list[Byte]
 
+    def meanings(self) -> list[tuple[str, str]]:
+        ids = [
+            *((entry.id, entry.name) for entry in self.classes),
+            *((n, "void") for n in self.void),
+        ]
+        return [(f"id {value}", meaning) for value, meaning in ids]
 
-class _Colours(BaseConfig):
+
+class _Colours(Table):
     labels: Literal["colours"]
     classes: Annotated[list[_ClassOfColours], Field(min_length=1, max_length=UNKNOWN_COLOUR)]
     void: list[Colour]
+
+    def colours(self) -> list[tuple[RGB, int]]:
+        """List every colour of label images with its id."""
+        colours = [entry.colours or [entry.colour] for entry in self.classes]
+        ids = [*enumerate(colours), (VOID, self.void)]
+        return [(colour, label_id) for label_id, group in ids for colour in group]
+
+    def meanings(self) -> list[tuple[str, str]]:
+        names = {VOID: "void", **{n: entry.name for n, entry in enumerate(self.classes)}}
+        return [(f"colour {[*colour]}", names[label_id]) for colour, label_id in self.colours()]
+
+
+T = TypeVar("T", bound=Table)
 
 
 def official_table(name: str) -> ClassTable:
@@ -70,10 +101,29 @@ def read_classes(path: Path) -> ClassTable:
     Raises:
         DatasetError: with a finding for every wrong entry.
     """
+    table: _Ids | _Colours = read_table(path, _model_of)
+    names = tuple(entry.name for entry in table.classes)
+    palette = tuple(entry.colour for entry in table.classes)
+    if isinstance(table, _Ids):
+        ids = tuple(entry.id for entry in table.classes)
+        return ClassTable(names, palette, ids, tuple(table.void))
+    ids = tuple(range(len(names)))
+    return ClassTable(names, palette, ids, (UNKNOWN_COLOUR, VOID), tuple(table.colours()))
+
+
+def _model_of(raw: Any) -> type[_Ids] | type[_Colours]:  # not checked yet
+    return _Colours if isinstance(raw, dict) and raw.get("labels") == "colours" else _Ids
+
+
+def read_table(path: Path, model_of: Callable[[Any], type[T]]) -> T:
+    """Read a class table of any model, which its content chooses.
+
+    Raises:
+        DatasetError: with a finding for every wrong entry.
+    """
     try:
         raw = read_yaml(path)
-        colours = isinstance(raw, dict) and raw.get("labels") == "colours"
-        table = _Colours.model_validate(raw) if colours else _Ids.model_validate(raw)
+        table = model_of(raw).model_validate(raw)
     except ValidationError as error:
         raise DatasetError(str(path.parent), _explain(path.name, error), EXAMPLE) from None
     except (OSError, ValueError) as error:
@@ -81,30 +131,7 @@ def read_classes(path: Path) -> ClassTable:
         raise DatasetError(str(path.parent), [finding], EXAMPLE) from error
     if findings := _repeated(path.name, table):
         raise DatasetError(str(path.parent), findings, EXAMPLE)
-    names = tuple(entry.name for entry in table.classes)
-    palette = tuple(entry.colour for entry in table.classes)
-    if isinstance(table, _Ids):
-        ids = tuple(entry.id for entry in table.classes)
-        return ClassTable(names, palette, ids, tuple(table.void))
-    return ClassTable(
-        names,
-        palette,
-        label_ids=tuple(range(len(names))),
-        void_ids=(UNKNOWN_COLOUR, VOID),
-        colours=tuple(_label_colours(table)),
-    )
-
-
-def _label_colours(table: _Colours) -> list[tuple[RGB, int]]:
-    """List every colour of label images with its id."""
-    return [
-        *(
-            (colour, n)
-            for n, entry in enumerate(table.classes)
-            for colour in entry.colours or [entry.colour]
-        ),
-        *((colour, VOID) for colour in table.void),
-    ]
+    return table
 
 
 def _explain(file: str, error: ValidationError) -> list[Finding]:
@@ -126,19 +153,13 @@ def _expected_and_found(issue: ErrorDetails) -> tuple[str, str]:
     return issue["msg"], f"{issue['input']!r:.80}"
 
 
-def _repeated(file: str, table: _Ids | _Colours) -> list[Finding]:
-    meanings = [(f"name {entry.name}", f"class {n}") for n, entry in enumerate(table.classes)]
-    if isinstance(table, _Ids):
-        meanings += [(f"id {entry.id}", entry.name) for entry in table.classes]
-        meanings += [(f"id {value}", "void") for value in table.void]
-    else:
-        names = {VOID: "void", **{n: entry.name for n, entry in enumerate(table.classes)}}
-        meanings += [(f"colour {[*colour]}", names[n]) for colour, n in _label_colours(table)]
-    by_value: dict[str, list[str]] = {}
-    for value, meaning in meanings:
-        by_value.setdefault(value, []).append(meaning)
+def _repeated(file: str, table: Table) -> list[Finding]:
+    names = [(f"name {entry.name}", f"class {n}") for n, entry in enumerate(table.classes)]
+    found: dict[str, list[str]] = {}
+    for value, meaning in (*names, *table.meanings()):
+        found.setdefault(value, []).append(meaning)
     return [
-        Finding(file, value, "one meaning", ", ".join(found))
-        for value, found in by_value.items()
-        if len(found) > 1
+        Finding(file, value, "one meaning", ", ".join(meanings))
+        for value, meanings in found.items()
+        if len(meanings) > 1
     ]
