@@ -149,7 +149,7 @@ def _expected_and_found(issue: ErrorDetails) -> tuple[str, str]:
     if issue["type"] == "missing":
         return issue["msg"], "nothing"
     if issue["type"] == "too_long":  # labels are stored as bytes, of which void takes one
-        return f"at most {issue['ctx']['max_length']}", f"{issue['ctx']['actual_length']}"
+        return f"at most {issue['ctx']['max_length']} entries", f"{issue['ctx']['actual_length']}"
     return issue["msg"], f"{issue['input']!r:.80}"
 
 

@@ -170,8 +170,11 @@ def of_colours(*names: str, void: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (many_classes(300, "ids"), "classes: wrong entry: expected at most 255; found 300"),
-        (many_classes(300, "colours"), "classes: wrong entry: expected at most 254; found 300"),
+        (many_classes(300, "ids"), "classes: wrong entry: expected at most 255 entries; found 300"),
+        (
+            many_classes(300, "colours"),
+            "classes: wrong entry: expected at most 254 entries; found 300",
+        ),
         ("labels: colour\nclasses: []\nvoid: []", "labels: wrong entry: expected Input should be"),
         (of_colours("a", "b", void="[]"), "colour [1, 2, 3]: expected one meaning; found a, b"),
         (of_colours("a", void="[[1, 2, 3]]"), "[1, 2, 3]: expected one meaning; found a, void"),
