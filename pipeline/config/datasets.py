@@ -31,9 +31,13 @@ class DatasetConfig(BaseConfig):
 
 
 class ExternalConfig(DatasetConfig):
-    """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
+    """A dataset that lies at `root`, by default at artifacts/datasets/<name>.
+
+    `unlabelled`, relative to root, is a folder of images that are distilled without any labels.
+    """
 
     root: str
+    unlabelled: str | None = None
 
     @model_validator(mode="before")
     @classmethod

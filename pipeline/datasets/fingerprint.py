@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.datasets.errors import DatasetError, Finding
 from pipeline.datasets.index import ClassTable, Sample
-from pipeline.datasets.listing import list_files
+from pipeline.datasets.listing import list_tree
 
 
 def fingerprint_files(
@@ -24,7 +24,8 @@ def fingerprint_files(
 
     Args:
         root: the dataset's folder; it does not enter the hash, so a moved dataset is the same.
-        folders: folders of files, relative to root; those that do not exist count as absent.
+        folders: folders of files, each with the folders in it, relative to root; those that do not
+            exist count as absent.
         files: single files, relative to root.
 
     Raises:
@@ -33,7 +34,7 @@ def fingerprint_files(
     if not root.is_dir():
         finding = Finding(str(root), "missing dataset", "a folder", "nothing")
         raise DatasetError(str(root), [finding], "Name it: `cirkd profile use NAME --root PATH`.")
-    paths = [path for name in folders if (root / name).is_dir() for path in list_files(root / name)]
+    paths = [path for name in folders if (root / name).is_dir() for path in list_tree(root / name)]
     paths += [root / name for name in files if (root / name).exists()]
     digest = hashlib.sha256()
     num_bytes = 0
@@ -41,7 +42,7 @@ def fingerprint_files(
         status = path.stat() if path.is_file() else path.lstat()
         # The time of change is set by the system alone, so that it tells what `touch -r` hides.
         facts = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts}\n".encode())
+        digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{facts}\n".encode())
         num_bytes += status.st_size
     return {
         "fingerprint": digest.hexdigest(),
