@@ -18,6 +18,7 @@ DATASETS: dict[str, str] = {
     "scenes": "pipeline.datasets.scenes.dataset",
     "camvid": "pipeline.datasets.camvid",
     "folder": "pipeline.datasets.folder",
+    "hdf5": "pipeline.datasets.hdf5",
 }
 
 Kind = Annotated[str, one_of(DATASETS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -24,6 +24,7 @@ Write it like this:
     - {id: 1, name: sky, colour: [70, 130, 180]}
   void: [255]"""
 
+Table = TypeVar("Table", bound=BaseConfig)
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -31,10 +32,25 @@ class Config(ExternalConfig):
     """A folder with images/<split>/, labels/<split>/ matched by stem, and classes.yaml."""
 
 
-class _Class(BaseConfig):
-    id: Byte
+class ClassEntry(BaseConfig):
+    """What classes.yaml says of a class, but for its ids."""
+
     name: Annotated[str, Field(min_length=1)]
     colour: Annotated[list[Byte], Field(min_length=3, max_length=3)]
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Return the colour, 0..255."""
+        red, green, blue = self.colour
+        return red, green, blue
+
+
+class _Class(ClassEntry):
+    id: Byte
+
+    @property
+    def ids(self) -> list[int]:
+        return [self.id]
 
 
 class _Classes(BaseConfig):
@@ -64,8 +80,23 @@ def read_classes(root: Path) -> ClassTable:
     Raises:
         DatasetError: with a finding for every wrong entry.
     """
+    table = read_table(root, _Classes)
+    return ClassTable(
+        names=tuple(entry.name for entry in table.classes),
+        palette=tuple(entry.rgb for entry in table.classes),
+        label_ids=tuple(entry.id for entry in table.classes),
+        void_ids=tuple(table.void),
+    )
+
+
+def read_table(root: Path, model: type[Table]) -> Table:
+    """Read root/classes.yaml as a model with `classes`, each of a name and `ids`, and `void`.
+
+    Raises:
+        DatasetError: with a finding for every wrong entry.
+    """
     try:
-        table = _Classes.model_validate(read_yaml(root / CLASSES_FILE))
+        table = model.model_validate(read_yaml(root / CLASSES_FILE))
     except ValidationError as error:
         raise DatasetError(str(root), _explain(error), EXAMPLE) from None
     except (OSError, ValueError) as error:
@@ -73,14 +104,7 @@ def read_classes(root: Path) -> ClassTable:
         raise DatasetError(str(root), [finding], EXAMPLE) from error
     if findings := _repeated(table):
         raise DatasetError(str(root), findings, EXAMPLE)
-    return ClassTable(
-        names=tuple(entry.name for entry in table.classes),
-        palette=tuple(
-            (entry.colour[0], entry.colour[1], entry.colour[2]) for entry in table.classes
-        ),
-        label_ids=tuple(entry.id for entry in table.classes),
-        void_ids=tuple(table.void),
-    )
+    return table
 
 
 def _explain(error: ValidationError) -> list[Finding]:
@@ -95,8 +119,8 @@ def _explain(error: ValidationError) -> list[Finding]:
     ]
 
 
-def _repeated(table: _Classes) -> list[Finding]:
-    ids = [*(entry.id for entry in table.classes), *table.void]
+def _repeated(table: Any) -> list[Finding]:  # see read_table
+    ids = [*(value for entry in table.classes for value in entry.ids), *table.void]
     names = [entry.name for entry in table.classes]
     repeated_ids = sorted({value for value in ids if ids.count(value) > 1})
     repeated_names = sorted({name for name in names if names.count(name) > 1})
