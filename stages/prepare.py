@@ -91,7 +91,9 @@ def _check(params: Params, sheet: Path, seed: int, as_json: bool) -> None:
         shares = {one.value: one.share for one in values}
         draw_contact_sheet(root, listing, shares, seed, sheet)
     if findings:
-        raise DatasetError(str(root), findings, "Repair or remove these files.")
+        # What was unpacked is no longer at `root`.
+        where = getattr(params.dataset, "root", str(root))
+        raise DatasetError(where, findings, "Repair or remove these files.")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
     bag = from_sequence(pairs, partition_size=FILES_PER_TASK)  # type: ignore[no-untyped-call]
     results = iter(bag.map(check).compute(scheduler="threads", num_workers=os.cpu_count()))
     checked = {split: list(islice(results, len(of))) for split, of in listing.splits.items()}
+    counts = {split: _count_ids(pairs) for split, pairs in checked.items()}
     findings = [
         finding for pairs in checked.values() for pair in pairs for finding in pair.findings
     ]
@@ -93,10 +94,8 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
         },
         most_classes=max((pair.num_classes for pair in checked.get("train", [])), default=0),
         findings=(*findings, *_unlabelled_splits(checked), *_leaks(checked)),
-        id_counts={
-            split: _per_id(pairs, lambda pixels: pixels) for split, pairs in checked.items()
-        },
-        id_images={split: _per_id(pairs, lambda pixels: 1) for split, pairs in checked.items()},
+        id_counts={split: pixels for split, (pixels, _) in counts.items()},
+        id_images={split: files for split, (_, files) in counts.items()},
         sizes={
             split: np.array([pair.size for pair in pairs if pair.size], np.int64).reshape(-1, 2)
             for split, pairs in checked.items()
@@ -104,12 +103,12 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
     )
 
 
-def _per_id(pairs: Sequence[_CheckedPair], weigh: Callable[[int], int]) -> NDArray[np.int64]:
-    """Sum over label files what the pixels of an id in one of them count for, int64 [256]."""
-    counts = np.zeros(256, np.int64)
+def _count_ids(pairs: Sequence[_CheckedPair]) -> NDArray[np.int64]:
+    """Count the pixels of each id, and the label files that hold it, int64 [2, 256]."""
+    counts = np.zeros((2, 256), np.int64)
     for pair in pairs:
         for value, pixels in pair.ids.items():
-            counts[value] += weigh(pixels)
+            counts[:, value] += pixels, 1
     return counts
 
 

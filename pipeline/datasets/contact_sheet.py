@@ -152,7 +152,7 @@ def _draw_legend(classes: ClassTable, shares: Mapping[int, float]) -> Image.Imag
     return legend
 
 
-def _shorten(text: str, most: int = 52) -> str:
+def _shorten(text: str, most: int = 44) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
 
 

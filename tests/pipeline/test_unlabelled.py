@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
+from pipeline.memory.queue_memory import QueueMemory
 from stages.cli import main
 from store.audit import audit
 from store.reader import Reader, open_store
@@ -184,6 +186,22 @@ def test_every_pixel_that_is_not_padding_is_an_anchor(store: Reader) -> None:
     assert torch.equal(batch.anchors[1:], batch.grid_valid[1:])
     assert batch.anchors[1:].any()
     assert torch.equal(batch.anchors[0], batch.grid_labels[0] != VOID)
+
+
+def test_no_embedding_of_theirs_enters_a_queue(store: Reader, tiny_params: Params) -> None:
+    memory = QueueMemory(store.spec, tiny_params.distillation, 0, CPU)
+    memory.fill(store)
+    before = {kind: deepcopy(queue.state_dict()) for kind, queue in memory._queues.items()}
+    memory.push(load(store, [2, 3, 4]))
+    for kind, queue in memory._queues.items():
+        for name, value in queue.state_dict().items():
+            assert torch.equal(value, before[kind][name])
+    memory.push(load(store, [0]))
+    assert any(
+        not torch.equal(value, before[kind][name])
+        for kind, queue in memory._queues.items()
+        for name, value in queue.state_dict().items()
+    )
 
 
 def test_a_batch_without_any_label_trains(store: Reader, tiny_params: Params) -> None:
