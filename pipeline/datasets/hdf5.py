@@ -42,7 +42,8 @@ FILTERS = {
     h5py.h5z.FILTER_LZF,
 }
 """Those that come with h5py; any other is code that libhdf5 would look for on the machine."""
-MAX_CHUNK_BYTES = 2**30
+MAX_CHUNK_BYTES = 2**28
+"""Also what libhdf5 keeps in memory: a chunk may span many images, and is unpacked once for all."""
 MAX_PIXELS = 2**26
 NUMBERS = re.compile(r"[\s,]*\d+(-\d+)?([\s,]+\d+(-\d+)?)*[\s,]*")
 
@@ -164,7 +165,8 @@ def _unpack(
     pairs, findings = [], []
     with ExitStack() as stack:
         with _reading(root, source.file):
-            file = stack.enter_context(h5py.File(_check_file(root / source.file), "r"))
+            path = _check_file(root / source.file)
+            file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=MAX_CHUNK_BYTES))
             images = _Arrays(file, source.images, source.layout)
             labels = _Arrays(file, source.labels, source.layout.replace("C", ""))
             if images.count != labels.count:
