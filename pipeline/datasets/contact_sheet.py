@@ -19,7 +19,7 @@ TILE = (380, 285)
 """Width and height that an image is made to fit in."""
 GAP, MARGIN, LINE = 12, 32, 26
 INK, FAINT, PAPER = (32, 33, 36), (110, 112, 118), (255, 255, 255)
-UNKNOWN_COLOUR = (255, 0, 255)
+UNKNOWN_RGB = (255, 0, 255)
 OPACITY = 0.62
 
 RGB = tuple[int, int, int]
@@ -116,7 +116,7 @@ def _overlay(tile: Image.Image, ids: NDArray[np.uint8], classes: ClassTable) -> 
 
 def _colour_of_id(classes: ClassTable) -> NDArray[np.float32]:
     """Return RGB of each id of a label file, [256, 3]."""
-    colours = np.full((256, 3), UNKNOWN_COLOUR, np.float32)
+    colours = np.full((256, 3), UNKNOWN_RGB, np.float32)
     colours[list(classes.label_ids)] = classes.palette
     return colours
 
@@ -133,7 +133,7 @@ def _draw_legend(classes: ClassTable, shares: Mapping[int, float]) -> Image.Imag
     entries: list[tuple[RGB | None, int, str]] = [
         *zip(classes.palette, classes.label_ids, classes.names, strict=True),
         *((None, value, "void") for value in classes.void_ids if shares.get(value)),
-        *((UNKNOWN_COLOUR, value, "unknown") for value in shares if not classes.known_ids()[value]),
+        *((UNKNOWN_RGB, value, "unknown") for value in shares if not classes.known_ids()[value]),
     ]
     per_column = -(-len(entries) // COLUMNS)
     legend = Image.new("RGB", (_inner_width(), LINE * (per_column + 1) + GAP), PAPER)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.datasets.errors import DatasetError, Finding
 from pipeline.datasets.index import ClassTable, Sample
-from pipeline.datasets.listing import list_tree
+from pipeline.datasets.listing import list_files
 
 
 def fingerprint_files(
@@ -24,8 +24,7 @@ def fingerprint_files(
 
     Args:
         root: the dataset's folder; it does not enter the hash, so a moved dataset is the same.
-        folders: folders of files, each with the folders in it, relative to root; those that do not
-            exist count as absent.
+        folders: folders of files, relative to root; those that do not exist count as absent.
         files: single files, relative to root.
 
     Raises:
@@ -34,7 +33,7 @@ def fingerprint_files(
     if not root.is_dir():
         finding = Finding(str(root), "missing dataset", "a folder", "nothing")
         raise DatasetError(str(root), [finding], "Name it: `cirkd profile use NAME --root PATH`.")
-    paths = [path for name in folders if (root / name).is_dir() for path in list_tree(root / name)]
+    paths = [path for name in folders if (root / name).is_dir() for path in list_files(root / name)]
     paths += [root / name for name in files if (root / name).exists()]
     digest = hashlib.sha256()
     num_bytes = 0

@@ -206,7 +206,7 @@ def _reading(root: Path, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # h5py raises OSError, KeyError, ValueError, RuntimeError, ...
-        finding = Finding(name, "unreadable", "images and labels as the dataset says", str(error))
+        finding = Finding(name, "unreadable", "what `dataset.splits` describes", str(error))
         raise DatasetError(str(root), [finding]) from error
 
 

@@ -10,7 +10,7 @@ from pipeline.datasets.checking import Progress, check_listing
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files, fingerprint_samples
 from pipeline.datasets.index import UNLABELLED, Index
-from pipeline.datasets.listing import Listing, add_unlabelled
+from pipeline.datasets.listing import Listing, add_unlabelled, list_tree
 
 
 def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
@@ -21,7 +21,10 @@ def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON
     """
     found = {"kind": dataset.kind, **dataset_module(dataset.kind).fingerprint(dataset)}
     if isinstance(dataset, ExternalConfig) and dataset.unlabelled is not None:
-        found[UNLABELLED] = fingerprint_files(Path(dataset.root), [dataset.unlabelled])
+        folder = Path(dataset.root, dataset.unlabelled)
+        if folder.is_dir():  # else prepare says so, among all that is wrong
+            files = [str(path.relative_to(folder)) for path in list_tree(folder)]
+            found[UNLABELLED] = fingerprint_files(folder, [], files)
     return found
 
 
