@@ -46,7 +46,7 @@ def fingerprint_files(
         status = path.stat() if path.is_file() else path.lstat()
         # The time of change is set by the system alone, so that it tells what `touch -r` hides.
         facts = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts}\n".encode())
+        digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{facts}\n".encode())
         num_bytes += status.st_size
     return {
         "fingerprint": digest.hexdigest(),

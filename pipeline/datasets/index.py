@@ -24,6 +24,8 @@ from store.schema import VOID
 
 INDEX_VERSION = 1
 ROOT = "root.txt"
+UNLABELLED = "unlabelled"
+"""The split of images without labels: extracted beside the training split, never measured."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """What Pillow may take a file for: it knows some seventy, and runs another program for some."""
 UNKNOWN_COLOUR = 254
@@ -69,7 +71,8 @@ class ClassTable:
 class Sample:
     """One image with its labels; paths are relative to the index's root.
 
-    The hashes are of the files' bytes; older indexes hold none.
+    Where `labels` is empty every pixel is void. The hashes are of the files' bytes; older indexes
+    hold none.
     """
 
     key: str
@@ -110,6 +113,16 @@ class Index:
     def num_classes(self) -> int:
         """Return K, void not counted."""
         return len(self.classes.names)
+
+    @property
+    def labelled_splits(self) -> tuple[str, ...]:
+        """Return the names of the splits that a network can be measured on."""
+        return tuple(split for split in self.splits if split != UNLABELLED)
+
+    @property
+    def extracted(self) -> tuple[Sample, ...]:
+        """Return the samples that a store's records are views of, in their order."""
+        return (*self.splits["train"], *self.splits.get(UNLABELLED, ()))
 
     def write(self, path: Path) -> None:
         """Write as JSON, the same bytes for the same index; readers see the old file or the new.
@@ -154,6 +167,8 @@ def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
     Raises:
         DatasetError: the file holds an id outside the class table, so it changed since `prepare`.
     """
+    if not sample.labels:
+        return np.full((sample.height, sample.width), VOID, np.uint8)
     ids = decode_labels(Path(index.root) / sample.labels, index.classes.colours)
     if unknown := unknown_ids(count_ids(ids), index.classes):
         finding = Finding(sample.labels, "label id outside the table", "ids of the table", unknown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.errors import REMEDY, DatasetError, Finding
-from pipeline.datasets.index import FORMATS, ClassTable
+from pipeline.datasets.index import FORMATS, UNLABELLED, ClassTable
 
 IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 """Left behind by file browsers, like every name with a leading dot."""
@@ -27,7 +27,7 @@ Judge = Callable[[NDArray[np.int64]], list[Finding]]
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and its label file, relative to the root, not yet opened."""
+    """An image file and its label file ("" for none), relative to the root, not yet opened."""
 
     key: str
     image: str
@@ -38,7 +38,8 @@ class Pair:
 class Listing:
     """What a dataset's folders hold; `findings` is empty where nothing is wrong so far.
 
-    `archives` says where the files come from and how they unpack.
+    `archives` says where the files come from and how they unpack; `in_pixels`: they were written
+    into `pixels` rather than found in the dataset's root.
     """
 
     classes: ClassTable
@@ -46,12 +47,22 @@ class Listing:
     findings: tuple[Finding, ...] = ()
     archives: str = ""
     judge: Judge | None = None
+    in_pixels: bool = False
 
 
 def list_files(folder: Path) -> list[Path]:
     """List a folder in the order of names, without what file browsers left."""
     names = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in names if path.name not in IGNORED)
+
+
+def list_tree(folder: Path) -> list[Path]:
+    """List the files of a folder and of the folders in it, as `list_files` does; follow no link."""
+    return [
+        file
+        for path in list_files(folder)
+        for file in (list_tree(path) if path.is_dir() and not path.is_symlink() else [path])
+    ]
 
 
 def find_folders(root: Path, pattern: str) -> list[str]:
@@ -98,6 +109,22 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
     return stems
 
 
+def add_unlabelled(listing: Listing, root: Path, folder: str) -> Listing:
+    """Add the images of a folder, and of the folders in it, as the split without labels."""
+    if not (root / folder).is_dir():
+        findings = [Finding(folder, "missing folder", "a folder of images", "nothing")]
+        return replace(listing, findings=(*listing.findings, *findings))
+    images, findings = _by_stem(root, _Files(folder), "image", list_tree)
+    if not images:
+        findings.append(Finding(folder, "empty folder", "at least one image", "none"))
+    pairs = tuple(Pair(f"{UNLABELLED}/{stem}", images[stem][0], "") for stem in sorted(images))
+    return replace(
+        listing,
+        splits={**listing.splits, UNLABELLED: pairs},
+        findings=(*listing.findings, *findings),
+    )
+
+
 def pair_splits(
     root: Path,
     classes: ClassTable,
@@ -138,8 +165,8 @@ class _Files:
     """Which files of a folder are meant; `listed` is None where all of them are."""
 
     folder: str
-    suffix: str
-    listed: frozenset[str] | None
+    suffix: str = ""
+    listed: frozenset[str] | None = None
 
     def key_of(self, stem: str) -> str | None:
         """Return what the suffix leaves of a file's stem, or None for a file to pass over."""
@@ -179,18 +206,21 @@ def _pair(
     return tuple(pairs), findings
 
 
-def _by_stem(root: Path, meant: _Files, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
+def _by_stem(
+    root: Path, meant: _Files, role: str, list_folder: Callable[[Path], list[Path]] = list_files
+) -> tuple[dict[str, list[str]], list[Finding]]:
     """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
     paths = [
-        (f"{folder}/{path.name}", path)
+        (folder, path.relative_to(root / folder), path)
         for folder in find_folders(root, meant.folder)
-        for path in list_files(root / folder)
+        for path in list_folder(root / folder)
     ]
-    for relative, path in paths:
-        if (stem := meant.key_of(path.stem)) is None:
+    for folder, inner, path in paths:
+        if (stem := meant.key_of(inner.with_suffix("").as_posix())) is None:
             continue
+        relative = f"{folder}/{inner}"
         name = os.fsencode(relative).decode(errors="backslashreplace")
         if name != relative:
             findings.append(Finding(name, "name not in UTF-8", "a name in UTF-8", "other bytes"))
