@@ -41,6 +41,7 @@ index_argument = click.argument("index_path", metavar="INDEX", type=PATH)
 teacher_argument = click.argument("teacher_path", metavar="TEACHER", type=PATH)
 manifest_argument = click.argument("manifest_path", metavar="MANIFEST", type=PATH)
 destination_argument = click.argument("destination", type=PATH)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 params_option = click.option(
     "--params",
     "params_path",

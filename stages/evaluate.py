@@ -63,8 +63,8 @@ def command(
     """
     remove_recorded()
     index = Index.read(index_path)
-    if split not in index.splits:
-        found = ", ".join(index.splits)
+    if split not in index.labelled_splits:
+        found = ", ".join(index.labelled_splits)
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
     student, precision = load_student(student_path)

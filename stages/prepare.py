@@ -1,33 +1,99 @@
 """Stage 1: check the dataset, or generate it, and write its index."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from pipeline.config.base import validate
-from pipeline.config.params import load_params
-from pipeline.datasets.prepare import prepare_dataset
-from stages.command import PATH, StageCommand, destination_argument, params_option
+from pipeline.config.params import Params, load_params
+from pipeline.datasets.checking import check_listing
+from pipeline.datasets.contact_sheet import draw_contact_sheet
+from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.prepare import list_dataset, prepare_dataset
+from pipeline.datasets.statistics import describe_splits, write_lines
+from stages.command import PATH, StageCommand, json_option, params_option
 from stages.progress import progress_of_total
 from store.files import reading
 
 
 @click.command("prepare", cls=StageCommand)
-@click.argument("fingerprint", type=PATH)
-@destination_argument
+@click.argument("fingerprint", type=PATH, required=False)
+@click.argument("destination", type=PATH, required=False)
 @params_option
-def command(fingerprint: Path, destination: Path, params_path: Path) -> None:
-    """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION."""
-    dataset = load_params(params_path).dataset
+@click.option("--check", is_flag=True, help="Describe the dataset instead; no arguments.")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --check: the contact sheet, a PNG; by default NAME-check.png, NAME the dataset's.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="With --check: which images the sheet shows.",
+)
+@json_option
+def command(
+    fingerprint: Path | None,
+    destination: Path | None,
+    params_path: Path,
+    check: bool,
+    sheet: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION.
+
+    With --check nothing is written but a contact sheet; what the files hold is printed, split by
+    split: sizes, label values and their classes, and everything that is wrong. For example:
+
+    \b
+        cirkd prepare --check --sheet sheet.png
+    """
+    params = load_params(params_path)
+    if check:
+        _check(params, sheet or Path(f"{params.dataset.name}-check.png"), seed, as_json)
+        return
+    if fingerprint is None or destination is None:
+        raise click.UsageError("give FINGERPRINT DESTINATION, or --check")
     with reading(fingerprint, "the fingerprint of a dataset", "run `cirkd fingerprint` again"):
         known = validate(str, json.loads(fingerprint.read_bytes())["fingerprint"])
     pixels = destination / "pixels"
     with progress_of_total("check", "samples") as checked:
-        index = prepare_dataset(dataset, known, pixels, checked)
+        index = prepare_dataset(params.dataset, known, pixels, checked, notice=click.echo)
     index.write(destination / "index.json")
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
     click.echo(f"{index.name}: {counts}; {index.num_classes} classes")
+
+
+def _check(params: Params, sheet: Path, seed: int, as_json: bool) -> None:
+    """Describe the dataset and draw the contact sheet; exit code 1 where something is wrong."""
+    crops = {
+        name: (crop.height, crop.width)
+        for name, crop in (("teacher.crop", params.teacher.crop), ("store.crop", params.store.crop))
+    }
+    with TemporaryDirectory() as pixels:
+        with progress_of_total("check", "samples") as show:
+            root, listing = list_dataset(params.dataset, Path(pixels))
+            checked = check_listing(root, listing, show)
+        findings = (*listing.findings, *checked.findings)
+        splits = describe_splits(listing.classes, checked, crops)
+        if as_json:
+            facts = {"splits": splits, "findings": findings, "sheet": str(sheet)}
+            click.echo(json.dumps(facts, indent=2, default=asdict))
+        else:
+            click.echo("\n".join([*write_lines(splits, crops), f"contact sheet: {sheet}"]))
+        values = splits["train"].values if "train" in splits else ()
+        shares = {one.value: one.share for one in values}
+        draw_contact_sheet(root, listing, shares, seed, sheet)
+    if findings:
+        # What was unpacked is no longer at `root`.
+        where = getattr(params.dataset, "root", str(root))
+        raise DatasetError(where, findings, "Repair or remove these files.")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from stages.command import (
     device_option,
     follow_extraction,
     job_files,
+    json_option,
     manifest_argument,
     params_option,
     pick_student,
@@ -28,8 +29,6 @@ from stages.command import (
 
 if TYPE_CHECKING:
     from pipeline.extraction.load import JobFiles
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group("store")

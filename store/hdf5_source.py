@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import h5py
@@ -138,13 +139,25 @@ def chunk_shape(array: ArraySpec) -> tuple[int, ...]:
     return (records, *array.record_shape)
 
 
-def _open_dataset(hdf5: h5py.File, name: str) -> h5py.Dataset:
-    """Open a dataset of this very file; a link may lead to any other file of the machine."""
-    for part in (name.partition("/")[0], name):
+def open_hard_linked(hdf5: h5py.File, name: str) -> h5py.Dataset:
+    """Open a dataset of this very file; a link may lead to any other file of the machine.
+
+    Raises:
+        KeyError: there is a link on the way to it, or no such thing.
+        ValueError: it is no dataset.
+    """
+    for part in accumulate(name.split("/"), "{}/{}".format):
         if not isinstance(hdf5.get(part, getlink=True), h5py.HardLink):
             raise KeyError(f"no {part}, or a link in its place")
     dataset = hdf5[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None:
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
+    return dataset
+
+
+def _open_dataset(hdf5: h5py.File, name: str) -> h5py.Dataset:
+    dataset = open_hard_linked(hdf5, name)
+    if dataset.chunks is None:
         raise ValueError(f"{name} is not stored in chunks of this file")
     return dataset
 

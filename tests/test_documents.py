@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.config import augment, params, training
+from pipeline.config.datasets import DATASETS, ExternalConfig, dataset_module
 from pipeline.config.methods import METHODS, TERMS
 from stages.cli import COMMANDS, main
 from store.arrays import arrays_table
@@ -158,6 +159,14 @@ def test_the_configuration_page_names_every_parameter() -> None:
         assert f"`{name}`" in page, name
     for profile in ROOT.glob("profiles/*.yaml"):
         assert f"`{profile.stem}`" in page, profile
+
+
+def test_the_datasets_page_names_every_kind_and_key() -> None:
+    page = text_of("docs/datasets.md")
+    for kind in DATASETS:
+        own = dataset_module(kind).Config.model_fields.keys() - ExternalConfig.model_fields.keys()
+        for name in (kind, *own):
+            assert f"`{name}`" in page, f"{kind}.{name}"
 
 
 def test_the_configuration_page_names_every_environment_variable() -> None:

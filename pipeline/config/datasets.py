@@ -17,7 +17,12 @@ from pipeline.config.base import BaseConfig, Name, one_of
 DATASETS: dict[str, str] = {
     "scenes": "pipeline.datasets.scenes.dataset",
     "camvid": "pipeline.datasets.camvid",
+    "cityscapes": "pipeline.datasets.cityscapes",
+    "voc": "pipeline.datasets.voc",
+    "ade20k": "pipeline.datasets.ade20k",
+    "coco_stuff": "pipeline.datasets.coco_stuff",
     "folder": "pipeline.datasets.folder",
+    "hdf5": "pipeline.datasets.hdf5",
 }
 
 Kind = Annotated[str, one_of(DATASETS)]
@@ -31,9 +36,13 @@ class DatasetConfig(BaseConfig):
 
 
 class ExternalConfig(DatasetConfig):
-    """A dataset that lies at `root`, by default at artifacts/datasets/<name>."""
+    """A dataset that lies at `root`, by default at artifacts/datasets/<name>.
+
+    `unlabelled`, relative to root, is a folder of images that are distilled without any labels.
+    """
 
     root: str
+    unlabelled: str | None = None
 
     @model_validator(mode="before")
     @classmethod

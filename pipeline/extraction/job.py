@@ -68,7 +68,7 @@ def plan_store(
         identity["extraction_version"] = EXTRACTION_VERSION
     return StoreSpec(
         identity=identity,
-        num_images=len(index.splits["train"]),
+        num_images=len(index.extracted),
         num_views=settings.num_views,
         height=crop.height,
         width=crop.width,
@@ -102,7 +102,7 @@ class Extraction:
     """Everything that decides what a store will hold.
 
     Attributes:
-        index: of the dataset; its training split is extracted.
+        index: of the dataset; its training images, and those without labels, are extracted.
         teacher: in eval mode, on `device`.
         settings: of the store.
         spec: what `plan_store` made of them.

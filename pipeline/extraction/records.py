@@ -17,7 +17,7 @@ def draw_records(
     index: Index, settings: StoreConfig, records: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Images, labels and the view table of some records: record n = view * num_images + image."""
-    samples = index.splits["train"]
+    samples = index.extracted
     rows: dict[str, list[Any]] = {}
     for record in records:
         view_index, position = divmod(record, len(samples))

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.datasets import dataset_module
 from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.folder import Config as FolderConfig
+from pipeline.datasets.index import Index
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.scenes.dataset import Config as ScenesConfig
 
 CLASSES_YAML = """\
@@ -34,6 +38,17 @@ def random_ids(choices: list[int], seed: int, shape: tuple[int, int] = (24, 32))
     ids = np.random.default_rng(seed).choice(np.array(choices, np.uint8), shape)
     ids[0, : len(choices)] = choices
     return ids
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Callable[..., Index]:
+    """Checks the dataset that a section of params.yaml names."""
+
+    def check(section: dict[str, Any], **options: Any) -> Index:
+        dataset = dataset_module(section["kind"]).Config.model_validate(section)
+        return prepare_dataset(dataset, "", tmp_path / "pixels", **options)
+
+    return check
 
 
 @pytest.fixture

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from official_layouts import make_camvid as write_camvid
 from PIL import Image
 
 from pipeline.datasets.camvid import Config as CamVidConfig
-from pipeline.datasets.index import read_image, read_labels
-from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.index import Index, read_image, read_labels
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 
 
 def test_the_twin_is_read_as_it_was_written(
@@ -98,3 +101,61 @@ def test_a_moved_root_gives_the_same_samples(
         dataset.model_copy(update={"root": str(moved)}), "abc", tmp_path / "pixels"
     )
     assert after.splits == before.splits
+
+
+GROUPS = {(64, 128, 64): 9, (0, 0, 192): 4, (128, 0, 192): 3, (64, 192, 0): 1, (0, 0, 0): 255}
+"""Animal -> Pedestrian, Sidewalk, lane markings -> Road, Wall -> Building, Void."""
+
+
+@pytest.mark.parametrize("layout", ["original", "sorted"])
+def test_32_colours_become_11_classes(
+    layout: str, prepare: Callable[..., Index], tmp_path: Path
+) -> None:
+    section = write_camvid(tmp_path, layout=layout)
+    index = prepare(section)
+    twin = prepare(write_camvid(tmp_path / "segnet"))
+    assert index.class_names == twin.class_names
+    assert index.palette == twin.palette
+    assert [sample.key for sample in index.splits["train"]] == [
+        f"train/0001TP_{number:06d}" for number in range(3)
+    ]
+    assert len(index.splits["test"]) == 1
+    sample = index.splits["val"][0]
+    assert sample.labels.endswith("0006R0_000000_L.png")
+    colours = np.tile(np.array([*GROUPS], np.uint8), (4, 1, 1))
+    path = tmp_path / sample.labels
+    Image.fromarray(colours).save(path)
+    assert read_labels(index, sample).tolist() == [[*GROUPS.values()]] * 4
+
+
+def test_colours_that_are_in_no_table_are_void_and_counted(
+    prepare: Callable[..., Index], tmp_path: Path
+) -> None:
+    section = write_camvid(tmp_path, layout="original")
+    path = tmp_path / "LabeledApproved_full/0006R0_000001_L.png"
+    colours = np.asarray(Image.open(path)).copy()
+    colours[:2, :5] = (1, 2, 3)
+    Image.fromarray(colours).save(path)
+    notices: list[str] = []
+    index = prepare(section, notice=notices.append)
+    assert notices == [
+        "val: 10 of 6144 px are void because their colours are not in the class table"
+    ]
+    assert (read_labels(index, index.splits["val"][1])[:2, :5] == 255).all()
+
+
+def test_the_original_needs_split_files(prepare: Callable[..., Index], tmp_path: Path) -> None:
+    section = write_camvid(tmp_path, layout="original")
+    (tmp_path / "val.txt").unlink()
+    with pytest.raises(
+        DatasetError,
+        match=r"val\.txt: missing split file(.|\n)*put SegNet's \{train,val,test\}\.txt",
+    ):
+        prepare(section)
+
+
+def test_a_changed_split_file_of_the_original_shows(tmp_path: Path) -> None:
+    dataset = CamVidConfig.model_validate(write_camvid(tmp_path, layout="original"))
+    before = fingerprint_dataset(dataset)["fingerprint"]
+    (tmp_path / "val.txt").write_text("0006R0_000000\n")
+    assert fingerprint_dataset(dataset)["fingerprint"] != before

@@ -10,8 +10,10 @@ import pytest
 from PIL import EpsImagePlugin, Image
 from PIL.ExifTags import Base
 
+from pipeline.config.datasets import dataset_module
 from pipeline.datasets.camvid import Config as CamVidConfig
-from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.checking import check_listing
+from pipeline.datasets.errors import MOST_LISTED, DatasetError, Finding
 from pipeline.datasets.folder import Config as FolderConfig
 from pipeline.datasets.prepare import prepare_dataset
 
@@ -62,7 +64,7 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
     "empty file": (
         lambda root: (root / f"trainannot/{C}.png").write_bytes(b"") and None,
         f"trainannot/{C}.png",
-        "unreadable: expected a whole image file; found",
+        "unreadable: expected a whole image file; found an empty file (0 bytes)",
     ),
     "truncated jpeg": (
         lambda root: cut(root / f"val/{B}.jpg", 0.6),
@@ -89,7 +91,7 @@ BREAKS: dict[str, tuple[Break, str, str]] = {
     "colour labels": (
         lambda root: save(root / f"valannot/{C}.png", np.zeros((24, 32, 3), np.uint8)),
         f"valannot/{C}.png",
-        "found greyscale or palette ids expected, Pillow mode RGB found",
+        "expected ids, as grey or as a palette; found colours (Pillow mode RGB). Give the files of",
     ),
     "duplicate key": (
         lambda root: shutil.copy(root / f"val/{C}.jpg", root / f"val/{C}.jpeg") and None,
@@ -240,3 +242,31 @@ def test_labels_of_an_image_that_exif_turns_say_so(
     expected = rf"expected 24x32 as train/{B}\.jpg, turned by its EXIF orientation 6; found 32x24"
     with pytest.raises(DatasetError, match=expected):
         prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def test_the_pixels_of_each_id_are_counted_by_split(
+    make_folder: Callable[..., FolderConfig],
+) -> None:
+    dataset = make_folder()
+    root = Path(dataset.root)
+    save(root / "labels/val/image.1.png", np.full((24, 32), 5, np.uint8))  # in no table
+    listing = dataset_module("folder").list_samples(dataset, root / "unused")
+    counted = check_listing(root, listing).id_counts
+    for split in ("train", "val"):
+        labels = [np.asarray(Image.open(path)) for path in (root / f"labels/{split}").iterdir()]
+        expected = np.bincount(np.ravel(labels), minlength=256)
+        assert counted[split].dtype == np.int64
+        assert np.array_equal(counted[split], expected)
+
+
+def test_a_message_spells_out_some_findings_of_each_kind() -> None:
+    findings = [Finding(f"{n:03d}.png", "unreadable", "a", "b") for n in range(MOST_LISTED + 7)]
+    error = DatasetError("here", [*findings, Finding("x", "missing folder", "a", "b", "Do c.")])
+    lines = str(error).splitlines()
+    assert len(error.findings) == MOST_LISTED + 8
+    assert lines[0] == f"dataset at here: {MOST_LISTED + 8} finding(s)"
+    assert lines[-4:-1] == [
+        f"  {findings[MOST_LISTED - 1]}",
+        "  x: missing folder: expected a; found b. Do c.",
+        "  unreadable: 7 more files",
+    ]

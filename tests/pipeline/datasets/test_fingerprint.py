@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.datasets import dataset_module
 from pipeline.datasets.camvid import Config as CamVidConfig
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files
@@ -99,6 +100,29 @@ def test_a_missing_root_is_named_with_its_remedy(tmp_path: Path) -> None:
         DatasetError, match=r"nowhere: missing dataset(.|\n)*profile use NAME --root"
     ):
         fingerprint_dataset(dataset)
+
+
+ARCHIVES = {
+    "cityscapes": "gtFine_trainvaltest.zip",
+    "voc": "VOCtrainval_11-May-2012.tar",
+    "ade20k": "ADEChallengeData2016.zip",
+    "coco_stuff": "stuffthingmaps_trainval2017.zip",
+    "camvid": "LabeledApproved_full",
+    "folder": "classes.yaml",
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_an_empty_folder_names_the_archives(kind: str, tmp_path: Path) -> None:
+    """In the first stage, and in `prepare` where a folder was emptied in between."""
+    section = {"kind": kind, "name": kind, "root": str(tmp_path)}
+    dataset = dataset_module(kind).Config.model_validate(section)
+    with pytest.raises(DatasetError, match=r"files of this kind(.|\n)*--root PATH") as caught:
+        fingerprint_dataset(dataset)
+    assert ARCHIVES[kind] in str(caught.value)
+    with pytest.raises(DatasetError) as caught:
+        prepare_dataset(dataset, "", tmp_path / "pixels")
+    assert ARCHIVES[kind] in str(caught.value)
 
 
 def test_every_file_is_looked_at_though_size_and_time_stay(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The index is read as it was written, and labels are read as classes."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -103,9 +104,49 @@ def test_images_of_every_8_bit_mode_become_rgb(tmp_path: Path) -> None:
             assert np.abs(read.astype(int) - rgb).max() <= 4
 
 
+def test_colours_of_16_bits_lose_their_lower_byte(tmp_path: Path) -> None:
+    content = png(48, bytes([10, 255, 20, 255, 30, 255]), colour_type=2, depth=16)
+    assert decode_image(io.BytesIO(content)).tolist() == [[[10, 20, 30]]]
+
+
+def test_cmyk_is_converted_and_alpha_is_dropped(tmp_path: Path) -> None:
+    rgb = np.full((8, 8, 3), (10, 200, 30), np.uint8)
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(decode_image(tmp_path / "a.jpg").astype(int) - rgb).max() <= 3
+    alpha = np.dstack([rgb, np.zeros((8, 8), np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / "a.png")
+    assert np.array_equal(decode_image(tmp_path / "a.png"), rgb)
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("RGB", r"found colours \(Pillow mode RGB\)\. .*`labels: colours`"),
+        ("RGBA", r"found colours \(Pillow mode RGBA\)"),
+        ("LA", r"found an alpha channel \(Pillow mode LA\)\. Save it without alpha"),
+        ("I;16", r"found more than 8 bits a pixel \(Pillow mode I;16\)\. .*_instanceIds\.png"),
+    ],
+)
+def test_labels_without_ids_say_what_they_are(mode: str, message: str, tmp_path: Path) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        decode_labels(tmp_path / "a.png")
+
+
+def test_colours_are_decoded_to_ids(tmp_path: Path) -> None:
+    colours = {(0, 0, 0): 255, (255, 255, 255): 7, (1, 0, 0): 0, (0, 0, 1): 3}
+    random = np.random.default_rng(0)
+    rgb = random.choice(np.array([*colours, (0, 1, 0), (1, 0, 1)], np.uint8), (20, 30))
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    ids = decode_labels(tmp_path / "a.png", tuple(colours.items()))
+    expected = [[colours.get(tuple(map(int, pixel)), 254) for pixel in row] for row in rgb]
+    assert ids.dtype == np.uint8
+    assert ids.tolist() == expected
+
+
 def test_sixteen_bit_images_are_refused_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 5), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="8 bits a channel expected, Pillow mode I;16 found"):
+    with pytest.raises(ValueError, match=r"8 bits a channel; found more \(Pillow mode I;16\)"):
         decode_image(tmp_path / "a.png")
 
 
@@ -139,14 +180,14 @@ def test_paths_are_relative_to_the_root_as_given(
     assert read_image(index, sample).shape == (24, 32, 3)
 
 
-def png(bits: int, row: bytes, colour_type: int = 0, palette: bytes = b"") -> bytes:
-    """A PNG of one row of `bits` a pixel, which Pillow does not write."""
+def png(bits: int, row: bytes, colour_type: int = 0, palette: bytes = b"", depth: int = 0) -> bytes:
+    """A PNG of one row of `bits` a pixel (and `depth` a channel), which Pillow does not write."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(name + content))
         return struct.pack(">I", len(content)) + name + content + check
 
-    header = struct.pack(">IIBBBBB", len(row) * 8 // bits, 1, bits, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", len(row) * 8 // bits, 1, depth or bits, colour_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(b"\0" + row))]
     kept = (chunk(name, content) for name, content in chunks if content)
     return b"\x89PNG\r\n\x1a\n" + b"".join(kept) + chunk(b"IEND", b"")
@@ -158,7 +199,7 @@ def png(bits: int, row: bytes, colour_type: int = 0, palette: bytes = b"") -> by
     ids=["png 2", "png 4", "pgm 15", "plain pgm 15"],
 )
 def test_grey_ids_that_pillow_would_scale_are_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="save it with 8 bits a pixel"):
+    with pytest.raises(ValueError, match="Save it with 8 bits a pixel"):
         decode_labels(io.BytesIO(content))
 
 
@@ -193,3 +234,20 @@ def test_an_index_without_hashes_is_read(
     path.write_text(json.dumps(raw))
     assert Index.read(path).splits["val"][0].labels_sha256 == ""
     assert Index.read(path).fingerprint == index.fingerprint
+
+
+def test_a_table_of_ids_is_written_and_hashed_as_before_there_were_colours(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    """So that no index, and nothing that depends on it, is stale without a reason."""
+    index, path = prepare_dataset(make_folder(), "", tmp_path / "p"), tmp_path / "index.json"
+    index.write(path)
+    classes = json.loads(path.read_text())["classes"]
+    assert {*classes} == {"names", "palette", "label_ids", "void_ids"}
+    files = {
+        sample.key: (sample.image_sha256, sample.labels_sha256)
+        for samples in index.splits.values()
+        for sample in samples
+    }
+    hashed = json.dumps({"classes": classes, "files": files}, sort_keys=True).encode()
+    assert index.fingerprint == hashlib.sha256(hashed).hexdigest()

@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from official_layouts import make_ade20k
+from tiny_networks import TinyTeacher
 
 from pipeline.config.params import Params, StoreConfig
+from pipeline.datasets.ade20k import Config as Ade20kConfig
 from pipeline.datasets.index import Index, read_labels
+from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.views import PADDING_COLOUR, TABLE, View
 from pipeline.extraction.extract import build_unit, extract
-from pipeline.extraction.job import plan_store
+from pipeline.extraction.job import Extraction, plan_store
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import forward_teacher
 from pipeline.models.network import Network
@@ -235,3 +240,23 @@ def test_another_version_of_the_code_makes_another_store_and_the_first_changes_n
     second = tiny_job(settings).spec
     assert second.identity == {**first.identity, "extraction_version": 2}
     assert second.fingerprint != first.fingerprint
+
+
+def test_images_smaller_than_the_crop_are_stored_with_padding(
+    settings: StoreConfig, tmp_path: Path
+) -> None:
+    section = make_ade20k(tmp_path / "ade20k", size=(12, 20))
+    index = prepare_dataset(Ade20kConfig.model_validate(section), "", tmp_path / "pixels")
+    teacher = TinyTeacher(index.num_classes)
+    spec = plan_store(index, settings, teacher, "tiny teacher", CPU)
+    with Writer.open(tmp_path / "store", spec) as writer:
+        assert extract(Extraction(index, teacher, settings, spec, CPU), writer)
+        writer.finish()
+    arrays = all_arrays(tmp_path / "store")
+    for n in range(len(arrays["key"])):
+        view = View(*(arrays[name][n] for name in TABLE))
+        valid = view.valid()
+        assert 0 < valid.sum() < valid.size
+        assert (arrays["labels"][n][~valid] == 255).all()
+        assert (arrays["labels"][n][valid] < 150).any()
+        assert (arrays["image"][n].transpose(1, 2, 0)[~valid] == PADDING_COLOUR).all()
