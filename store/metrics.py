@@ -63,6 +63,23 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
     return float(np.diag(matrix).sum() / total) if total else float("nan")
 
 
+def list_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
+    """List classes that are taken for others one for one, as where ids are permuted.
+
+    Class i is taken for j where most of i's pixels are predicted as j, and most of what is
+    predicted as j are pixels of i. A class that a teacher merely misses fails the second.
+
+    Returns:
+        Pairs (i, j), i != j.
+    """
+    predicted, labelled = matrix.argmax(axis=1), matrix.argmax(axis=0)
+    return [
+        (i, int(j))
+        for i, j in enumerate(predicted)
+        if j != i and labelled[j] == i and matrix[i, j] > 0
+    ]
+
+
 def json_number(value: float) -> float | None:
     """Return a figure for JSON, which has no nan: None if it does not exist."""
     return None if np.isnan(value) else float(value)

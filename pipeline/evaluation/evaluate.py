@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from store.metrics import (
     confusion_matrix,
     iou_per_class,
     json_number,
+    list_confused,
     mean_iou,
     pixel_accuracy,
 )
@@ -60,3 +61,20 @@ def summarise(confusion: np.ndarray) -> dict[str, object]:
         "pixel_accuracy": json_number(pixel_accuracy(confusion)),
         "confusion": confusion.tolist(),
     }
+
+
+def find_doubts(confusion: np.ndarray, class_names: Sequence[str], min_miou: float) -> list[str]:
+    """Say in a sentence each what speaks against distilling from a teacher.
+
+    Args:
+        confusion: of its predictions, [K, K], rows are labels.
+        class_names: K of them.
+        min_miou: the mIoU from which on it is good enough.
+    """
+    doubts, miou = [], mean_iou(confusion)
+    if not miou >= min_miou:  # nan, too
+        doubts.append(f"its mIoU is {miou:.3f}, below {min_miou}")
+    confused = [f"{class_names[i]} as {class_names[j]}" for i, j in list_confused(confusion)]
+    if confused:
+        doubts.append(f"it predicts {', '.join(confused)}: are its classes in the dataset's order?")
+    return doubts

@@ -28,7 +28,7 @@ def settings(tiny_params: Params) -> TeacherConfig:
 @pytest.fixture(scope="module")
 def saved(settings: TeacherConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    return path, save_teacher(build_teacher(settings, 5), path)
+    return path, save_teacher(build_teacher(settings, "abcde"), path)
 
 
 def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
@@ -46,15 +46,15 @@ def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
 def test_same_seed_same_hash(
     settings: TeacherConfig, saved: tuple[Path, str], tmp_path: Path
 ) -> None:
-    assert save_teacher(build_teacher(settings, 5), tmp_path / "again.pt") == saved[1]
-    other = build_teacher(settings.model_copy(update={"seed": 1}), 5)
+    assert save_teacher(build_teacher(settings, "abcde"), tmp_path / "again.pt") == saved[1]
+    other = build_teacher(settings.model_copy(update={"seed": 1}), "abcde")
     assert hash_weights(other.network.state_dict()) != saved[1]
     assert (tmp_path / "again.pt").read_bytes() == saved[0].read_bytes()
 
 
 def test_a_checkpoint_is_a_source(settings: TeacherConfig, saved: tuple[Path, str]) -> None:
     change = {"source": "checkpoint", "checkpoint": str(saved[0]), "seed": 9}
-    teacher = build_teacher(settings.model_copy(update=change), 5)
+    teacher = build_teacher(settings.model_copy(update=change), "abcde")
     assert hash_weights(teacher.network.state_dict()) == saved[1]
 
 
@@ -98,11 +98,11 @@ def test_published_weights_that_do_not_fit_are_refused(
 ) -> None:
     change = {"source": "torchvision", "weights": weights}
     with pytest.raises(TeacherError, match=expected):
-        build_teacher(settings.model_copy(update=change), 5)
+        build_teacher(settings.model_copy(update=change), "abcde")
 
 
 def test_a_fresh_residual_block_is_the_identity(settings: TeacherConfig) -> None:
-    teacher = build_teacher(settings, 5).eval()
+    teacher = build_teacher(settings, "abcde").eval()
     block = teacher.network.backbone.layer1[1]
     image = torch.rand(1, 256, 4, 4)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_the_first_steps_see_as_much_in_fewer_pixels(
 def test_a_loaded_teacher_has_its_own_memory_format(
     tiny_index: Index, settings: TeacherConfig, tmp_path: Path
 ) -> None:
-    teacher = build_teacher(settings, tiny_index.num_classes)
+    teacher = build_teacher(settings, tiny_index.class_names)
     state = {
         name: tensor.contiguous().double() if tensor.is_floating_point() else tensor
         for name, tensor in teacher.network.state_dict().items()
@@ -164,7 +164,7 @@ def test_micro_batches_and_ranks_share_the_crops_of_a_step(
 
 
 def test_both_heads_learn(tiny_index: Index, settings: TeacherConfig) -> None:
-    teacher = build_teacher(settings, tiny_index.num_classes).train()
+    teacher = build_teacher(settings, tiny_index.class_names).train()
     (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
     terms = SupervisedTerms(teacher, "float32")(batch)
     assert set(terms) == {"task", "auxiliary"}
