@@ -54,6 +54,10 @@ class SequentialHead(TorchvisionNetwork):
             features = layer(features)
         head = self.network.aux_classifier
         auxiliary = None if head is None else head(stages["aux"])
+        grid = features.shape[-2:]
+        if auxiliary is not None and auxiliary.shape[-2:] != grid:
+            # MobileNetV3's stands on a stage of stride 8, its classifier on one of stride 16.
+            auxiliary = functional.adaptive_avg_pool2d(auxiliary, grid)
         return Output(classifier(features), features, auxiliary)
 
 
