@@ -1,0 +1,42 @@
+"""The teacher stage: what its card says, and what it warns of."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+from tiny_networks import TinyTeacher
+
+from pipeline.config.architectures import ARCHITECTURES, Architecture
+from pipeline.datasets.index import Index
+from pipeline.extraction.load import JobFiles
+from pipeline.models.teacher import TeacherCard
+from stages.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_teacher_at_a_declared_stride_is_measured_and_comes_back(
+    tiny_index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = Architecture("Tiny", "tiny_networks:tiny_teacher", "")
+    monkeypatch.setitem(ARCHITECTURES, "tiny_teacher", entry)
+    torch.save(TinyTeacher(tiny_index.num_classes).state_dict(), "user.pth")
+    raw = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+    raw["teacher"] |= {"source": "checkpoint", "checkpoint": "user.pth", "stride": 16}
+    raw["teacher"]["architecture"] = "tiny_teacher"
+    YAML().dump(raw, Path("params.yaml"))
+    tiny_index.write(Path("index.json"))
+    command = ["teacher", "index.json", "teacher.pt", "--device", "cpu"]
+    done = CliRunner().invoke(main, [*command, "--min-miou", "1"])
+    assert done.exit_code == 0, done.output
+    card = TeacherCard.read(Path("teacher.json"))
+    assert (card.architecture, card.stride) == ("tiny_teacher", 16)
+    assert f"warning: teacher teacher.pt: its mIoU is {card.val['miou']:.3f}, below" in done.stderr
+    job = JobFiles(Path("index.json"), Path("teacher.pt"), Path("params.yaml"), "cpu").load()
+    assert (job.teacher.stride, job.spec.stride, job.spec.feature_height) == (16, 16, 2)
+    assert job.spec.identity["teacher"]["preprocessing"]["stride"] == 16
+    quiet = CliRunner().invoke(main, command, env={"CIRKD_MIN_MIOU": "0"})
+    assert "below" not in quiet.stderr
