@@ -66,8 +66,8 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
 def list_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
     """List classes that are taken for others one for one, as where ids are permuted.
 
-    Class i is taken for j where most of i's pixels are predicted as j, and most of what is
-    predicted as j are pixels of i. A class that a teacher merely misses fails the second.
+    Class i is taken for j where i's pixels are predicted as j more than as any other class, and no
+    class has more pixels predicted as j. A class that a teacher merely misses fails the second.
 
     Returns:
         Pairs (i, j), i != j.

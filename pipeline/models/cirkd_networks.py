@@ -75,7 +75,7 @@ class CirkdNetwork(Network):
         """
         state = super().fit_to(state)
         kernel = state.get("head.block.0.weight")
-        if kernel is not None and len(kernel) != self.head.width:
+        if kernel is not None and kernel.ndim == 4 and len(kernel) != self.head.width:
             with torch.device("meta"):
                 self._take_head(self.head.widened(len(kernel)))
         rows = [row for row in range(COCO_STUFF_IDS) if row not in ABSENT_IDS]

@@ -106,9 +106,12 @@ class Network(nn.Module):
         setattr(self.get_submodule(parent), name, None)
 
     def fit_to(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take what sizes a file's weights, by `weights`' names, may choose; return them as ours.
+        """Take the sizes that a file's weights decide, and return the weights that then fit.
 
-        An auxiliary head that the file lacks, this network lacks from then on.
+        Without an auxiliary head in the file there is none from then on.
+
+        Args:
+            state: by the names of `weights`.
         """
         name = self.auxiliary_name.rpartition(".")[2]
         if self.has_auxiliary and not any(key.startswith(f"{name}.") for key in state):

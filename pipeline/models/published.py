@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
@@ -65,6 +64,8 @@ def _read_backbone(name: str, weights: str) -> dict[str, Tensor]:
     published = get_model_weights(name)
     if (member := {"imagenet": "DEFAULT"}.get(weights, weights)) in published.__members__:
         return fetch(published[member])
+    import timm  # takes a second, and few need it
+
     try:
         return timm.create_model(weights.removeprefix("timm/"), pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:  # timm's, and those of its hub

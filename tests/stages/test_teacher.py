@@ -17,18 +17,29 @@ from stages.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_teacher_at_a_declared_stride_is_measured_and_comes_back(
-    tiny_index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def write_params(raw_teacher: dict[str, object]) -> None:
+    """Parameters of the tiny profile with another teacher, in the working directory."""
+    raw = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+    raw["teacher"] |= raw_teacher
+    YAML().dump(raw, Path("params.yaml"))
+
+
+@pytest.fixture
+def folder(tiny_index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with an index and a teacher `tiny_teacher` to be had."""
     entry = Architecture("Tiny", "tiny_networks:tiny_teacher", "")
     monkeypatch.setitem(ARCHITECTURES, "tiny_teacher", entry)
-    torch.save(TinyTeacher(tiny_index.num_classes).state_dict(), "user.pth")
-    raw = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
-    raw["teacher"] |= {"source": "checkpoint", "checkpoint": "user.pth", "stride": 16}
-    raw["teacher"]["architecture"] = "tiny_teacher"
-    YAML().dump(raw, Path("params.yaml"))
+    monkeypatch.chdir(tmp_path)
     tiny_index.write(Path("index.json"))
+    return tmp_path
+
+
+def test_a_teacher_at_a_declared_stride_is_measured_and_comes_back(
+    tiny_index: Index, folder: Path
+) -> None:
+    torch.save(TinyTeacher(tiny_index.num_classes).state_dict(), "user.pth")
+    source = {"source": "checkpoint", "checkpoint": "user.pth", "architecture": "tiny_teacher"}
+    write_params({**source, "stride": 16})
     command = ["teacher", "index.json", "teacher.pt", "--device", "cpu"]
     done = CliRunner().invoke(main, [*command, "--min-miou", "1"])
     assert done.exit_code == 0, done.output
@@ -40,3 +51,21 @@ def test_a_teacher_at_a_declared_stride_is_measured_and_comes_back(
     assert job.spec.identity["teacher"]["preprocessing"]["stride"] == 16
     quiet = CliRunner().invoke(main, command, env={"CIRKD_MIN_MIOU": "0"})
     assert "below" not in quiet.stderr
+
+
+def test_another_content_of_a_backbone_is_another_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identities: list[object] = []
+
+    def stop(kind: str, identity: object) -> Path:
+        identities.append(identity)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("stages.teacher.work_folder", stop)
+    write_params({"architecture": "tiny_teacher", "backbone": "imagenet.pth"})
+    for content in (b"one", b"one", b"another"):
+        Path("imagenet.pth").write_bytes(content)
+        command = ["teacher", "index.json", "teacher.pt", "--device", "cpu"]
+        assert "far enough" in CliRunner().invoke(main, command).stderr
+    assert identities[0] == identities[1] != identities[2]
