@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.config.params import Params, TeacherConfig
+from pipeline.datasets.index import Index
+from pipeline.extraction.job import plan_store
 from pipeline.models.cirkd_networks import ABSENT_IDS
-from pipeline.models.network import Network, build_network
+from pipeline.models.network import Network, build_network, predict
 from pipeline.models.teacher import TeacherError, build_teacher, load_teacher, save_teacher
 
 KEYS = Path(__file__).parents[2] / "fixtures/cirkd_keys.tsv.xz"
@@ -205,10 +207,16 @@ def test_every_layer_is_that_of_an_independent_construction(name: str) -> None:
 
 def test_images_and_logits_are_treated_as_in_the_repository() -> None:
     network = build_network("cirkd_pspnet_mobilenet_v2", 5)
-    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     red, green, blue = image[0].float()
     expected = torch.stack([blue - 104.00698793, green - 116.66876762, red - 122.67891434])
     torch.testing.assert_close(network.normalise(image)[0], expected, rtol=0, atol=1e-4)
+    network = network.eval()
+    with torch.no_grad():
+        logits = functional.interpolate(
+            network(expected[None]).logits, (32, 48), mode="bilinear", align_corners=True
+        )
+    assert torch.equal(predict(network, image, "float32"), logits.argmax(1).byte())
     corners = network.upsample(torch.tensor([[[[0.0, 1.0]]]]), (1, 5))
     torch.testing.assert_close(corners.flatten(), torch.tensor([0, 0.25, 0.5, 0.75, 1]))
 
@@ -220,17 +228,19 @@ def checkpoint_settings(params: Params, path: Path, architecture: str) -> Teache
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet18_v1", "deeplabv3_resnet18_v2"])
 def test_each_generation_is_known_by_its_file_and_comes_back(
-    name: str, tiny_params: Params, tmp_path: Path
+    name: str, tiny_params: Params, tiny_index: Index, tmp_path: Path
 ) -> None:
     architecture, width, _ = CHECKPOINTS[name]
-    state = draw_weights(name, 5)
+    state = draw_weights(name, tiny_index.num_classes)
     torch.save(state, tmp_path / "kd_best_model.pth")
     settings = checkpoint_settings(tiny_params, tmp_path / "kd_best_model.pth", architecture)
-    teacher = build_teacher(settings, "abcde").eval()
+    teacher = build_teacher(settings, tiny_index.class_names).eval()
     sha256 = save_teacher(teacher, tmp_path / "teacher.pt")
-    loaded = load_teacher(tmp_path / "teacher.pt", 5, architecture, sha256)
-    assert loaded.feature_channels == teacher.feature_channels == width
-    assert loaded.preprocessing.describe().items() >= {"bgr": True, "align_corners": True}.items()
+    loaded = load_teacher(tmp_path / "teacher.pt", tiny_index.num_classes, architecture, sha256)
+    spec = plan_store(tiny_index, tiny_params.store, loaded, sha256, torch.device("cpu"))
+    assert spec.feature_channels == teacher.feature_channels == width
+    preprocessing = spec.identity["teacher"]["preprocessing"]
+    assert preprocessing.items() >= {"bgr": True, "align_corners": True, "stride": 8}.items()
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert all(map(torch.equal, loaded(image), teacher(image)))
