@@ -17,6 +17,7 @@ import click
 
 from stages.progress import progress_of_total
 from store.errors import StoreError
+from store.files import reading
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,17 @@ ahead_option = click.option(
     show_default=True,
     help="Host memory that batches may take on their way, in MB; never changes a result.",
     callback=lambda context, option, megabytes: megabytes * 10**6,
+)
+
+
+min_miou_option = click.option(
+    "--min-miou",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    envvar="CIRKD_MIN_MIOU",
+    show_envvar=True,
+    show_default=True,
+    help="A teacher whose mIoU on val is lower gets a warning; never changes a result.",
 )
 
 
@@ -249,6 +261,23 @@ def measure_precision(precision: str, device: torch.device, setting: str) -> flo
             err=True,
         )
     return cost
+
+
+def warn_of_teacher(teacher: Path, min_miou: float) -> None:
+    """Say on stderr what the card beside a teacher's file says against distilling from it."""
+    import numpy as np
+
+    from pipeline.evaluation.evaluate import find_doubts
+    from pipeline.models.teacher import REMAKE, TeacherCard
+
+    path = teacher.with_suffix(".json")
+    card = TeacherCard.read(path)
+    if "confusion" not in card.val:
+        return
+    with reading(path, "the card of a teacher", REMAKE):
+        doubts = find_doubts(np.array(card.val["confusion"]), card.class_names, min_miou)
+    for doubt in doubts:
+        click.echo(f"warning: teacher {teacher}: {doubt}", err=True)
 
 
 def prepare_dvc() -> tuple[list[str], dict[str, str]]:

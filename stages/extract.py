@@ -14,7 +14,9 @@ from stages.command import (
     follow_extraction,
     job_files,
     measure_precision,
+    min_miou_option,
     stores_option,
+    warn_of_teacher,
 )
 from store.files import write_json
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Processes of a local dask cluster; never changes a byte.",
 )
+@min_miou_option
 @click.option("--scheduler", help="Address of a running dask.distributed scheduler.")
 @click.option(
     "--again",
@@ -51,6 +54,7 @@ def command(
     destination: Path,
     stores: Path,
     num_workers: int,
+    min_miou: float,
     scheduler: str | None,
     again: bool,
 ) -> None:
@@ -59,6 +63,7 @@ def command(
     A killed run goes on at the first unit that is missing, one with --again, too.
     """
     job = files.load()
+    warn_of_teacher(files.teacher, min_miou)
     cost = measure_precision(job.settings.precision, job.device, "store.precision")
     path = stores / job.spec.fingerprint
     marker = path.with_suffix(".again")

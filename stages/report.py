@@ -29,7 +29,8 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     index = results.index
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
     card = results.teacher
-    teacher = partial(load_teacher, weights, index.num_classes, card.architecture, card.sha256)
+    built = (index.num_classes, card.architecture, card.sha256, card.stride)
+    teacher = partial(load_teacher, weights, *built)
     networks = [Predictor("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"

@@ -66,9 +66,11 @@ def plan_store(
     student = pick_student(params, run)
     index = Index.read(Path("artifacts/datasets") / params.dataset.name / "index.json")
     device = pick_device(device_name)
-    # Any weights take the same time; what compresses differs, so a trained teacher is more exact.
-    fresh = params.teacher.model_copy(update={"source": "train"})
-    teacher = build_teacher(fresh, index.num_classes).to(device).eval()
+    settings = params.teacher
+    if not Path(settings.checkpoint or "").is_file():
+        # Any weights take the same time; what compresses differs, so trained ones are more exact.
+        settings = settings.model_copy(update={"source": "train", "backbone": "none"})
+    teacher = build_teacher(settings, index.class_names).to(device).eval()
     spec = job.plan_store(index, params.store, teacher, "planned", device)
     extraction = job.Extraction(index, teacher, params.store, spec, device)
     found = plan(extraction, student, Path("artifacts/stores"), num_workers, ahead_bytes)

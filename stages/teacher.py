@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params
+from pipeline.config.weights import hash_weights_file
 from pipeline.datasets.index import Index
 from pipeline.evaluation.evaluate import evaluate, summarise
 from pipeline.evaluation.inference import Inference
@@ -21,7 +22,9 @@ from stages.command import (
     follow_training,
     index_argument,
     measure_precision,
+    min_miou_option,
     params_option,
+    warn_of_teacher,
     workers_option,
 )
 from stages.progress import progress
@@ -35,15 +38,22 @@ from store.files import write_json
 @params_option
 @device_option
 @workers_option
+@min_miou_option
 def command(
-    index_path: Path, destination: Path, params_path: Path, device_name: str, num_workers: int
+    index_path: Path,
+    destination: Path,
+    params_path: Path,
+    device_name: str,
+    num_workers: int,
+    min_miou: float,
 ) -> None:
     """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
     settings = load_params(params_path).teacher
     index = Index.read(index_path)
     device = pick_device(device_name)
-    teacher = build_teacher(settings, index.num_classes).to(device)
-    identity = [str(destination), device.type, settings.model_dump(), index.fingerprint]
+    teacher = build_teacher(settings, index.class_names).to(device)
+    weights = hash_weights_file(settings.backbone)
+    identity = [str(destination), device.type, settings.model_dump(), weights, index.fingerprint]
     work = work_folder("teacher", identity)
     precision, seconds = settings.training.precision, 0.0
     cost = measure_precision(precision, device, "teacher.training.precision")
@@ -64,11 +74,13 @@ def command(
         val=figures,
         num_parameters=sum(p.numel() for p in teacher.parameters()),
         seconds=seconds,
+        stride=settings.stride,
     )
     write_json(asdict(card), destination.with_suffix(".json"))
     if settings.source == "train":
         finish_work(work, destination)
     click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
+    warn_of_teacher(destination, min_miou)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,23 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
     return float(np.diag(matrix).sum() / total) if total else float("nan")
 
 
+def list_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
+    """List classes that are taken for others one for one, as where ids are permuted.
+
+    Class i is taken for j where i's pixels are predicted as j more than as any other class, and no
+    class has more pixels predicted as j. A class that a teacher merely misses fails the second.
+
+    Returns:
+        Pairs (i, j), i != j.
+    """
+    predicted, labelled = matrix.argmax(axis=1), matrix.argmax(axis=0)
+    return [
+        (i, int(j))
+        for i, j in enumerate(predicted)
+        if j != i and labelled[j] == i and matrix[i, j] > 0
+    ]
+
+
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     shares: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
     return shares

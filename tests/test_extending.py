@@ -116,7 +116,7 @@ def test_a_teachers_record_has_its_own_sizes(
 ) -> None:
     path = write_params(add("A teacher", monkeypatch), tmp_path / "params.yaml")
     params: Params = load_params(path)
-    sha256 = save_teacher(build_teacher(params.teacher, tiny_index.num_classes), tmp_path / "t.pt")
+    sha256 = save_teacher(build_teacher(params.teacher, tiny_index.class_names), tmp_path / "t.pt")
     teacher = load_teacher(tmp_path / "t.pt", tiny_index.num_classes, params.teacher.architecture)
     spec = plan_store(tiny_index, params.store, teacher, sha256, CPU)
     assert spec.identity["teacher"]["architecture"] == "shallow_16"

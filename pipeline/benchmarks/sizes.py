@@ -130,8 +130,8 @@ def random_job(sizes: Sizes, precision: Precision, device: torch.device) -> Extr
         crop=crop,
         training=training_config(sizes, precision),
     )
-    teacher = build_teacher(fresh, sizes.num_classes).to(device).eval()
     index = _random_index(sizes)
+    teacher = build_teacher(fresh, index.class_names).to(device).eval()
     spec = plan_store(index, settings, teacher, "", device)
     return Extraction(index, teacher, settings, spec, device)
 

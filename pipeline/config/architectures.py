@@ -26,12 +26,34 @@ class Architecture:
 
 
 _SMP, _TORCHVISION = "pipeline.models.smp_networks", "pipeline.models.torchvision_networks"
+_CIRKD = "pipeline.models.cirkd_networks"
 
 ARCHITECTURES: dict[str, Architecture] = {
     "deeplabv3_resnet101": Architecture("DeepLabV3-R101", f"{_TORCHVISION}:deeplabv3", "resnet101"),
+    "deeplabv3_resnet50": Architecture("DeepLabV3-R50", f"{_TORCHVISION}:deeplabv3", "resnet50"),
+    "deeplabv3_mobilenet_v3_large": Architecture(
+        "DeepLabV3-MobileNetV3", f"{_TORCHVISION}:deeplabv3", "mobilenet_v3_large"
+    ),
+    "fcn_resnet101": Architecture("FCN-R101", f"{_TORCHVISION}:fcn", "resnet101"),
+    "lraspp_mobilenet_v3_large": Architecture(
+        "LRASPP-MobileNetV3", f"{_TORCHVISION}:lraspp", "mobilenet_v3_large"
+    ),
     "deeplabv3_resnet18": Architecture("DeepLabV3-R18", f"{_SMP}:deeplabv3", "resnet18"),
     "deeplabv3_mobilenet_v2": Architecture(
         "DeepLabV3-MobileNetV2", f"{_SMP}:deeplabv3", "mobilenet_v2"
     ),
     "pspnet_resnet18": Architecture("PSPNet-R18", f"{_SMP}:pspnet", "resnet18"),
+    "cirkd_deeplabv3_resnet101": Architecture(
+        "DeepLabV3-R101 (CIRKD)", f"{_CIRKD}:deeplabv3", "resnet101"
+    ),
+    "cirkd_deeplabv3_resnet18": Architecture(
+        "DeepLabV3-R18 (CIRKD)", f"{_CIRKD}:deeplabv3", "resnet18"
+    ),
+    "cirkd_deeplabv3_mobilenet_v2": Architecture(
+        "DeepLabV3-MobileNetV2 (CIRKD)", f"{_CIRKD}:deeplabv3", "mobilenet_v2"
+    ),
+    "cirkd_pspnet_resnet18": Architecture("PSPNet-R18 (CIRKD)", f"{_CIRKD}:pspnet", "resnet18"),
+    "cirkd_pspnet_mobilenet_v2": Architecture(
+        "PSPNet-MobileNetV2 (CIRKD)", f"{_CIRKD}:pspnet", "mobilenet_v2"
+    ),
 }

@@ -79,6 +79,8 @@ class TeacherConfig(BaseConfig):
     source: Literal["train", "torchvision", "checkpoint"]
     weights: str | None = None
     checkpoint: str | None = None
+    backbone: str = "none"
+    stride: Count | None = None
     seed: Seed
     dropout: Fraction
     crop: Crop
@@ -119,6 +121,8 @@ class TeacherConfig(BaseConfig):
             if (self.source == source) != (value is not None):
                 field = "weights" if source == "torchvision" else "checkpoint"
                 raise ValueError(f"{field} goes with source: {source}, and only with it")
+        if self.backbone != "none" and self.source != "train":
+            raise ValueError("backbone goes with source: train, and only with it")
         return self
 
 

@@ -20,7 +20,7 @@ def hash_weights_file(path: str | None) -> str:
 def hash_weights_files(params: Params) -> dict[str, Any]:  # JSON
     """Hash the file of the teacher and of each student, for DVC to compare one by one."""
     return {
-        "teacher": hash_weights_file(params.teacher.checkpoint),
+        "teacher": hash_weights_file(params.teacher.checkpoint or params.teacher.backbone),
         "students": {
             run: hash_weights_file(student.encoder_weights)
             for run, student in params.students.items()

@@ -21,6 +21,7 @@ from store.metrics import (
     frequency_weighted_iou,
     iou_per_class,
     json_number,
+    list_confused,
     mean_accuracy,
     mean_iou,
     pixel_accuracy,
@@ -113,3 +114,20 @@ def summarise(confusion: NDArray[np.int64]) -> dict[str, object]:
         **{name: [json_number(x) for x in figure(confusion)] for name, figure in by_class.items()},
         "confusion": confusion.tolist(),
     }
+
+
+def find_doubts(confusion: np.ndarray, class_names: Sequence[str], min_miou: float) -> list[str]:
+    """Say in a sentence each what speaks against distilling from a teacher.
+
+    Args:
+        confusion: of its predictions, [K, K], rows are labels.
+        class_names: K of them.
+        min_miou: the mIoU from which on it is good enough.
+    """
+    doubts, miou = [], mean_iou(confusion)
+    if not miou >= min_miou:  # nan, too
+        doubts.append(f"its mIoU is {miou:.3f}, below {min_miou}")
+    confused = [f"{class_names[i]} as {class_names[j]}" for i, j in list_confused(confusion)]
+    if confused:
+        doubts.append(f"it predicts {', '.join(confused)}: are its classes in the dataset's order?")
+    return doubts

@@ -27,6 +27,8 @@ class JobFiles:
         index = Index.read(self.index)
         device = pick_device(self.device)
         card = TeacherCard.read(self.teacher.with_suffix(".json"))
-        teacher = load_teacher(self.teacher, index.num_classes, card.architecture, card.sha256)
+        teacher = load_teacher(
+            self.teacher, index.num_classes, card.architecture, card.sha256, card.stride
+        )
         spec = plan_store(index, settings, teacher.to(device), card.sha256, device)
         return Extraction(index, teacher, settings, spec, device)

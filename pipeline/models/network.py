@@ -105,6 +105,19 @@ class Network(nn.Module):
         parent, _, name = self.auxiliary_name.rpartition(".")
         setattr(self.get_submodule(parent), name, None)
 
+    def fit_to(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take the sizes that a file's weights decide, and return the weights that then fit.
+
+        Without an auxiliary head in the file there is none from then on.
+
+        Args:
+            state: by the names of `weights`.
+        """
+        name = self.auxiliary_name.rpartition(".")[2]
+        if self.has_auxiliary and not any(key.startswith(f"{name}.") for key in state):
+            self.drop_auxiliary()
+        return state
+
     def normalise(self, image: Tensor) -> Tensor:
         """Map RGB uint8 [B, 3, H, W] to the float32 input that the weights were trained on."""
         mean, std = _mean_and_std(self.preprocessing, image.device)

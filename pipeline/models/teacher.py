@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from torchvision.models.resnet import Bottleneck
 from pipeline.config.base import validate
 from pipeline.config.params import TeacherConfig
 from pipeline.models.network import Network, build_network
-from pipeline.runtime.checkpoint import hash_weights, load_weights, save_torch
+from pipeline.models.pooled import pool
+from pipeline.models.published import fetch
+from pipeline.runtime.checkpoint import hash_weights, list_misfits, load_weights, save_torch
 from pipeline.runtime.rng import seed_torch
 from store.files import reading
 
@@ -38,6 +41,7 @@ class TeacherCard:
     val: dict[str, Any]  # JSON: what `evaluation.summarise` returned
     num_parameters: int
     seconds: float
+    stride: int | None = None  # as params.yaml declared it
 
     @classmethod
     def read(cls, path: Path) -> TeacherCard:
@@ -46,42 +50,73 @@ class TeacherCard:
             return validate(cls, json.loads(path.read_bytes()))
 
 
-def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
+def build_teacher(settings: TeacherConfig, class_names: Sequence[str]) -> Network:
     """Build a teacher with fresh weights from its seed, or with those its source names.
 
-    Fresh residual blocks start as the identity (zero last batch norm), which lets a ResNet101 learn
-    from scratch in a few hundred steps.
+    Without a pretrained backbone, residual blocks start as the identity (zero last batch norm),
+    which lets a ResNet101 learn from scratch in a few hundred steps.
+
+    Args:
+        settings: of the teacher.
+        class_names: of the dataset, by id.
+
+    Raises:
+        ValueError: weights cannot be read, or do not fit the architecture or the dataset.
     """
     seed_torch(settings.seed, "teacher", "weights")
-    teacher = build_network(settings.architecture, num_classes)
+    teacher = build_network(settings.architecture, len(class_names), settings.backbone)
     for layer in teacher.dropouts:
         layer.p = settings.dropout
     if settings.source == "torchvision":
-        state = _published(settings.architecture, settings.weights, num_classes)
-        _load(teacher, state, f"weights {settings.weights}", num_classes)
+        state = _published(settings.architecture, settings.weights, class_names)
+        _load(teacher, state, f"weights {settings.weights}", len(class_names))
     elif settings.source == "checkpoint":
         path = Path(str(settings.checkpoint))
-        _load(teacher, _read_state(path), str(path), num_classes)
-    else:
+        _load(teacher, _read_state(path), str(path), len(class_names))
+    elif settings.backbone == "none":
         for block in teacher.modules():
             if isinstance(block, Bottleneck):
                 nn.init.zeros_(block.bn3.weight)
-    return teacher
+    return pool(teacher, settings.stride)
 
 
-def _published(architecture: str, name: str | None, num_classes: int) -> dict[str, Tensor]:
-    published = get_model_weights(architecture)
-    if name not in published.__members__:
-        names = ", ".join(weights.name for weights in published)
+def _published(
+    architecture: str, name: str | None, class_names: Sequence[str]
+) -> dict[str, Tensor]:
+    try:
+        published = get_model_weights(architecture)
+    except ValueError:
+        raise TeacherError(f"teacher.weights: torchvision has none of {architecture}") from None
+    if name is None or name not in published.__members__:
+        names = ", ".join(published.__members__)
         raise TeacherError(f"teacher.weights: expected one of {names}; found {name}")
     weights = published[name]
-    found = len(weights.meta["categories"])
-    if found != num_classes:
+    _check_classes(name, weights.meta["categories"], class_names)
+    return fetch(weights)
+
+
+def _check_classes(weights: str, known: Sequence[str], class_names: Sequence[str]) -> None:
+    """Compare names in order, by letters and digits alone: `__background__` is `background`."""
+    hint = "train a teacher (source: train) or give a checkpoint of this dataset"
+    if len(known) != len(class_names):
         raise TeacherError(
-            f"teacher.weights {name} knows {found} classes, the dataset has {num_classes}; "
-            "train a teacher (source: train) or give a checkpoint of this dataset"
+            f"teacher.weights {weights} knows {len(known)} classes, the dataset has "
+            f"{len(class_names)}; {hint}"
         )
-    return dict(weights.get_state_dict(progress=True, check_hash=True))
+    differing = [
+        f"{k}: expected {theirs}, found {ours}"
+        for k, (theirs, ours) in enumerate(zip(known, class_names, strict=True))
+        if _letters(theirs) != _letters(ours)
+    ]
+    if differing:
+        raise TeacherError(
+            f"teacher.weights {weights} has other classes than the dataset, or in another order: "
+            f"{', '.join(differing[:4])} ({len(differing)} in all); {hint}"
+        )
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -90,21 +125,16 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
+    state = teacher.fit_to(state)
     expected = teacher.weights.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shapes = [
-        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(state[name].shape)}"
-        for name in sorted(expected.keys() & state.keys())
-        if expected[name].shape != state[name].shape
-    ]
-    findings = [*(f"missing {n}" for n in missing), *(f"unknown {n}" for n in extra), *shapes]
-    if findings:
-        listing = "\n".join(f"  {finding}" for finding in findings[:8])
-        more = f"\n  and {len(findings) - 8} more" if len(findings) > 8 else ""
+    if misfits := list_misfits(expected, state):
+        heads = [name for name, tensor in expected.items() if tensor.shape[:1] == (num_classes,)]
+        found = {len(state[name]) for name in heads if name in state and state[name].ndim}
+        classes = f" (it has {found.pop()})" if len(found - {num_classes}) == 1 else ""
         raise TeacherError(
-            f"{source} is no {teacher.architecture} for {num_classes} classes:\n{listing}{more}"
+            f"{source} is no {teacher.architecture} for {num_classes} classes{classes}:\n{misfits}"
         )
-    fitting = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
+    fitting = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
     teacher.weights.load_state_dict(fitting, assign=True)
     # Whatever format the file's tensors have: it decides last bits on some processors.
     teacher.to(memory_format=torch.channels_last)
@@ -118,7 +148,11 @@ def save_teacher(teacher: Network, path: Path) -> str:
 
 
 def load_teacher(
-    path: Path, num_classes: int, architecture: str, sha256: str | None = None
+    path: Path,
+    num_classes: int,
+    architecture: str,
+    sha256: str | None = None,
+    stride: int | None = None,
 ) -> Network:
     """Read a teacher written by `save_teacher`, in eval mode.
 
@@ -127,6 +161,7 @@ def load_teacher(
         num_classes: K.
         architecture: a key of `pipeline.config.architectures.ARCHITECTURES`.
         sha256: of its weights, as its card has it; None if there is no card.
+        stride: that its outputs are averaged down to; None for the network's own.
 
     Raises:
         ValueError: the file is damaged.
@@ -147,4 +182,4 @@ def load_teacher(
             f"{sha256}, found {found}; put both files of one teacher there, or delete them and run "
             "`dvc repro teacher`"
         )
-    return teacher.eval()
+    return pool(teacher, stride).eval()

@@ -122,6 +122,26 @@ def load_weights(path: Path, what: str, hint: str) -> dict[str, Tensor]:
         return dict(state)
 
 
+def list_misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """List in lines why weights are not those of a network; an empty text if they are.
+
+    Args:
+        expected: the network's.
+        found: of a file. What batch norms count may be missing: it was, once.
+    """
+    counts = {name for name in expected if name.endswith(".num_batches_tracked")}
+    missing = sorted(expected.keys() - found.keys() - counts)
+    extra = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(found[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name].shape != found[name].shape
+    ]
+    misfits = [*(f"missing {n}" for n in missing), *(f"unknown {n}" for n in extra), *shapes]
+    more = [f"and {len(misfits) - 8} more"] if len(misfits) > 8 else []
+    return "\n".join(f"  {line}" for line in [*misfits[:8], *more])
+
+
 def save_checkpoint(
     path: Path, step: int, parts: Mapping[str, Stateful], writes: bool = True
 ) -> None:

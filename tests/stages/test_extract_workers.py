@@ -55,7 +55,7 @@ def arguments(
     folder = tmp_path_factory.mktemp("extract")
     index, teacher, params = folder / "index.json", folder / "teacher.pt", folder / "params.yaml"
     tiny_index.write(index)
-    network = build_teacher(tiny_params.teacher, tiny_index.num_classes)
+    network = build_teacher(tiny_params.teacher, tiny_index.class_names)
     card = TeacherCard(
         architecture=network.architecture,
         class_names=list(tiny_index.class_names),

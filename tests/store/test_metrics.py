@@ -10,6 +10,7 @@ from store.metrics import (
     dice_per_class,
     frequency_weighted_iou,
     iou_per_class,
+    list_confused,
     mean_accuracy,
     mean_iou,
     pixel_accuracy,
@@ -71,3 +72,18 @@ def test_what_is_no_class_is_refused() -> None:
         confusion_matrix(np.array([1, 1]), np.array([0, -1]), K)
     with pytest.raises(ValueError, match="differ"):
         confusion_matrix(np.zeros((1, 2)), np.zeros((2, 1)), K)
+
+
+def test_permuted_classes_are_told_from_missed_ones() -> None:
+    learned = np.array([[90, 5, 5, 0], [4, 6, 0, 0], [3, 0, 2, 0], [7, 0, 0, 0]])
+    assert learned.argmax(axis=1).tolist() == [0, 1, 0, 0]  # two are mostly missed
+    assert list_confused(learned) == []
+    assert list_confused(learned[:, [1, 0, 2, 3]]) == [(0, 1), (1, 0)]
+    assert list_confused(np.zeros((3, 3), int)) == []
+
+
+@given(st.permutations(range(5)))
+def test_every_permutation_of_a_good_teacher_is_found(order: list[int]) -> None:
+    permuted = (np.full((5, 5), 1) + 20 * np.eye(5, dtype=int))[:, order]
+    found = dict(list_confused(permuted))
+    assert found == {i: order.index(i) for i in range(5) if order[i] != i}

@@ -88,6 +88,7 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
         ("dataset", "root", "elsewhere", "Extra inputs"),
         ("teacher", "source", "checkpoint", "checkpoint goes with"),
         ("teacher", "weights", "COCO", "weights goes with"),
+        ("teacher", "stride", 0, "greater than or equal to 1"),
         ("teacher", "seed", -1, "greater than or equal to 0"),
         ("distillation", "temperature", 0, "greater than 0"),
     ],
@@ -97,6 +98,12 @@ def test_a_bad_value_is_named(raw, section, key, value, expected, tmp_path) -> N
     with pytest.raises(ParamsError, match=expected) as failure:
         load_params(write(tmp_path / "params.yaml", raw))
     assert section in str(failure.value)
+
+
+def test_a_backbone_is_for_a_teacher_that_is_trained(raw: dict, tmp_path: Path) -> None:
+    raw["teacher"] |= {"source": "torchvision", "weights": "DEFAULT", "backbone": "imagenet"}
+    with pytest.raises(ParamsError, match="backbone goes with source: train"):
+        load_params(write(tmp_path / "params.yaml", raw))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_each_file_is_told_by_its_content_and_all_else_by_none(
     found = hashlib.sha256(b"weights").hexdigest()
     expected = {**dict.fromkeys(students, "none"), "r18_ce": found}
     assert hash_weights_files(changed) == {"teacher": "none", "students": expected}
-    teacher = tiny_params.teacher.model_copy(update={"checkpoint": str(path)})
-    other = tiny_params.model_copy(update={"teacher": teacher})
-    assert hash_weights_files(other)["teacher"] == found
+    for key in ("checkpoint", "backbone"):
+        teacher = tiny_params.teacher.model_copy(update={key: str(path)})
+        other = tiny_params.model_copy(update={"teacher": teacher})
+        assert hash_weights_files(other)["teacher"] == found

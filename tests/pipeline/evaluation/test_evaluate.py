@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.datasets.index import Index, Sample, decode_labels, read_labels
-from pipeline.evaluation.evaluate import evaluate, summarise
+from pipeline.evaluation.evaluate import evaluate, find_doubts, summarise
 from pipeline.evaluation.inference import Inference
 from pipeline.evaluation.label_files import write_prediction
 from pipeline.models.network import Network, Output, build_network
@@ -116,3 +116,13 @@ def test_an_absent_class_is_none_and_not_zero() -> None:
     figures = summarise(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
     assert figures["iou"] == [0.75, 0.8, None]
     assert figures["miou"] == pytest.approx((0.75 + 0.8) / 2)
+
+
+def test_doubts_name_the_figure_and_the_classes() -> None:
+    good, names = np.array([[9, 1, 0], [0, 8, 0], [0, 1, 7]]), ("road", "sidewalk", "sky")
+    assert find_doubts(good, names, 0.5) == []
+    (low,) = find_doubts(good, names, 0.9)
+    assert low == "its mIoU is 0.858, below 0.9"
+    (permuted,) = find_doubts(good[:, [1, 0, 2]], names, 0.1)
+    assert permuted.startswith("it predicts road as sidewalk, sidewalk as road: ")
+    assert find_doubts(np.zeros((3, 3), int), names, 0.1) == ["its mIoU is nan, below 0.1"]

@@ -19,7 +19,7 @@ def test_a_card_of_another_teacher_decides_no_identity(
     files = JobFiles(tmp_path / "i.json", tmp_path / "t.pt", tmp_path / "params.yaml", "cpu")
     tiny_index.write(files.index)
     write_params(tiny_params, files.params)
-    teacher = build_teacher(tiny_params.teacher, tiny_index.num_classes)
+    teacher = build_teacher(tiny_params.teacher, tiny_index.class_names)
     sha256 = save_teacher(teacher, files.teacher)
     card = TeacherCard(teacher.architecture, [], "train", sha256, {}, 0, 0.0)
     write_json(asdict(card), tmp_path / "t.json")

@@ -1,9 +1,11 @@
 """The teacher: its outputs, its sources, and weights that do not fit."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.config.architectures import ARCHITECTURES, Architecture
@@ -28,7 +30,7 @@ def settings(tiny_params: Params) -> TeacherConfig:
 @pytest.fixture(scope="module")
 def saved(settings: TeacherConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    return path, save_teacher(build_teacher(settings, 5), path)
+    return path, save_teacher(build_teacher(settings, "abcde"), path)
 
 
 def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
@@ -46,15 +48,15 @@ def test_outputs_lie_at_stride_eight(saved: tuple[Path, str]) -> None:
 def test_same_seed_same_hash(
     settings: TeacherConfig, saved: tuple[Path, str], tmp_path: Path
 ) -> None:
-    assert save_teacher(build_teacher(settings, 5), tmp_path / "again.pt") == saved[1]
-    other = build_teacher(settings.model_copy(update={"seed": 1}), 5)
+    assert save_teacher(build_teacher(settings, "abcde"), tmp_path / "again.pt") == saved[1]
+    other = build_teacher(settings.model_copy(update={"seed": 1}), "abcde")
     assert hash_weights(other.network.state_dict()) != saved[1]
     assert (tmp_path / "again.pt").read_bytes() == saved[0].read_bytes()
 
 
 def test_a_checkpoint_is_a_source(settings: TeacherConfig, saved: tuple[Path, str]) -> None:
     change = {"source": "checkpoint", "checkpoint": str(saved[0]), "seed": 9}
-    teacher = build_teacher(settings.model_copy(update=change), 5)
+    teacher = build_teacher(settings.model_copy(update=change), "abcde")
     assert hash_weights(teacher.network.state_dict()) == saved[1]
 
 
@@ -98,11 +100,11 @@ def test_published_weights_that_do_not_fit_are_refused(
 ) -> None:
     change = {"source": "torchvision", "weights": weights}
     with pytest.raises(TeacherError, match=expected):
-        build_teacher(settings.model_copy(update=change), 5)
+        build_teacher(settings.model_copy(update=change), "abcde")
 
 
 def test_a_fresh_residual_block_is_the_identity(settings: TeacherConfig) -> None:
-    teacher = build_teacher(settings, 5).eval()
+    teacher = build_teacher(settings, "abcde").eval()
     block = teacher.network.backbone.layer1[1]
     image = torch.rand(1, 256, 4, 4)
     with torch.no_grad():
@@ -137,7 +139,7 @@ def test_the_first_steps_see_as_much_in_fewer_pixels(
 def test_a_loaded_teacher_has_its_own_memory_format(
     tiny_index: Index, settings: TeacherConfig, tmp_path: Path
 ) -> None:
-    teacher = build_teacher(settings, tiny_index.num_classes)
+    teacher = build_teacher(settings, tiny_index.class_names)
     state = {
         name: tensor.contiguous().double() if tensor.is_floating_point() else tensor
         for name, tensor in teacher.network.state_dict().items()
@@ -164,7 +166,7 @@ def test_micro_batches_and_ranks_share_the_crops_of_a_step(
 
 
 def test_both_heads_learn(tiny_index: Index, settings: TeacherConfig) -> None:
-    teacher = build_teacher(settings, tiny_index.num_classes).train()
+    teacher = build_teacher(settings, tiny_index.class_names).train()
     (batch,) = crops(tiny_index, settings, range(1), CPU, 0)
     terms = SupervisedTerms(teacher, "float32")(batch)
     assert set(terms) == {"task", "auxiliary"}
@@ -200,3 +202,89 @@ def test_what_no_file_holds_is_computed_anew(
     loaded = load_teacher(tmp_path / "teacher.pt", 5, "windowed")
     image = torch.randn(1, 3, 16, 24)
     assert torch.equal(loaded(image).logits, teacher(image).logits)
+
+
+def test_a_teacher_is_averaged_down_to_the_declared_stride(
+    settings: TeacherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "windowed", Architecture("Windowed", "unused:unused", ""))
+    monkeypatch.setattr(network, "resolve_name", lambda builder: Windowed)
+    fine = build_teacher(settings.model_copy(update={"architecture": "windowed"}), "abcde")
+    assert isinstance(fine, Windowed)
+    save_teacher(fine, tmp_path / "fine.pt")
+    change = {"source": "checkpoint", "checkpoint": str(tmp_path / "fine.pt"), "stride": 16}
+    change["architecture"] = "windowed"
+    coarse = build_teacher(settings.model_copy(update=change), "abcde")
+    sha256 = save_teacher(coarse, tmp_path / "coarse.pt")
+    assert sha256 == hash_weights(fine.state_dict())
+    loaded = load_teacher(tmp_path / "coarse.pt", 5, "windowed", sha256, 16)
+    image = torch.randn(2, 3, 32, 48)
+    assert (loaded.architecture, loaded.stride, loaded.feature_channels) == ("windowed", 16, 4)
+    for one, other in zip(loaded(image), fine(image), strict=True):
+        means = other.unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean(dim=(3, 5))
+        torch.testing.assert_close(one, means)
+    crop = torch.zeros(1, 3, 40, 40)
+    assert loaded(crop).logits.shape == (1, 5, 3, 3)
+    assert build_teacher(settings.model_copy(update={**change, "stride": 8}), "abcde").stride == 8
+    with pytest.raises(ValueError, match=r"a multiple of 8, .*windowed; found 12"):
+        build_teacher(settings.model_copy(update={**change, "stride": 12}), "abcde")
+
+
+SMALL = "deeplabv3_mobilenet_v3_large"
+
+
+def users_checkpoint(settings: TeacherConfig, path: Path) -> TeacherConfig:
+    change = {"source": "checkpoint", "checkpoint": str(path), "architecture": SMALL}
+    return settings.model_copy(update=change)
+
+
+@pytest.mark.parametrize("kind", ["bare", "model", "state_dict", "module", "safetensors"])
+def test_a_users_checkpoint_is_read_as_training_programs_write_it(
+    kind: str, settings: TeacherConfig, tmp_path: Path
+) -> None:
+    """Also one without an auxiliary head, or half as precise."""
+    path = tmp_path / ("user.safetensors" if kind == "safetensors" else "user.pth")
+    state = network.build_network(SMALL, 5).weights.state_dict()
+    if kind == "safetensors":
+        halves = {key: x.half() if x.is_floating_point() else x for key, x in state.items()}
+        state = {key: x.contiguous() for key, x in halves.items()}
+        save_file(state, path)
+    elif kind == "module":
+        torch.save({"model": {f"module.{key}": x for key, x in state.items()}, "epoch": 3}, path)
+    elif kind == "bare":
+        state = {key: x for key, x in state.items() if not key.startswith("aux_classifier.")}
+        torch.save(state, path)
+    else:
+        torch.save({kind: state, "epoch": 3}, path)
+    teacher = build_teacher(users_checkpoint(settings, path), "abcde")
+    found = teacher.weights.state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(x, state[key].to(x.dtype)) for key, x in found.items())
+    assert teacher.has_auxiliary == (kind != "bare")
+    save_teacher(teacher, tmp_path / "teacher.pt")
+    assert load_teacher(tmp_path / "teacher.pt", 5, SMALL).has_auxiliary == (kind != "bare")
+
+
+class Code:
+    """An object whose unpickling leaves a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_checkpoint_runs_no_code(settings: TeacherConfig, tmp_path: Path) -> None:
+    torch.save({"state_dict": Code(tmp_path / "PWNED")}, tmp_path / "user.pth")
+    with pytest.raises(ValueError, match=r"user\.pth: expected weights of a teacher"):
+        build_teacher(users_checkpoint(settings, tmp_path / "user.pth"), "abcde")
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_checkpoint_of_other_classes_says_how_many(
+    settings: TeacherConfig, tmp_path: Path
+) -> None:
+    torch.save(network.build_network(SMALL, 19).weights.state_dict(), tmp_path / "citys.pth")
+    with pytest.raises(TeacherError, match=r"citys\.pth is no .* for 5 classes \(it has 19\)"):
+        build_teacher(users_checkpoint(settings, tmp_path / "citys.pth"), "abcde")
