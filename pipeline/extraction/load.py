@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.extraction.job import Extraction, plan_store
@@ -23,10 +24,18 @@ class JobFiles:
 
     def load(self) -> Extraction:
         """Load index, teacher and settings, and plan the store."""
-        settings = load_params(self.params).store
+        params = load_params(self.params)
         index = Index.read(self.index)
         device = pick_device(self.device)
-        card = TeacherCard.read(self.teacher.with_suffix(".json"))
-        teacher = load_teacher(self.teacher, index.num_classes, card.architecture, card.sha256)
-        spec = plan_store(index, settings, teacher.to(device), card.sha256, device)
-        return Extraction(index, teacher, settings, spec, device)
+        card_path, settings = self.teacher.with_suffix(".json"), params.teacher
+        card = TeacherCard.read(card_path)
+        refuse_unnamed(card.architecture, (settings.architecture,), card_path)
+        teacher = load_teacher(
+            self.teacher,
+            index.num_classes,
+            card.architecture,
+            card.sha256,
+            settings.feature_layer,
+        )
+        spec = plan_store(index, params.store, teacher.to(device), card.sha256, device)
+        return Extraction(index, teacher, params.store, spec, device)

@@ -53,7 +53,9 @@ def build_teacher(settings: TeacherConfig, num_classes: int) -> Network:
     from scratch in a few hundred steps.
     """
     seed_torch(settings.seed, "teacher", "weights")
-    teacher = build_network(settings.architecture, num_classes)
+    teacher = build_network(
+        settings.architecture, num_classes, feature_layer=settings.feature_layer
+    )
     for layer in teacher.dropouts:
         layer.p = settings.dropout
     if settings.source == "torchvision":
@@ -118,21 +120,26 @@ def save_teacher(teacher: Network, path: Path) -> str:
 
 
 def load_teacher(
-    path: Path, num_classes: int, architecture: str, sha256: str | None = None
+    path: Path,
+    num_classes: int,
+    architecture: str,
+    sha256: str | None = None,
+    feature_layer: str | None = None,
 ) -> Network:
     """Read a teacher written by `save_teacher`, in eval mode.
 
     Args:
         path: the file.
         num_classes: K.
-        architecture: a key of `pipeline.config.architectures.ARCHITECTURES`.
+        architecture: as `pipeline.config.architectures.find_architecture` takes it.
         sha256: of its weights, as its card has it; None if there is no card.
+        feature_layer: of an imported module that returns logits alone.
 
     Raises:
         ValueError: the file is damaged.
         TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
-    build = partial(build_network, architecture, num_classes)
+    build = partial(build_network, architecture, num_classes, feature_layer=feature_layer)
     with torch.device("meta"):  # drawing weights only to replace them takes seconds
         teacher = build()
     state = _read_state(path)

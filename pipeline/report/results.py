@@ -63,12 +63,16 @@ class LoggedStep:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trained student: what was asked for, what it cost, how good it is."""
+    """One trained student: what was asked for, what it cost, how good it is.
+
+    `num_flops` is of one view of the store, forward; None of a run from before they were counted.
+    """
 
     name: str
     settings: StudentConfig
     scores: Scores
     num_parameters: int
+    num_flops: int | None
     seconds: float
     evaluation_seconds: float
     peak_memory_bytes: int
@@ -255,6 +259,7 @@ def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         settings=settings,
         scores=Scores.from_dict(evaluation),
         num_parameters=run["num_parameters"],
+        num_flops=run.get("num_flops"),
         seconds=run["seconds"],
         evaluation_seconds=evaluation["seconds"],
         peak_memory_bytes=run["peak_memory_bytes"],
