@@ -6,7 +6,7 @@ from typing import NoReturn
 import click
 
 from pipeline.config.params import load_params
-from pipeline.config.weights import hash_student_files
+from pipeline.config.weights import hash_network_files
 from pipeline.distillation.requirements import check_requirements
 from pipeline.models.flops import count_forward_flops
 from pipeline.models.network import build_network
@@ -106,7 +106,7 @@ def command(
     num_flops = count_forward_flops(student, reader.spec.height, reader.spec.width)
     cost = measure_precision(settings.training.precision, device, "training.precision")
     store = [expected.fingerprint, expected.digest]
-    weights = hash_student_files(settings)
+    weights = hash_network_files(settings.architecture, settings.encoder_weights)
     identity = [str(destination), device.type, settings.model_dump(), weights, store]
     work = work_folder("student", identity)
     with joined(device) as ranks:

@@ -19,7 +19,7 @@ def find_source(architecture: str) -> str:
     module = architecture.partition(":")[0]
     try:
         found = find_spec(module)
-    except ModuleNotFoundError:  # its package
+    except (ModuleNotFoundError, ValueError):  # its package; what is no module
         found = None
     if found is None or found.origin is None:
         raise ValueError(

@@ -84,14 +84,14 @@ def _read(made: Any, features: Any) -> tuple[Tensor, Tensor]:  # of whatever typ
     else:
         logits, own, *_ = (*made, None, None) if isinstance(made, (tuple, list)) else (made, None)
     features = own if features is None else features
-    if not all(isinstance(maps, Tensor) and maps.ndim == 4 for maps in (logits, features)):
-        returned = type(made).__name__
+    maps = [x for x in (logits, features) if isinstance(x, Tensor) and x.ndim == 4]
+    if len(maps) < 2:
         raise ValueError(
-            f"it returns {returned}; expected logits and features, each [B, C, h, w]: a pair, or "
-            "both by name; or logits alone, and feature_layer: NAME of the module that makes the "
-            "features"
+            f"it returns {type(made).__name__}; expected logits and features, each [B, C, h, w]: "
+            "a pair, or both by name; or logits alone, and feature_layer: NAME of the module that "
+            "makes the features"
         )
-    return logits, features
+    return maps[0], maps[1]
 
 
 def imported(

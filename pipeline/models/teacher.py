@@ -140,7 +140,10 @@ def load_teacher(
         TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
     build = partial(build_network, architecture, num_classes, feature_layer=feature_layer)
-    with torch.device("meta"):  # drawing weights only to replace them takes seconds
+    try:
+        with torch.device("meta"):  # drawing weights only to replace them takes seconds
+            teacher = build()
+    except (RuntimeError, ValueError):  # a constructor that computes with values
         teacher = build()
     state = _read_state(path)
     _load(teacher, state, str(path), num_classes)

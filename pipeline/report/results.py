@@ -72,13 +72,13 @@ class RunResult:
     settings: StudentConfig
     scores: Scores
     num_parameters: int
-    num_flops: int | None
     seconds: float
     evaluation_seconds: float
     peak_memory_bytes: int
     device: str
     versions: Mapping[str, str]
     log: tuple[LoggedStep, ...]
+    num_flops: int | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -259,13 +259,13 @@ def _run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         settings=settings,
         scores=Scores.from_dict(evaluation),
         num_parameters=run["num_parameters"],
-        num_flops=run.get("num_flops"),
         seconds=run["seconds"],
         evaluation_seconds=evaluation["seconds"],
         peak_memory_bytes=run["peak_memory_bytes"],
         device=run["device"],
         versions=run["versions"],
         log=log,
+        num_flops=run.get("num_flops"),
     )
 
 

@@ -2,14 +2,19 @@
 
 import copy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.config.params import Params
+from pipeline.config.params import Params, write_params
+from pipeline.datasets.index import Index
+from pipeline.extraction.load import JobFiles
 from pipeline.models.network import build_network, predict
 from pipeline.models.students import load_student, save_student
+from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
+from store.files import write_json
 
 MODULE = """
 from typing import NamedTuple
@@ -129,3 +134,24 @@ def test_a_file_calls_no_code_that_params_do_not_name(tiny_params: Params, tmp_p
     loaded, _ = load_student(tmp_path / "model.pt", {"mynets:alone"})
     image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
     assert torch.equal(predict(loaded, image, "float32"), predict(student, image, "float32"))
+
+
+def test_a_card_calls_no_code_either(
+    tiny_params: Params, tiny_index: Index, tmp_path: Path
+) -> None:
+    change = {"architecture": "mynets:alone", "feature_layer": "body"}
+    settings = tiny_params.teacher.model_copy(update=change)
+    files = JobFiles(tmp_path / "i.json", tmp_path / "t.pt", tmp_path / "params.yaml", "cpu")
+    tiny_index.write(files.index)
+    teacher = build_teacher(settings, tiny_index.num_classes)
+    sha256 = save_teacher(teacher, files.teacher)
+    card = TeacherCard("mynets:alone", [], "train", sha256, {}, 0, 0.0)
+    write_json(asdict(card), tmp_path / "t.json")
+    sys.modules.pop("mynets")
+    write_params(tiny_params, files.params)
+    with pytest.raises(ValueError, match=r"t\.json: .*params.yaml does not name it"):
+        files.load()
+    assert "mynets" not in sys.modules
+    write_params(tiny_params.model_copy(update={"teacher": settings}), files.params)
+    spec = files.load().spec
+    assert (spec.stride, spec.feature_channels) == (8, 6)

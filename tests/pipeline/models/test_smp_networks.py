@@ -1,10 +1,14 @@
 """Any pair of segmentation_models_pytorch: stride, features and sizes asked of the network."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.config.architectures import find_architecture
+from pipeline.config.params import Params
 from pipeline.models.network import build_network, predict
+from pipeline.models.teacher import build_teacher, load_teacher, save_teacher
 
 # Name, stride, channels of the features.
 PAIRS = [
@@ -77,3 +81,13 @@ def test_images_are_made_as_the_published_weights_want_them() -> None:
     black = torch.zeros_like(white)
     assert build_network("deeplabv3_mobilevit", 2).normalise(black).unique().tolist() == [0.0]
     assert build_network("smp:fpn/tu-tf_efficientnet_lite0", 2).normalise(black).max() == -1
+
+
+def test_a_pair_is_a_teacher(tiny_params: Params, tmp_path: Path) -> None:
+    change = {"architecture": "smp:segformer/mit_b0", "crop": tiny_params.teacher.crop}
+    teacher = build_teacher(tiny_params.teacher.model_copy(update=change), 5).eval()
+    sha256 = save_teacher(teacher, tmp_path / "teacher.pt")
+    loaded = load_teacher(tmp_path / "teacher.pt", 5, teacher.architecture, sha256)
+    assert (loaded.stride, loaded.feature_channels) == (4, 256)
+    image = torch.randn(1, 3, 40, 64)
+    assert torch.equal(loaded(image).logits, teacher(image).logits)
