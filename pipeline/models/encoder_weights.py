@@ -27,7 +27,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
         encoder: fresh.
         name: its name; `tu-` encoders are timm's.
         weights: `none`; `package`; a file, be it of a whole classifier; or a name of the hub's
-            (`imagenet`, for timm's also a tag).
+            (`imagenet`).
 
     Raises:
         ValueError: there are no such weights, or they do not fit; the message lists what does not.
@@ -50,22 +50,19 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
 
 def _locate(name: str, weights: str) -> tuple[str, str | None]:
     """Return the repository and revision of published weights."""
-    if name.startswith("tu-"):
-        tagged = name.removeprefix("tu-") + ("" if weights == "imagenet" else f".{weights}")
-        try:
-            published = timm.get_pretrained_cfg(tagged)
-        except RuntimeError as error:
-            raise ValueError(f"encoder_weights: {weights}: {error}") from None
-        if published is None or published.hf_hub_id is None:
-            raise ValueError(f"encoder_weights: {weights}: timm publishes none of {tagged}")
-        return published.hf_hub_id.rstrip("/"), None
-    known = smp.encoders.encoders[name]["pretrained_settings"]
+    if name.startswith("tu-") and weights == "imagenet":
+        published = timm.get_pretrained_cfg(name.removeprefix("tu-"))
+        if published is not None and published.hf_hub_id is not None:
+            return published.hf_hub_id.rstrip("/"), None
+    settings = smp.encoders.encoders.get(name, {}).get("pretrained_settings", {})
+    known = [one for one in settings if one != "advprop"]  # which wants images made otherwise
     if weights not in known:
         raise ValueError(
-            f"encoder_weights: {weights}: no such file, nor name; expected one of "
-            f"{', '.join(known)}, a file or none"
+            f"encoder_weights: {weights}: no such file, nor weights of {name}; expected "
+            f"{', '.join(known) or 'imagenet (where timm has it; tu-NAME.TAG chooses)'}, a file or "
+            "none"
         )
-    return known[weights]["repo_id"], known[weights]["revision"]
+    return settings[weights]["repo_id"], settings[weights]["revision"]
 
 
 def _download(repository: str, revision: str | None) -> Path:

@@ -115,7 +115,7 @@ def imported(
         raise ValueError(f"architecture {path}: expected {wanted}; found {type(made).__name__}")
     try:
         return ImportedNetwork(made, num_classes, feature_layer)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"architecture {path}: {error}") from error
 
 

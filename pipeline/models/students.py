@@ -46,7 +46,7 @@ def load_student(path: Path, named: Collection[str] = ()) -> tuple[Network, str]
     what, hint = "a trained student", "delete it and run `dvc repro` to train it"
     saved = load_torch(path, what, hint)
     with reading(path, what, hint):
-        architecture, feature_layer = saved["architecture"], saved.get("feature_layer")
+        architecture, feature_layer = str(saved["architecture"]), saved.get("feature_layer")
     refuse_unnamed(architecture, named, path)
     with reading(path, what, hint):
         num_classes = len(saved["class_names"])

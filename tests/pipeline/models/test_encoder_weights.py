@@ -77,8 +77,12 @@ def test_what_does_not_fit_is_listed(
     ("architecture", "weights", "message"),
     [
         ("deeplabv3_resnet18", "absent.pt", r"absent\.pt: no such file"),
-        ("deeplabv3_resnet18", "imagenot", "imagenot: no such file, nor name; .*imagenet"),
-        ("smp:fpn/tu-resnet18", "imagenot", "imagenot: Invalid pretrained tag"),
+        (
+            "deeplabv3_resnet18",
+            "imagenot",
+            "imagenot: no such file, nor weights of resnet18; .*imagenet",
+        ),
+        ("smp:fpn/tu-resnet18", "imagenot", r"imagenot: .*expected imagenet \(where timm has it"),
         (
             "deeplabv3_resnet18",
             "package",
