@@ -81,7 +81,7 @@ class Network(nn.Module):
         return self
 
     @property
-    def dropouts(self) -> Sequence[nn.Dropout]:
+    def dropouts(self) -> Sequence[nn.Dropout | nn.Dropout2d]:
         """Return the layers whose probability `teacher.dropout` sets."""
         return ()
 

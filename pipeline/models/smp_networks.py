@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -52,6 +53,11 @@ class SmpNetwork(Network):
         self.stride = stride
         self.feature_channels = self.classifier.in_channels
         self._size_multiple = size_multiple
+
+    @property
+    def dropouts(self) -> Sequence[nn.Dropout | nn.Dropout2d]:
+        """Return those of the decoder."""
+        return [x for x in self.decoder.modules() if isinstance(x, (nn.Dropout, nn.Dropout2d))]
 
     def forward(self, image: Tensor) -> Output:
         """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""

@@ -91,3 +91,9 @@ def test_a_pair_is_a_teacher(tiny_params: Params, tmp_path: Path) -> None:
     assert (loaded.stride, loaded.feature_channels) == (4, 256)
     image = torch.randn(1, 3, 40, 64)
     assert torch.equal(loaded(image).logits, teacher(image).logits)
+
+
+@pytest.mark.parametrize("architecture", ["deeplabv3_mobilenet_v2", "pspnet_mobilenet_v2"])
+def test_a_teachers_dropout_is_its_decoders(architecture: str, tiny_params: Params) -> None:
+    settings = tiny_params.teacher.model_copy(update={"architecture": architecture, "dropout": 0.3})
+    assert [layer.p for layer in build_teacher(settings, 5).dropouts] == [0.3]
