@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
-from pipeline.config.architectures import find_architecture
+from pipeline.config.architectures import SMP_DECODERS, find_architecture
 from pipeline.config.params import Params
 from pipeline.models.network import build_network, predict
 from pipeline.models.teacher import build_teacher, load_teacher, save_teacher
@@ -30,6 +31,10 @@ def test_a_pair_takes_every_multiple_of_its_stride(name: str, stride: int, chann
     assert output.features.shape == (2, channels, 40 // stride, 72 // stride)
     image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
     assert predict(network.eval(), image, "float32").shape == (1, 37, 51)
+
+
+def test_all_decoders_of_the_library_are_known_but_one() -> None:
+    assert {*SMP_DECODERS, "dpt"} == set(smp.MODEL_ARCHITECTURES_MAPPING)
 
 
 def test_features_and_padding_are_the_librarys() -> None:
