@@ -87,10 +87,9 @@ def build(pair: str, num_classes: int, encoder_weights: str) -> SmpNetwork:
     try:
         model = smp.create_model(decoder, encoder, **options)
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise ValueError(f"smp:{pair}: {error.args[0]:.500}") from error
-    if encoder.startswith("mit_") and model.encoder.output_stride < 2 ** (
-        len(model.encoder.out_channels) - 1
-    ):
+        raise ValueError(f"smp:{pair}: {error!s:.500}") from error
+    num_halvings = len(model.encoder.out_channels) - 1
+    if encoder.startswith("mit_") and model.encoder.output_stride < 2**num_halvings:
         raise ValueError(f"smp:{pair}: dilation changes a MiT's attention; take smp:segformer")
     return assemble(model, encoder, encoder_weights)
 

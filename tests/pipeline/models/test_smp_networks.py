@@ -51,7 +51,7 @@ def test_features_and_padding_are_the_librarys() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smp:fpn/resnot", r"smp:fpn/resnot: Wrong encoder name"),
+        ("smp:fpn/resnot", r"smp:fpn/resnot: .Wrong encoder name"),
         ("smp:fpn/tu-resnot", r"smp:fpn/tu-resnot: Unknown model"),
         ("smp:deeplabv3/vgg11", "smp:deeplabv3/vgg11: .*dilated"),
         ("smp:deeplabv3/mit_b0", "dilation changes a MiT's attention; take smp:segformer"),
