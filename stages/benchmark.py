@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.config.architectures import ARCHITECTURES
+from pipeline.config.architectures import find_architecture
 from pipeline.runtime.device import pick_device
 from stages.command import (
     PATH,
@@ -117,6 +117,18 @@ def benchmark_scale(out: Path) -> None:
     show(figures)
 
 
+def check_architectures(
+    context: click.Context, option: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a name of no network."""
+    for name in names:
+        try:
+            find_architecture(name)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}; found {name}") from None
+    return names
+
+
 @command.command("step", cls=StageCommand)
 @out_option
 @device_option
@@ -125,9 +137,9 @@ def benchmark_scale(out: Path) -> None:
 @click.option(
     "--student",
     "students",
-    type=click.Choice(list(ARCHITECTURES)),
     multiple=True,
-    help="Architecture; default: all.",
+    help="Architecture, as in params.yaml; default: the paper's.",
+    callback=check_architectures,
 )
 def benchmark_step(
     out: Path, device_name: str, num_workers: int, num_rounds: int, students: tuple[str, ...]

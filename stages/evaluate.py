@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.config.params import load_params
 from pipeline.datasets.index import Index, Sample
 from pipeline.evaluation.boundary import boundary_counts, summarise_boundaries
 from pipeline.evaluation.evaluate import evaluate, summarise
@@ -24,6 +25,7 @@ from stages.command import (
     device_option,
     index_argument,
     measure_precision,
+    params_option,
 )
 from stages.inference import inference_options
 from stages.progress import progress
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     help="Folder for the predictions: PNGs in the dataset's label ids, as test servers want them.",
 )
 @inference_options
+@params_option
 @device_option
 def command(
     index_path: Path,
@@ -54,9 +57,12 @@ def command(
     split: str,
     save_folder: Path | None,
     infer: "Callable[[str], Inference]",
+    params_path: Path,
     device_name: str,
 ) -> None:
     """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON).
+
+    Of the parameters only the names of architectures count: code that they name may be imported.
 
     Example: cirkd evaluate artifacts/datasets/scenes/index.json
     artifacts/profiles/scenes/students/r18_ce/model.pt scores.json --scales 0.75,1,1.25 --flip
@@ -67,7 +73,8 @@ def command(
         found = ", ".join(index.labelled_splits)
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
-    student, precision = load_student(student_path)
+    named = load_params(params_path).architectures if params_path.exists() else ()
+    student, precision = load_student(student_path, named)
     student.to(device)
     measure_precision(precision, device, "training.precision")
     boundaries = torch.zeros(index.num_classes, 4, dtype=torch.int64, device=device)

@@ -1,14 +1,15 @@
 """Stage 7: everything measured for a profile, on one page and in one file of figures."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 import click
 
+from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.models.network import Network
 from pipeline.models.students import load_student
-from pipeline.models.teacher import load_teacher
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Predictor, pick_samples, show
@@ -29,13 +30,15 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     index = results.index
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
     card = results.teacher
-    built = (index.num_classes, card.architecture, card.sha256, card.stride)
-    teacher = partial(load_teacher, weights, *built)
+    refuse_unnamed(card.architecture, params.architectures, weights.with_suffix(".json"))
+    teacher = partial(card.load, weights, index.num_classes)
     networks = [Predictor("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"
         precision = params.students[run.name].training.precision
-        networks.append(Predictor(run.name, partial(_load_student, path), precision))
+        networks.append(
+            Predictor(run.name, partial(_load_student, path, params.architectures), precision)
+        )
     device, samples = pick_device(device_name), pick_samples(index, "val")
     with progress("predict", len(networks), "networks") as advance:
         shown = show(index, samples, networks, device, advance)
@@ -46,8 +49,8 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
 
 
-def _load_student(path: Path) -> Network:
-    return load_student(path)[0]
+def _load_student(path: Path, named: Collection[str]) -> Network:
+    return load_student(path, named)[0]
 
 
 if __name__ == "__main__":

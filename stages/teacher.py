@@ -75,6 +75,7 @@ def command(
         num_parameters=sum(p.numel() for p in teacher.parameters()),
         seconds=seconds,
         stride=settings.stride,
+        feature_layer=settings.feature_layer,
     )
     write_json(asdict(card), destination.with_suffix(".json"))
     if settings.source == "train":

@@ -6,8 +6,9 @@ from typing import NoReturn
 import click
 
 from pipeline.config.params import load_params
-from pipeline.config.weights import hash_weights_file
+from pipeline.config.weights import hash_network_files
 from pipeline.distillation.requirements import check_requirements
+from pipeline.models.flops import count_forward_flops
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
 from pipeline.runtime.device import pick_device, pick_slots
@@ -99,10 +100,13 @@ def command(
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
-    student = build_network(settings.architecture, num_classes, settings.encoder_weights).to(device)
+    student = build_network(
+        settings.architecture, num_classes, settings.encoder_weights, settings.feature_layer
+    ).to(device)
+    num_flops = count_forward_flops(student, reader.spec.height, reader.spec.width)
     cost = measure_precision(settings.training.precision, device, "training.precision")
     store = [expected.fingerprint, expected.digest]
-    weights = hash_weights_file(settings.encoder_weights)
+    weights = hash_network_files(settings.architecture, settings.encoder_weights)
     identity = [str(destination), device.type, settings.model_dump(), weights, store]
     work = work_folder("student", identity)
     with joined(device) as ranks:
@@ -121,6 +125,7 @@ def command(
     summary = {
         **header,
         "num_parameters": student.num_parameters,
+        "num_flops": num_flops,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(device),
     }

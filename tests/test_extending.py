@@ -103,6 +103,23 @@ def test_a_student_takes_a_step(
     assert architecture_title(config.architecture) == "Narrow-R18"
 
 
+def test_a_student_in_the_users_own_code_takes_a_step(
+    tiny_store: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = PAGE.split("## A student in your own code\n")[1]
+    code, raw = re.findall(r"^```(?:python|yaml)\n(.+?)^```$", section, re.M | re.S)[:2]
+    (tmp_path / code.split("\n")[0].removeprefix("# ")).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    path = write_params(YAML(typ="safe").load(raw), tmp_path / "params.yaml")
+    config = load_params(path).students["small_cirkd"]
+    result, objective = take_step(tiny_store, config)
+    assert torch.isfinite(result.total)
+    student = objective.modules["student"]
+    assert (student.stride, student.feature_channels) == (4, 32)
+
+
 def take_step(reader: Reader, config: Any) -> tuple[Any, Any]:
     objective = build_objective(config, reader.spec, CPU)
     objective.fill(reader)

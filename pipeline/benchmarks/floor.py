@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.distillation.objective import Objective
+from pipeline.models.flops import flop_counter
 from pipeline.models.network import Network
 from store.schema import StoreSpec
 
@@ -56,31 +52,15 @@ def network_flops(modules: nn.ModuleDict, image: Tensor) -> tuple[int, int]:
     """Count the operations of the student's forward and backward pass, and of the projector's."""
     student = modules["student"]
     assert isinstance(student, Network)
-    with _count() as counter:
+    with flop_counter() as counter:
         output = student(student.normalise(image))
         heads = [head.sum() for head in (output.logits, output.auxiliary) if head is not None]
         torch.autograd.backward(torch.stack(heads).sum())
     student_flops = counter.get_total_flops()
     features = output.features.detach().requires_grad_()
-    with _count() as counter:
+    with flop_counter() as counter:
         torch.autograd.backward(modules["projector"](features).sum())
     return student_flops, counter.get_total_flops()
-
-
-def _count() -> FlopCounterMode:
-    counted = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    return FlopCounterMode(display=False, custom_mapping=counted)
-
-
-def _convolution_backward_flops(
-    grad_out: Sequence[int], image: Sequence[int], weight: Sequence[int], *options: Any, **_: object
-) -> int:  # Any: sizes, flags and numbers, of which the last three flags are read
-    """Count a product as large as the forward one for each gradient that is asked for.
-
-    torch's own count takes the weight gradient of a grouped convolution for that of a whole one.
-    """
-    wants_image, wants_weight, _bias = options[-1]
-    return 2 * math.prod(grad_out) * math.prod(weight[1:]) * (int(wants_image) + int(wants_weight))
 
 
 def relational_flops(sizes: Sizes, spec: StoreSpec, student_channels: int) -> int:

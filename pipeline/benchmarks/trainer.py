@@ -27,7 +27,9 @@ def build_objective(config: StudentConfig, spec: StoreSpec, device: torch.device
         device: where everything lives.
     """
     seed_torch(config.seed, "student", "weights")
-    student = build_network(config.architecture, spec.num_classes, config.encoder_weights)
+    student = build_network(
+        config.architecture, spec.num_classes, config.encoder_weights, config.feature_layer
+    )
     objective = Objective(student.to(device).train(), spec, config, device)
     seed_torch(config.seed, "student", "dropout")
     return objective

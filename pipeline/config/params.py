@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
-from pipeline.config.architectures import ARCHITECTURES
+from pipeline.config.architectures import ArchitectureName, is_import_path
 from pipeline.config.base import (
     STRIDE,
     BaseConfig,
@@ -71,11 +71,17 @@ class SmallPhase(BaseConfig):
     factor: Annotated[float, Field(gt=0, lt=1)]  # of each side
 
 
+def _check_feature_layer(architecture: str, feature_layer: str | None) -> None:
+    if feature_layer is not None and not is_import_path(architecture):
+        raise ValueError("feature_layer goes with architecture: package.module:factory alone")
+
+
 class TeacherConfig(BaseConfig):
     """The teacher's architecture and where its weights come from."""
 
     name: Name
-    architecture: Annotated[str, one_of(ARCHITECTURES)] = "deeplabv3_resnet101"
+    architecture: ArchitectureName = "deeplabv3_resnet101"
+    feature_layer: str | None = None  # of an imported module that returns logits alone
     source: Literal["train", "torchvision", "checkpoint"]
     weights: str | None = None
     checkpoint: str | None = None
@@ -116,6 +122,7 @@ class TeacherConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _source_has_its_field(self) -> TeacherConfig:
+        _check_feature_layer(self.architecture, self.feature_layer)
         given = {"torchvision": self.weights, "checkpoint": self.checkpoint}
         for source, value in given.items():
             if (self.source == source) != (value is not None):
@@ -186,7 +193,8 @@ class StudentConfig(BaseConfig):
     Terms beside a method are other weights of its own terms.
     """
 
-    architecture: Annotated[str, one_of(ARCHITECTURES)]
+    architecture: ArchitectureName
+    feature_layer: str | None = None  # of an imported module that returns logits alone
     encoder_weights: str = "none"
     method: Annotated[str, one_of(METHODS)] | None = None
     terms: dict[Annotated[str, one_of(TERMS)], Weight] | None = None
@@ -196,6 +204,7 @@ class StudentConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _one_objective(self) -> StudentConfig:
+        _check_feature_layer(self.architecture, self.feature_layer)
         if self.method is None and self.terms is None:
             raise ValueError("give a method, or terms")
         foreign = sorted(set(self.terms or {}) - set(METHODS[self.method])) if self.method else []
@@ -230,6 +239,11 @@ class Params(BaseConfig):
     training: StudentTrainingConfig
     distillation: DistillationConfig
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
+
+    @property
+    def architectures(self) -> set[str]:
+        """Return the names of all networks, which alone may be imported when a file is read."""
+        return {self.teacher.architecture, *(one.architecture for one in self.students.values())}
 
     @model_validator(mode="before")
     @classmethod

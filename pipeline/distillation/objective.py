@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.config.methods import TERMS
 from pipeline.config.params import DistillationConfig, StudentConfig
 from pipeline.distillation.components import Components, Setup
+from pipeline.distillation.grid import to_grid
 from pipeline.distillation.label_terms import label_terms
 from pipeline.distillation.terms import COMPUTATIONS, Step
 from pipeline.loading.batch import Batch
@@ -44,10 +45,12 @@ class Objective:
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self._student, self._config, self._device, self._ranks = student, config, device, ranks
-        if spec.stride != student.stride and config.weights:
+        height, width = config.training.augment.cut_size(spec.height, spec.width)
+        if height % student.stride or width % student.stride:
             raise ValueError(
-                f"{config.architecture} has stride {student.stride}, the store's teacher stride "
-                f"{spec.stride}: terms compare them cell by cell; take a student of the same stride"
+                f"{config.architecture} has output stride {student.stride}; expected records, or "
+                f"crops of them, in multiples of it; found {height} x {width} (store.crop, "
+                "training.augment)"
             )
         wanted = [one for term in config.weights for one in COMPUTATIONS[term].components]
         setup = Setup(student.feature_channels, spec, config, device, ranks)
@@ -92,7 +95,8 @@ class Objective:
             output = self._student(self._student.normalise(batch.image))
             means = label_terms(self._student, output, batch.labels)
             components, generator = self._components, self._generator
-            step = Step(batch, output, self.settings, components, generator, self._ranks)
+            on_grid = to_grid(output, batch.grid_valid)
+            step = Step(batch, on_grid, self.settings, components, generator, self._ranks)
             means |= {name: COMPUTATIONS[name].compute(step) for name in self._config.weights}
         for memory in self._components.memories:
             memory.push(batch)

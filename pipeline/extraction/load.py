@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.extraction.job import Extraction, plan_store
-from pipeline.models.teacher import TeacherCard, load_teacher
+from pipeline.models.teacher import TeacherCard
 from pipeline.runtime.device import pick_device
 
 
@@ -23,12 +24,12 @@ class JobFiles:
 
     def load(self) -> Extraction:
         """Load index, teacher and settings, and plan the store."""
-        settings = load_params(self.params).store
+        params = load_params(self.params)
         index = Index.read(self.index)
         device = pick_device(self.device)
-        card = TeacherCard.read(self.teacher.with_suffix(".json"))
-        teacher = load_teacher(
-            self.teacher, index.num_classes, card.architecture, card.sha256, card.stride
-        )
-        spec = plan_store(index, settings, teacher.to(device), card.sha256, device)
-        return Extraction(index, teacher, settings, spec, device)
+        card_path = self.teacher.with_suffix(".json")
+        card = TeacherCard.read(card_path)
+        refuse_unnamed(card.architecture, (params.teacher.architecture,), card_path)
+        teacher = card.load(self.teacher, index.num_classes)
+        spec = plan_store(index, params.store, teacher.to(device), card.sha256, device)
+        return Extraction(index, teacher, params.store, spec, device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config.architectures import ARCHITECTURES
+from pipeline.config.architectures import find_architecture
 from pipeline.datasets.views import MEAN, STD
 from pipeline.runtime.precision import precision_scope
 
@@ -62,7 +62,7 @@ class Network(nn.Module):
     """A segmentation network; `forward` maps normalised images [B, 3, H, W] to an `Output`.
 
     Attributes:
-        architecture: its name in the registry that it was built from.
+        architecture: the name that it was built by.
         stride: pixels of an image along one cell of the output; H and W are multiples of it.
         feature_channels: D, the channels of the features.
         preprocessing: how images are normalised for it, and its logits enlarged.
@@ -81,7 +81,7 @@ class Network(nn.Module):
         return self
 
     @property
-    def dropouts(self) -> Sequence[nn.Dropout]:
+    def dropouts(self) -> Sequence[nn.Dropout | nn.Dropout2d]:
         """Return the layers whose probability `teacher.dropout` sets."""
         return ()
 
@@ -140,16 +140,30 @@ def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[T
     return mean.to(device), std.to(device)
 
 
-def build_network(name: str, num_classes: int, encoder_weights: str = "none") -> Network:
+def resample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring maps [B, C, h, w] to a height and width: means of cells, or bilinear if it is finer."""
+    height, width = size
+    if maps.shape[-2:] == (height, width):
+        return maps
+    if maps.shape[-2] >= height and maps.shape[-1] >= width:
+        return functional.adaptive_avg_pool2d(maps, (height, width))
+    return functional.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
+
+
+def build_network(
+    name: str, num_classes: int, encoder_weights: str = "none", feature_layer: str | None = None
+) -> Network:
     """Build an architecture by its name, in the memory format that its outputs depend on.
 
     Args:
-        name: a key of `pipeline.config.architectures.ARCHITECTURES`.
+        name: as `pipeline.config.architectures.find_architecture` takes it.
         num_classes: K.
-        encoder_weights: `none` (fresh, of torch's global generator), a name or a file.
+        encoder_weights: `none` (fresh, of torch's global generator), `package`, a name or a file.
+        feature_layer: of an imported module that returns logits alone.
     """
-    entry = ARCHITECTURES[name]
-    network = resolve_name(entry.builder)(entry.encoder, num_classes, encoder_weights)
+    entry = find_architecture(name)
+    options = {} if feature_layer is None else {"feature_layer": feature_layer}
+    network = resolve_name(entry.builder)(entry.encoder, num_classes, encoder_weights, **options)
     assert isinstance(network, Network), f"{entry.builder} built no Network"
     network.architecture = name
     return network.to(memory_format=torch.channels_last)

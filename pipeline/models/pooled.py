@@ -31,7 +31,7 @@ class PooledNetwork(Network):
         return self.network.weights
 
     @property
-    def dropouts(self) -> Sequence[nn.Dropout]:
+    def dropouts(self) -> Sequence[nn.Dropout | nn.Dropout2d]:
         """Return the layers whose probability `teacher.dropout` sets."""
         return self.network.dropouts
 

@@ -41,13 +41,19 @@ class TeacherCard:
     val: dict[str, Any]  # JSON: what `evaluation.summarise` returned
     num_parameters: int
     seconds: float
-    stride: int | None = None  # as params.yaml declared it
+    stride: int | None = None  # this and the next as params.yaml declared them
+    feature_layer: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> TeacherCard:
         """Read the JSON of a teacher."""
         with reading(path, "the card of a teacher", REMAKE):
             return validate(cls, json.loads(path.read_bytes()))
+
+    def load(self, path: Path, num_classes: int) -> Network:
+        """Load the teacher that this is the card of, as `load_teacher` does."""
+        declared = (self.stride, self.feature_layer)
+        return load_teacher(path, num_classes, self.architecture, self.sha256, *declared)
 
 
 def build_teacher(settings: TeacherConfig, class_names: Sequence[str]) -> Network:
@@ -64,7 +70,9 @@ def build_teacher(settings: TeacherConfig, class_names: Sequence[str]) -> Networ
         ValueError: weights cannot be read, or do not fit the architecture or the dataset.
     """
     seed_torch(settings.seed, "teacher", "weights")
-    teacher = build_network(settings.architecture, len(class_names), settings.backbone)
+    teacher = build_network(
+        settings.architecture, len(class_names), settings.backbone, settings.feature_layer
+    )
     for layer in teacher.dropouts:
         layer.p = settings.dropout
     if settings.source == "torchvision":
@@ -153,22 +161,27 @@ def load_teacher(
     architecture: str,
     sha256: str | None = None,
     stride: int | None = None,
+    feature_layer: str | None = None,
 ) -> Network:
     """Read a teacher written by `save_teacher`, in eval mode.
 
     Args:
         path: the file.
         num_classes: K.
-        architecture: a key of `pipeline.config.architectures.ARCHITECTURES`.
+        architecture: as `pipeline.config.architectures.find_architecture` takes it.
         sha256: of its weights, as its card has it; None if there is no card.
         stride: that its outputs are averaged down to; None for the network's own.
+        feature_layer: of an imported module that returns logits alone.
 
     Raises:
         ValueError: the file is damaged.
         TeacherError: the file is missing, its keys or shapes do not fit, or it is not its card's.
     """
-    build = partial(build_network, architecture, num_classes)
-    with torch.device("meta"):  # drawing weights only to replace them takes seconds
+    build = partial(build_network, architecture, num_classes, feature_layer=feature_layer)
+    try:
+        with torch.device("meta"):  # drawing weights only to replace them takes seconds
+            teacher = build()
+    except (RuntimeError, ValueError):  # a constructor that computes with values
         teacher = build()
     state = _read_state(path)
     _load(teacher, state, str(path), num_classes)

@@ -94,6 +94,7 @@ def _environment() -> Environment:
         "percent": wording.percent,
         "spread": wording.spread,
         "count": wording.count,
+        "flops": wording.flops,
         "number_of": wording.number_of,
         "duration": wording.duration,
         "size": wording.size,

@@ -65,7 +65,8 @@ class LoggedStep:
 class RunResult:
     """One trained student: what was asked for, what it cost, how good it is.
 
-    `commit` is that of the code; None outside a git repository.
+    `commit` is that of the code; None outside a git repository. `num_flops` is of one view of the
+    store, forward; None of a run from before they were counted.
     """
 
     name: str
@@ -80,6 +81,7 @@ class RunResult:
     log: tuple[LoggedStep, ...]
     store: str
     commit: str | None
+    num_flops: int | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -268,6 +270,7 @@ def read_run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         log=log,
         store=run["store"],
         commit=run.get("commit"),
+        num_flops=run.get("num_flops"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config.architectures import ARCHITECTURES
+from pipeline.config.architectures import find_architecture
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.report.amortisation import OFFLINE, Amortisation
 from pipeline.report.comparison import Row, Spread, find_best, find_headline
@@ -35,8 +35,10 @@ VARIANTS = {
 
 def architecture_title(name: str) -> str:
     """Return an architecture's title, or its name where the registry knows it no more."""
-    found = ARCHITECTURES.get(name)
-    return name if found is None else found.title
+    try:
+        return find_architecture(name).title
+    except ValueError:
+        return name
 
 
 def method_title(label: str) -> str:
@@ -84,6 +86,11 @@ def points(value: float | None, digits: int = 2) -> str:
 def count(value: int) -> str:
     """Write a whole number with its thousands apart: 12345 -> 12 345."""
     return f"{value:,}".replace(",", " ")
+
+
+def flops(value: int | None) -> str:
+    """Write operations in billions: 12 345 678 901 -> 12.3 G."""
+    return ABSENT if value is None else f"{value / 1e9:.3g} G"
 
 
 def number_of(value: int, singular: str, plural: str | None = None) -> str:

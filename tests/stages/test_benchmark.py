@@ -31,4 +31,4 @@ def test_step_refuses_an_unknown_student(tmp_path: Path) -> None:
     options = ["--student", "nobody", "--out", str(tmp_path / "out.json"), "--device", "cpu"]
     done = CliRunner().invoke(main, ["benchmark", "step", *options])
     assert done.exit_code == 2
-    assert "is not one of 'deeplabv3_resnet101'" in done.output
+    assert "expected one of deeplabv3_resnet101" in done.output

@@ -67,6 +67,7 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "False"
     summary = json.loads((tmp_path / "run/run.json").read_text())
+    assert summary["num_flops"] > summary["num_parameters"]
     assert summary["label"] == "cirkd"
     assert summary["seconds"] > 0
     student, precision = load_student(tmp_path / "run/model.pt")

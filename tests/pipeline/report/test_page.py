@@ -17,6 +17,7 @@ from pipeline.config.params import Params
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
+from pipeline.models.teacher import TeacherCard
 from pipeline.report.amortisation import Amortisation
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather
@@ -202,7 +203,7 @@ def test_stage_writes_page_and_metrics(
     for name, settings in params.students.items():
         path = profile / "students" / name / "model.pt"
         save_student(build_network(settings.architecture, 4), settings, "abcd", path)
-    monkeypatch.setattr(stages.report, "load_teacher", lambda *_: constant(1))
+    monkeypatch.setattr(TeacherCard, "load", lambda *_: constant(1))
     options = ["--params", str(profile.parents[2] / "params.yaml"), "--device", "cpu"]
     result = CliRunner().invoke(stages.report.command, [str(profile), *options])
     assert result.exit_code == 0, result.output
@@ -232,3 +233,16 @@ def test_what_the_audit_measured_is_told_and_nothing_where_it_did_not(
     assert "stored features cropped, cosine to the teacher on the cropped image 0.9877" in text
     assert "2e-07" in text
     assert "16 records" in text
+
+
+def test_operations_are_shown_where_they_were_counted(profile: Path, params: Params) -> None:
+    """A run of before they were counted has none."""
+    path = profile / "students" / "r18_ce" / "run.json"
+    run = json.loads(path.read_text())
+    assert "num_flops" not in run
+    path.write_text(json.dumps({**run, "num_flops": 12_345_678_901}))
+    results = gather(profile, params)
+    assert [run.num_flops for run in results.runs] == [12_345_678_901, None]
+    page = build_page(results, [])
+    assert page.count('<td class="n">12.3 G</td>') == 1
+    assert "one forward pass over a view of 32×32" in page
