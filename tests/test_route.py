@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.config.params import load_params
+from pipeline.config.params import load_params, load_profile
 from stages.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,7 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
     assert chosen.exit_code == 0, chosen.output
     params = load_params("params.yaml")
     assert params.dataset.root == str(tmp_path / "here")
-    assert params.store == load_params("profiles/camvid.yaml").store
+    assert params.store == load_profile(Path("profiles/camvid.yaml")).store
     assert "* camvid " in run(main, ["profile", "list"]).output
     assert json.loads(run(main, ["profile", "show"]).output)["profile"] == "camvid"
 

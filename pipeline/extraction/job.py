@@ -61,6 +61,8 @@ def plan_store(
         "precision": settings.precision,
         "unit_size": settings.unit_size,
     }
+    if teacher.code:
+        identity["teacher"]["code"] = dict(teacher.code)
     if settings.targets != TARGETS:
         # Only then, so that stores from before there was a choice keep their names.
         identity["targets"] = list(settings.targets)

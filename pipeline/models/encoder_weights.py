@@ -14,7 +14,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from pipeline.config.weights import find_package_file
-from pipeline.runtime.checkpoint import load_weights
+from pipeline.runtime.checkpoint import list_misfits, load_weights
 from store.files import reading
 
 FILE = "model.safetensors"
@@ -94,21 +94,12 @@ def _fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[st
     Raises:
         ValueError: tensors are missing, have other shapes, or belong to a larger encoder.
     """
-    given = {_plain(name): tensor for name, tensor in state.items()}
-    modules = {_plain(name).partition(".")[0] for name in expected}
     own = {_plain(name): name for name in expected}
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # old files have none
-    findings = [f"missing {own[name]}" for name in own.keys() - given.keys() - counters]
-    surplus = (name for name in state if _plain(name) not in own)
-    findings += [f"unknown {name}" for name in surplus if _plain(name).partition(".")[0] in modules]
-    findings += [
-        f"{own[name]}: expected {tuple(expected[own[name]].shape)}, found {tuple(tensor.shape)}"
-        for name, tensor in given.items()
-        if name in own and expected[own[name]].shape != tensor.shape
-    ]
-    if findings:
-        more = f" and {len(findings) - 4} more" if len(findings) > 4 else ""
-        raise ValueError(", ".join(sorted(findings)[:4]) + more)
+    modules = {plain.partition(".")[0] for plain in own}
+    given = {_plain(name): tensor for name, tensor in state.items()}
+    given = {plain: x for plain, x in given.items() if plain.partition(".")[0] in modules}
+    if misfits := list_misfits({plain: expected[name] for plain, name in own.items()}, given):
+        raise ValueError(", ".join(line.strip() for line in misfits.splitlines()))
     return {name: given.get(plain, expected[name]) for plain, name in own.items()}
 
 

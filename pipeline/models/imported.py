@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.import_path import find_source
+from pipeline.config.weights import hash_weights_file
 from pipeline.models.network import Network, Output, resample
 
 TRIAL_PX = 256
@@ -108,11 +109,20 @@ def imported(
             f"encoder_weights: expected none with architecture {path}, which makes its own weights"
         )
     made = factory(num_classes)
-    if isinstance(made, Network) and feature_layer is None:
-        return made
-    if not isinstance(made, nn.Module) or isinstance(made, Network):
-        wanted = "a torch.nn.Module" if feature_layer is None else "no Network with feature_layer"
-        raise ValueError(f"architecture {path}: expected {wanted}; found {type(made).__name__}")
+    network = made if isinstance(made, Network) else _wrap(path, made, num_classes, feature_layer)
+    if network is made and feature_layer is not None:
+        raise ValueError(
+            f"architecture {path}: a Network has its features; leave feature_layer out"
+        )
+    code = {"sha256": hash_weights_file(find_source(path)), "feature_layer": feature_layer}
+    network.code = {name: value for name, value in code.items() if value is not None}
+    return network
+
+
+def _wrap(path: str, made: object, num_classes: int, feature_layer: str | None) -> Network:
+    if not isinstance(made, nn.Module):
+        found = type(made).__name__
+        raise ValueError(f"architecture {path}: expected a torch.nn.Module; found {found}")
     try:
         return ImportedNetwork(made, num_classes, feature_layer)
     except (ValueError, RuntimeError) as error:

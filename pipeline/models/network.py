@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,7 @@ class Network(nn.Module):
         feature_channels: D, the channels of the features.
         preprocessing: how images are normalised for it, and its logits enlarged.
         auxiliary_name: of the module that is its auxiliary head, where it has one.
+        code: what of a user's code decides the outputs, as JSON; part of a store's identity.
     """
 
     architecture: str
@@ -74,6 +76,7 @@ class Network(nn.Module):
     feature_channels: int
     preprocessing: Preprocessing = Preprocessing()
     auxiliary_name: str = "auxiliary"
+    code: Mapping[str, str] = MappingProxyType({})
 
     @property
     def weights(self) -> nn.Module:

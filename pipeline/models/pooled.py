@@ -23,6 +23,7 @@ class PooledNetwork(Network):
         self.network = network
         self.stride, self.feature_channels = stride, network.feature_channels
         self.architecture, self.preprocessing = network.architecture, network.preprocessing
+        self.code = network.code
         self.auxiliary_name = f"network.{network.auxiliary_name}"
 
     @property

@@ -37,7 +37,7 @@ def test_every_run_stands_in_params_by_its_name(name: str) -> None:
 def test_comments_stay_and_a_root_is_named() -> None:
     use("scenes")
     assert Path("params.yaml").read_text() == (ROOT / "profiles/scenes.yaml").read_text()
-    assert "6 students" in use("camvid", "--root", "elsewhere")
+    assert "63 students" in use("camvid", "--root", "elsewhere")
     text = Path("params.yaml").read_text()
     assert text.startswith("# ")
     assert load_params().dataset.root == str(Path("elsewhere").resolve())

@@ -187,7 +187,7 @@ def test_only_students_change_what_is_stored_and_only_if_told(raw: dict, tmp_pat
 
 
 def test_a_dataset_lies_under_its_name_unless_told() -> None:
-    camvid = load_params(ROOT / "profiles/camvid.yaml").dataset
+    camvid = load_profile(ROOT / "profiles/camvid.yaml").dataset
     assert isinstance(camvid, CamVidConfig)
     assert camvid.root == "artifacts/datasets/camvid"
     assert CamVidConfig(kind="camvid", name="other", root="/data").root == "/data"

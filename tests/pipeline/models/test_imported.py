@@ -1,6 +1,7 @@
 """Networks by import path: what a factory may return, and what files may not call."""
 
 import copy
+import hashlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_whatever_a_module_returns_its_outputs_lie_at_the_features(factory: str)
         ("mynets:flat", None, "returns tuple; expected logits and features"),
         ("mynets:odd", None, "features of an image of 256x256 are 32x31"),
         ("mynets:fewer", None, "returns 4 classes; expected 5"),
-        ("mynets:Own", "body", "expected no Network with feature_layer; found Own"),
+        ("mynets:Own", "body", "a Network has its features; leave feature_layer out"),
     ],
 )
 def test_what_is_no_network_is_one_message(name: str, layer: str | None, message: str) -> None:
@@ -143,9 +144,9 @@ def test_a_card_calls_no_code_either(
     settings = tiny_params.teacher.model_copy(update=change)
     files = JobFiles(tmp_path / "i.json", tmp_path / "t.pt", tmp_path / "params.yaml", "cpu")
     tiny_index.write(files.index)
-    teacher = build_teacher(settings, tiny_index.num_classes)
+    teacher = build_teacher(settings, tiny_index.class_names)
     sha256 = save_teacher(teacher, files.teacher)
-    card = TeacherCard("mynets:alone", [], "train", sha256, {}, 0, 0.0)
+    card = TeacherCard("mynets:alone", [], "train", sha256, {}, 0, 0.0, feature_layer="body")
     write_json(asdict(card), tmp_path / "t.json")
     sys.modules.pop("mynets")
     write_params(tiny_params, files.params)
@@ -155,3 +156,6 @@ def test_a_card_calls_no_code_either(
     write_params(tiny_params.model_copy(update={"teacher": settings}), files.params)
     spec = files.load().spec
     assert (spec.stride, spec.feature_channels) == (8, 6)
+    source = tmp_path / "mynets.py"
+    code = {"sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "feature_layer": "body"}
+    assert spec.identity["teacher"]["code"] == code
