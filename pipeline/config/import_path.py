@@ -17,13 +17,14 @@ def find_source(architecture: str) -> str:
     if here not in sys.path:  # `python -m` puts it there, a console script does not
         sys.path.insert(0, here)
     module = architecture.partition(":")[0]
+    found, reason = None, f"No module named {module!r}"
     try:
         found = find_spec(module)
-    except (ModuleNotFoundError, ValueError):  # its package; what is no module
-        found = None
+    except (ImportError, ValueError) as error:  # of its package, say
+        reason = str(error)
     if found is None or found.origin is None:
         raise ValueError(
-            f"architecture {architecture}: no module {module}; expected one that is installed, or "
-            f"lies in {here}"
+            f"architecture {architecture}: {reason}; expected one that is installed, or lies in "
+            f"{here}"
         )
     return found.origin

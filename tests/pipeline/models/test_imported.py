@@ -98,7 +98,8 @@ def test_whatever_a_module_returns_its_outputs_lie_at_the_features(factory: str)
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
-        ("nowhere.nets:make", None, "no module nowhere.nets; expected one that is installed, or"),
+        ("nowhere:make", None, "No module named 'nowhere'; expected one that is installed, or"),
+        ("nowhere.nets:make", None, "No module named 'nowhere'; expected one that is installed"),
         ("mynets:absent", None, r"mynets\.py: .*absent"),
         ("mynets:number", None, r"mynets\.py: 5 cannot be called"),
         ("mynets:text", None, "expected a torch.nn.Module; found str"),
