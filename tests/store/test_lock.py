@@ -13,13 +13,17 @@ from store.lock import Lock, check_token
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from pathlib import Path
 from store.lock import Lock
+
+def live():  # the child says so itself: its parent may be killed before it has begun
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
 lock = Lock(Path(sys.argv[1]))
-child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child = multiprocessing.get_context("fork").Process(target=live)
 child.start()
-print(child.pid, flush=True)
 child.join()
 """
 
