@@ -94,6 +94,13 @@ def _between(module: Callable[[int, int], Module]) -> Callable[[Setup], Module]:
     )
 
 
+def _build_cwd_adapter(setup: Setup) -> nn.Module:
+    """Put a convolution only where channels differ: equal maps are compared as they are."""
+    if setup.student_channels == setup.spec.feature_channels:
+        return nn.Identity()
+    return _between(Adapter)(setup)
+
+
 def _build_memory(setup: Setup) -> ContrastMemory:
     settings, seed = setup.config.distillation, setup.config.seed
     return MEMORIES[settings.memory](setup.spec, settings, seed, setup.device, setup.ranks)
@@ -111,7 +118,7 @@ def _build_discriminator(setup: Setup) -> LearningDiscriminator:
 
 PROJECTOR = Component("projector", _between(Projector))
 CHANNEL_PROJECTOR = Component("channel_projector", _between(Projector))
-CWD_ADAPTER = Component("cwd_adapter", _between(Adapter))
+CWD_ADAPTER = Component("cwd_adapter", _build_cwd_adapter)
 FITNET_ADAPTER = Component("fitnet_adapter", _between(Adapter))
 CONTEXT_ADAPTER = Component("context_adapter", _between(ContextAdapter))
 MEMORY = Component("memory", _build_memory)

@@ -4,15 +4,17 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.config.augment import Augment
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import DistillationConfig, Params, StudentConfig
-from pipeline.distillation.components import MEMORIES
+from pipeline.distillation.components import CWD_ADAPTER, MEMORIES, Components, Setup
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.terms import COMPUTATIONS
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, stream
+from pipeline.losses.cwd import cwd
 from pipeline.models.network import build_network
 from pipeline.models.smp_networks import DILATED
 from pipeline.runtime.distributed import Ranks
@@ -212,3 +214,17 @@ def test_anchors_can_be_a_subset(tiny_store: Reader, tiny_params: Params, batch:
     assert part["kd"] == whole["kd"]
     assert part["minibatch_pixel"] != whole["minibatch_pixel"]
     assert part["minibatch_pixel"].item() == pytest.approx(whole["minibatch_pixel"].item(), rel=0.5)
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(256, nn.Identity), (64, nn.Conv2d)])
+def test_cwd_compares_maps_of_equal_channels_as_they_are(
+    channels: int, kind: type[nn.Module], tiny_store: Reader, tiny_params: Params
+) -> None:
+    """A convolution in between would let a student that equals its teacher have a loss."""
+    setup = Setup(channels, tiny_store.spec, tiny_params.students["r18_ce"], CPU)
+    adapter = Components([CWD_ADAPTER], setup)[CWD_ADAPTER]
+    assert isinstance(adapter, kind)
+    features = torch.randn(2, channels, 4, 4)
+    teacher = features if kind is nn.Identity else adapter(features).detach()
+    value = cwd(adapter(features), teacher, torch.ones(2, 4, 4, dtype=torch.bool)).value
+    assert value.abs() < 1e-6
