@@ -15,11 +15,11 @@ from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Predictor, pick_samples, show
 from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, device_option, params_option
-from stages.progress import progress
+from stages.progress import progress, say
 from store.files import replacing, write_json
 
 
-@click.command("report", cls=StageCommand)
+@click.command("report", cls=StageCommand, example="cirkd report artifacts/profiles/scenes")
 @click.argument("profile", type=PATH)
 @params_option
 @device_option
@@ -46,7 +46,7 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     write_json(metrics(results), profile / "metrics.json")
     with replacing(profile / "report" / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
+    say(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
 
 
 def _load_student(path: Path, named: Collection[str]) -> Network:

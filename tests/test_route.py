@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from pipeline.config.params import load_params, load_profile
 from stages.cli import main
@@ -180,7 +181,11 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
     assert params.dataset.root == str(tmp_path / "here")
     assert params.store == load_profile(Path("profiles/camvid.yaml")).store
     assert "* camvid " in run(main, ["profile", "list"]).output
-    assert json.loads(run(main, ["profile", "show"]).output)["profile"] == "camvid"
+    shown = YAML(typ="safe").load(run(main, ["profile", "show"]).output)
+    assert shown == json.loads(run(main, ["profile", "show", "--json"]).output)
+    listed = json.loads(run(main, ["profile", "list", "--json"]).output)
+    assert [one["name"] for one in listed if one["chosen"]] == ["camvid"]
+    assert shown["profile"] == "camvid"
 
 
 @pytest.mark.parametrize(
