@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "Stage 6: measure one student at full size.",
     "report": "Stage 7: everything measured, on one page.",
     "leaderboard": "Every student of every profile, its gain and its cost.",
+    "clean": "List what nothing refers to any more, and remove it.",
     "benchmark": "Measure losses, store and extraction on this machine.",
     "store": "Plan a store, look into one, verify, repair, and move one.",
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from store.files import replace_file
 
@@ -19,6 +20,16 @@ def work_folder(kind: str, identity: object) -> Path:
     remove_recorded()
     text = json.dumps(identity, sort_keys=True)
     return WORK / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def read_header(work: Path) -> dict[str, Any]:
+    """Read the first line of a training's log; empty if it has none yet."""
+    try:
+        with (work / "log.jsonl").open() as log:
+            header = json.loads(log.readline())
+    except (OSError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def finish_work(work: Path, result: Path) -> None:
