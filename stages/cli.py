@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Stage 5: train one student from the store alone.",
     "evaluate": "Stage 6: measure one student at full size.",
     "report": "Stage 7: everything measured, on one page.",
+    "watch": "Trainings and stores in the making: step, rate, time left, curves.",
     "leaderboard": "Every student of every profile, its gain and its cost.",
     "clean": "List what nothing refers to any more, and remove it.",
     "benchmark": "Measure losses, store and extraction on this machine.",

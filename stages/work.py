@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ def read_header(work: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return header if isinstance(header, dict) else {}
+
+
+def read_steps(work: Path) -> Iterator[dict[str, Any]]:
+    """Read the logged steps of a training; what is being written, or was cut off, is left out."""
+    with suppress(OSError), (work / "log.jsonl").open() as log:
+        for line in islice(log, 1, None):
+            with suppress(ValueError):
+                yield json.loads(line)
 
 
 def finish_work(work: Path, result: Path) -> None:
