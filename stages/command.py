@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -129,6 +130,26 @@ min_miou_option = click.option(
     show_envvar=True,
     show_default=True,
     help="A teacher whose mIoU on val is lower gets a warning; never changes a result.",
+)
+
+
+def _need_tensorboard(
+    context: click.Context, option: click.Parameter, folder: Path | None
+) -> Path | None:
+    if folder is not None and find_spec("tensorboard") is None:
+        raise click.UsageError(
+            "--tensorboard needs a package that is not here: pip install '.[tensorboard]'"
+        )
+    return folder
+
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="CIRKD_TENSORBOARD",
+    show_envvar=True,
+    callback=_need_tensorboard,
+    help="Folder that gets every logged scalar for TensorBoard, too; never changes a result.",
 )
 
 

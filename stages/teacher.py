@@ -17,6 +17,7 @@ from stages.command import (
     measure_precision,
     min_miou_option,
     params_option,
+    tensorboard_option,
     warn_of_teacher,
     workers_option,
 )
@@ -36,6 +37,7 @@ from store.files import write_json
 @device_option
 @workers_option
 @min_miou_option
+@tensorboard_option
 def command(
     index_path: Path,
     destination: Path,
@@ -43,6 +45,7 @@ def command(
     device_name: str,
     num_workers: int,
     min_miou: float,
+    tensorboard: Path | None,
 ) -> None:
     """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
     from pipeline.evaluation.evaluate import evaluate, summarise
@@ -65,7 +68,8 @@ def command(
     with joined(device) as ranks:
         if settings.source == "train":
             header = describe_run(settings, device, cost)
-            resources = Resources(work, num_workers, ranks=ranks)
+            scalars = tensorboard and tensorboard / f"{settings.name}-{work.name}"
+            resources = Resources(work, num_workers, ranks=ranks, tensorboard=scalars)
             seconds = follow_training(teacher_run(teacher, settings, index, header, resources))
     if not ranks.is_main:
         return

@@ -18,6 +18,7 @@ from stages.command import (
     measure_precision,
     params_option,
     pick_student,
+    tensorboard_option,
     workers_option,
 )
 from stages.progress import say
@@ -45,6 +46,7 @@ from store.manifest import Manifest
 @device_option
 @workers_option
 @ahead_option
+@tensorboard_option
 @click.option(
     "--all",
     "every_run",
@@ -83,6 +85,7 @@ def command(
     device_name: str,
     num_workers: int,
     ahead_bytes: int,
+    tensorboard: Path | None,
     cache: Path | None,
     cache_bytes: int | None,
     every_run: bool,
@@ -132,7 +135,8 @@ def command(
             "ranks": ranks.size,
             **describe_run(settings, device, cost),
         }
-        resources = Resources(work, num_workers, ahead_bytes, ranks)
+        scalars = tensorboard and tensorboard / f"{run}-{work.name}"
+        resources = Resources(work, num_workers, ahead_bytes, ranks, scalars)
         seconds = follow_training(student_run(run, student, settings, reader, header, resources))
     if not ranks.is_main:
         return
