@@ -102,6 +102,28 @@ def overwrite_weights(folder: Path) -> None:
     repro(folder, "-s", "fingerprint")
 
 
+def draw_plots(folder: Path) -> None:
+    """DVC shows the figures of the report and draws its files: every plot of every student."""
+
+    def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+
+    drawn = json.loads(dvc("plots", "show", "--json").stdout)
+    assert not drawn.get("errors")
+    plots = "artifacts/profiles/tiny/plots"
+    kinds = {"curves": "json", "classes": "json", "confusion": "csv"}
+    runs = ("r18_ce", "r18_cirkd")
+    expected = {f"{plots}/{kind}/{run}.{kinds[kind]}" for kind in kinds for run in runs}
+    assert drawn["data"].keys() == expected
+    for path, (plot,) in drawn["data"].items():
+        assert plot["content"]["data"]["values"], path
+    dvc("plots", "show")
+    assert (folder / "dvc_plots/index.html").is_file()
+    (found,) = json.loads(dvc("metrics", "show", "--json").stdout)[""]["data"].values()
+    assert set(found["data"]["students"]) == set(runs)
+
+
 def train_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every student at once, one of which diverges and stops no other."""
     profile = folder / "profiles/tiny.yaml"
@@ -144,6 +166,7 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     running = [line for line in second.splitlines() if line.startswith("Running stage")]
     assert running == ["Running stage 'fingerprint':"]
 
+    draw_plots(folder)
     overwrite_weights(folder)
     work_on_the_store(folder)
 
