@@ -167,10 +167,12 @@ def find_leftovers() -> list[Leftover]:
     """List what nothing refers to; a store that a running training reads is in use."""
     trainings = [path for path in _list(ARTIFACTS / "work") if is_locked(path)]
     read = {read_header(path).get("store") for path in trainings}
-    return [
-        Leftover(str(path), measure(path), is_locked(path) or path.name in read)
-        for path in References.read().find_unreferred()
-    ]
+    found = []
+    for path in References.read().find_unreferred():
+        holder = path.with_suffix("")  # of what lies beside a store, too
+        in_use = is_locked(holder) or holder.name in read
+        found.append(Leftover(str(path), measure(path), in_use))
+    return found
 
 
 def remove(leftover: Leftover) -> bool:

@@ -215,9 +215,9 @@ class StageCommand(click.Command):
         """Run the command; `cirkd --debug`, or CIRKD_DEBUG, keeps the traceback."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # the second at a prompt
             Interruption.exit("no file is half written")
         except Exception as error:
             if os.environ.get(DEBUG):

@@ -66,6 +66,6 @@ def share_out(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     if not counts.any():
         return counts
     exact = counts * total / counts.sum()
-    shares = np.floor(exact).astype(np.int64)
+    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     shares[np.argsort(shares - exact, kind="stable")[: total - shares.sum()]] += 1
     return shares

@@ -1,6 +1,8 @@
 """What every command shares: an example, exit codes, quiet, completion, nothing heavy for help."""
 
 import os
+import pty
+import re
 import shlex
 import shutil
 import subprocess
@@ -76,9 +78,10 @@ def test_exit_codes_say_how_a_command_ended() -> None:
     assert end_as(None).exit_code == 0
     assert end_as(ValueError("wrong")).exit_code == 1
     assert end_as(click.UsageError("wrong")).exit_code == 2
-    stopped = end_as(KeyboardInterrupt())
-    assert stopped.exit_code == EXIT_INTERRUPTED == 3
-    assert "run the same command to go on" in stopped.stderr
+    for error in (KeyboardInterrupt(), click.Abort()):
+        stopped = end_as(error)
+        assert stopped.exit_code == EXIT_INTERRUPTED == 3
+        assert "run the same command to go on" in stopped.stderr
     with pytest.raises(SystemExit, match="3"):
         Interruption.exit("all of it")
 
@@ -154,3 +157,19 @@ def test_help_and_completion_leave_torch_unloaded(name: str) -> None:
     code = f"import sys, stages.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("no_colour", [{}, {"NO_COLOR": "1"}])
+def test_colours_are_for_terminals_that_want_them(no_colour: dict[str, str]) -> None:
+    code = "from stages.progress import progress\nwith progress('t', 2, 'steps') as step: step(1)"
+    environment = {**os.environ, "TERM": "xterm-256color", **no_colour}
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", code]
+    try:
+        subprocess.run(command, cwd=ROOT, env=environment, stderr=end, check=True)
+        shown = os.read(terminal, 100_000).decode()
+    finally:
+        os.close(end)
+        os.close(terminal)
+    assert "1/2" in shown
+    assert bool(re.search(r"\x1b\[([0-9;]*;)?[349][0-9][;m]", shown)) != bool(no_colour)
