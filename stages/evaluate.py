@@ -94,7 +94,7 @@ def command(
     from pipeline.runtime.device import pick_device
     from pipeline.runtime.distributed import joined
 
-    if destination == _card_of(network_path):
+    if destination.resolve() == _card_of(network_path).resolve():
         raise click.UsageError(f"{destination} is where a teacher's card lies; name another file")
     remove_recorded()
     index = Index.read(index_path)
