@@ -1,34 +1,50 @@
 """Stage 4: look at everything in the store, and compare it with the teacher."""
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.extraction.load import JobFiles
-from pipeline.extraction.spot_check import spot_check_store
 from stages.command import (
     StageCommand,
     destination_argument,
     job_files,
+    json_option,
     manifest_argument,
     spots_option,
 )
-from stages.progress import progress_of_total
-from store.audit import audit
+from stages.progress import progress_of_total, say
 from store.files import write_json
-from store.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pipeline.extraction.load import JobFiles
 
 
-@click.command("audit", cls=StageCommand)
+@click.command(
+    "audit",
+    cls=StageCommand,
+    example="cirkd audit artifacts/datasets/scenes/index.json artifacts/teachers/scenes.pt "
+    "artifacts/manifests/scenes.json artifacts/manifests/scenes.audit.json",
+)
 @spots_option("Records that the teacher is run on again, to measure what the encodings lost.", 16)
 @job_files
 @manifest_argument
 @destination_argument
-def command(files: JobFiles, manifest_path: Path, destination: Path, num_spots: int) -> None:
+@json_option
+def command(
+    files: JobFiles, manifest_path: Path, destination: Path, num_spots: int, as_json: bool
+) -> None:
     """Audit the store behind MANIFEST and write the findings to DESTINATION (JSON).
 
     What the encodings lost goes to NAME.fidelity.json beside it, NAME being the manifest's.
     """
+    from pipeline.extraction.spot_check import spot_check_store
+    from store.audit import audit
+    from store.manifest import Manifest
+
     manifest = Manifest.read(manifest_path)
     reader = manifest.open()
     job = files.load()  # before the store is read: what is wrong with it is said at once
@@ -40,9 +56,12 @@ def command(files: JobFiles, manifest_path: Path, destination: Path, num_spots: 
         found = spot_check_store(job, reader, num_spots, show)
     write_json(found, fidelity)
     write_json(findings, destination)
-    click.echo(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']}")
+    if as_json:
+        click.echo(json.dumps({**findings, "fidelity": found}, indent=2))
+        return
+    say(f"store {manifest.fingerprint}: whole; teacher mIoU {findings['teacher_miou']}")
     for name, value in found.items():
-        click.echo(f"  {name:16} {value:.4g}")
+        say(f"  {name:16} {value:.4g}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.config.architectures import find_architecture
-from pipeline.runtime.device import pick_device
 from stages.command import (
     PATH,
     StageCommand,
@@ -20,6 +19,7 @@ from stages.command import (
     params_option,
     workers_option,
 )
+from stages.progress import is_quiet
 from store.files import write_json
 
 if TYPE_CHECKING:
@@ -53,10 +53,15 @@ def show(figures: dict[str, Any], indent: str = "") -> None:
 
 def show_progress(line: str) -> None:
     """Say on stderr what is measured next."""
-    click.echo(line, err=True)
+    if not is_quiet():
+        click.echo(line, err=True)
 
 
-@command.command("portable", cls=StageCommand)
+@command.command(
+    "portable",
+    cls=StageCommand,
+    example="cirkd benchmark portable --out portable.json",
+)
 @out_option
 @click.option("--suite/--no-suite", default=True, show_default=True, help="Time `pytest`, too.")
 def benchmark_portable(out: Path, suite: bool) -> None:
@@ -75,7 +80,7 @@ def benchmark_portable(out: Path, suite: bool) -> None:
     show(figures)
 
 
-@command.command("losses", cls=StageCommand)
+@command.command("losses", cls=StageCommand, example="cirkd benchmark losses --out losses.json")
 @out_option
 def benchmark_losses(out: Path) -> None:
     """Time and peak memory of the fused relational losses against plain autograd."""
@@ -84,7 +89,12 @@ def benchmark_losses(out: Path) -> None:
     report(benchmark(), out)
 
 
-@command.command("store", cls=StageCommand)
+@command.command(
+    "store",
+    cls=StageCommand,
+    example="cirkd benchmark store artifacts/datasets/scenes/index.json "
+    "artifacts/teachers/scenes.pt --out store.json",
+)
 @job_files
 @out_option
 def benchmark_store(files: JobFiles, out: Path) -> None:
@@ -94,7 +104,12 @@ def benchmark_store(files: JobFiles, out: Path) -> None:
     _with_teacher(benchmark, files, out)
 
 
-@command.command("extract", cls=StageCommand)
+@command.command(
+    "extract",
+    cls=StageCommand,
+    example="cirkd benchmark extract artifacts/datasets/scenes/index.json "
+    "artifacts/teachers/scenes.pt --out extract.json",
+)
 @job_files
 @out_option
 def benchmark_extract(files: JobFiles, out: Path) -> None:
@@ -104,7 +119,7 @@ def benchmark_extract(files: JobFiles, out: Path) -> None:
     _with_teacher(benchmark, files, out)
 
 
-@command.command("scale", cls=StageCommand)
+@command.command("scale", cls=StageCommand, example="cirkd benchmark scale --out scale.json")
 @out_option
 def benchmark_scale(out: Path) -> None:
     """Units a second of 1, 8 and 32 workers with tiny views, and resuming at 100 000 units."""
@@ -129,7 +144,11 @@ def check_architectures(
     return names
 
 
-@command.command("step", cls=StageCommand)
+@command.command(
+    "step",
+    cls=StageCommand,
+    example="cirkd benchmark step --out step.json --student deeplabv3_resnet18",
+)
 @out_option
 @device_option
 @workers_option
@@ -150,6 +169,7 @@ def benchmark_step(
     """
     from pipeline.benchmarks.sizes import default_sizes
     from pipeline.benchmarks.step import STUDENTS, benchmark
+    from pipeline.runtime.device import pick_device
 
     device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
@@ -166,7 +186,11 @@ def benchmark_step(
     show(figures)
 
 
-@command.command("amortise", cls=StageCommand)
+@command.command(
+    "amortise",
+    cls=StageCommand,
+    example="cirkd benchmark amortise artifacts/profiles/scenes",
+)
 @click.argument("profile", type=PATH)
 @click.option("--out", type=PATH, help="JSON file.  [default: PROFILE/amortise.json]")
 @params_option
@@ -184,6 +208,7 @@ def benchmark_amortise(
     from pipeline.config.params import load_params
     from pipeline.extraction.load import JobFiles
     from pipeline.report.results import gather
+    from pipeline.runtime.device import pick_device
     from store.manifest import Manifest
 
     params = load_params(params_path)
@@ -220,7 +245,12 @@ def read_views(context: click.Context, option: click.Parameter, value: str) -> t
     return tuple(sorted({int(part) for part in parts}))
 
 
-@command.command("num-views", cls=StageCommand)
+@command.command(
+    "num-views",
+    cls=StageCommand,
+    example="cirkd benchmark num-views artifacts/datasets/scenes/index.json "
+    "artifacts/teachers/scenes.pt --views 1,2,4 --out views.json",
+)
 @job_files
 @out_option
 @workers_option

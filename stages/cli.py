@@ -3,10 +3,12 @@
 import importlib
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
 from stages.command import DEBUG
+from stages.progress import QUIET
 
 # name -> one line for `cirkd --help`; the command itself is `stages.NAME.command`.
 COMMANDS = {
@@ -20,7 +22,9 @@ COMMANDS = {
     "train": "Stage 5: train one student from the store alone.",
     "evaluate": "Stage 6: measure one student at full size.",
     "report": "Stage 7: everything measured, on one page.",
+    "watch": "Trainings and stores in the making: step, rate, time left, curves.",
     "leaderboard": "Every student of every profile, its gain and its cost.",
+    "clean": "List what nothing refers to any more, and remove it.",
     "benchmark": "Measure losses, store and extraction on this machine.",
     "store": "Plan a store, look into one, verify, repair, and move one.",
 }
@@ -50,12 +54,18 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="offline-cirkd")
 @click.option("--debug", is_flag=True, help=f"Errors keep their traceback; as {DEBUG}=1 does.")
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help=f"No progress, no word on what was done; warnings, errors and facts stay; as {QUIET}=1.",
+)
 @click.pass_context
-def main(context: click.Context, debug: bool) -> None:
+def main(context: click.Context, debug: bool, quiet: bool) -> None:
     """One segmentation teacher, run once; many students distilled from its stored targets."""
-    if debug:
-        os.environ[DEBUG] = "1"  # the stages that DVC starts inherit it
-        context.call_on_close(lambda: os.environ.pop(DEBUG))
+    for variable, chosen in ((DEBUG, debug), (QUIET, quiet)):
+        if chosen and variable not in os.environ:
+            os.environ[variable] = "1"  # the stages that DVC starts inherit it
+            context.call_on_close(partial(os.environ.pop, variable))
 
 
 if __name__ == "__main__":

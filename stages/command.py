@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from stages.progress import progress_of_total
 from store.errors import StoreError
@@ -38,9 +41,45 @@ SLOW_FROM = 1.2
 
 PATH = click.Path(path_type=Path)
 
+
+def completing(list_names: Callable[[click.Context], Iterable[str]]) -> Callable[..., Any]:
+    """Return what completes an argument in a shell: by names, or by files where none fits.
+
+    A shell that asks gets no error: what cannot be read has no names.
+    """
+
+    def complete(
+        context: click.Context, argument: click.Parameter, begun: str
+    ) -> list[CompletionItem]:
+        with suppress(Exception):
+            names = [name for name in list_names(context) if name.startswith(begun)]
+            if names:
+                return [CompletionItem(name) for name in names]
+        return [CompletionItem(begun, type="file")]
+
+    return complete
+
+
+def _list_students(context: click.Context) -> Iterable[str]:
+    from pipeline.config.params import load_params
+
+    return load_params(context.params.get("params_path") or "params.yaml").students
+
+
+def _list_manifests(context: click.Context) -> Iterable[str]:
+    found = sorted(Path("artifacts/manifests").glob("*.json"))
+    # What lies beside a manifest has a second dot in its name.
+    return [str(path) for path in found if "." not in path.stem]
+
+
+complete_student = completing(_list_students)
+complete_manifest = completing(_list_manifests)
+
 index_argument = click.argument("index_path", metavar="INDEX", type=PATH)
 teacher_argument = click.argument("teacher_path", metavar="TEACHER", type=PATH)
-manifest_argument = click.argument("manifest_path", metavar="MANIFEST", type=PATH)
+manifest_argument = click.argument(
+    "manifest_path", metavar="MANIFEST", type=PATH, shell_complete=complete_manifest
+)
 destination_argument = click.argument("destination", type=PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 params_option = click.option(
@@ -94,6 +133,26 @@ min_miou_option = click.option(
 )
 
 
+def _need_tensorboard(
+    context: click.Context, option: click.Parameter, folder: Path | None
+) -> Path | None:
+    if folder is not None and find_spec("tensorboard") is None:
+        raise click.UsageError(
+            "--tensorboard needs a package that is not here: pip install '.[tensorboard]'"
+        )
+    return folder
+
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="CIRKD_TENSORBOARD",
+    show_envvar=True,
+    callback=_need_tensorboard,
+    help="Folder that gets every logged scalar for TensorBoard, too; never changes a result.",
+)
+
+
 def stores_option(help: str | None = None) -> Callable[[Command], Command]:
     """The folder that stores are made in."""
     return click.option(
@@ -137,14 +196,29 @@ def job_files(function: Command) -> Command:
 
 
 class StageCommand(click.Command):
-    """A command whose errors end as a message and exit code 1, not as a traceback."""
+    """A command whose errors end as a message and exit code 1, not as a traceback.
+
+    Attributes:
+        example: a whole command line, shown at the end of its help.
+    """
+
+    def __init__(self, *arguments: Any, example: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example in one line, whatever its length: it is to be copied."""
+        with formatter.section("Example"):
+            formatter.write(f"{'':{formatter.current_indent}}{self.example}\n")
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; `cirkd --debug`, or CIRKD_DEBUG, keeps the traceback."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
+        except (KeyboardInterrupt, click.Abort):  # the second at a prompt
+            Interruption.exit("no file is half written")
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
@@ -228,6 +302,24 @@ def follow_extraction(
         if manifest is None:
             stop.exit("every finished unit is in the store")
     return manifest
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], faint: Container[int] = ()
+) -> None:
+    """Print a table, the rows of the given numbers faint; colours are for terminals alone."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for number, row in enumerate(rows):
+        shown.add_row(*map(escape, row), style="dim" if number in faint else None)
+    # A file or a pipe has no width: nothing is to be cut there.
+    Console(width=None if sys.stdout.isatty() else 220).print(shown)
 
 
 def pick_student(params: Params, name: str) -> StudentConfig:

@@ -1,44 +1,55 @@
-"""Stage 6: one student on the validation split at full size."""
+"""Stage 6: one network, a student or a teacher, on the validation split at full size."""
 
+from __future__ import annotations
+
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
-from pipeline.datasets.index import Index, Sample
-from pipeline.evaluation.boundary import boundary_counts, summarise_boundaries
-from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.evaluation.label_files import write_prediction
-from pipeline.models.students import load_student
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.distributed import joined
 from stages.command import (
     PATH,
     StageCommand,
     destination_argument,
     device_option,
     index_argument,
+    json_option,
     measure_precision,
     params_option,
+    print_table,
 )
 from stages.inference import inference_options
-from stages.progress import progress
+from stages.progress import is_quiet, progress, say
 from stages.work import remove_recorded
-from store.files import write_json
+from store.files import replacing, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from pipeline.datasets.index import Sample
     from pipeline.evaluation.inference import Inference
+    from pipeline.models.network import Network
+
+COLUMNS = {"IoU": "iou", "Dice": "dice", "accuracy": "accuracy", "boundary F": "boundary_f"}
+"""Of the table of classes, and the figures they hold."""
 
 
-@click.command("evaluate", cls=StageCommand)
+@click.command(
+    "evaluate",
+    cls=StageCommand,
+    example="cirkd evaluate artifacts/datasets/scenes/index.json "
+    "artifacts/profiles/scenes/students/r18_cirkd/model.pt scores.json --scales "
+    "0.75,1,1.25 --flip",
+)
 @index_argument
-@click.argument("student_path", metavar="STUDENT", type=PATH)
+@click.argument("network_path", metavar="NETWORK", type=PATH)
 @destination_argument
 @click.option("--split", default="val", show_default=True, help="train, val or test.")
 @click.option(
@@ -47,26 +58,44 @@ if TYPE_CHECKING:
     type=PATH,
     help="Folder for the predictions: PNGs in the dataset's label ids, as test servers want them.",
 )
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG of the confusion matrix, each row divided by its sum.",
+)
 @inference_options
 @params_option
 @device_option
+@json_option
 def command(
     index_path: Path,
-    student_path: Path,
+    network_path: Path,
     destination: Path,
     split: str,
     save_folder: Path | None,
-    infer: "Callable[[str], Inference]",
+    figure: Path | None,
+    infer: Callable[[str], Inference],
     params_path: Path,
     device_name: str,
+    as_json: bool,
 ) -> None:
-    """Write the figures of STUDENT on a split of INDEX to DESTINATION (JSON).
+    """Write the figures of NETWORK on a split of INDEX to DESTINATION (JSON).
 
-    Of the parameters only the names of architectures count: code that they name may be imported.
-
-    Example: cirkd evaluate artifacts/datasets/scenes/index.json
-    artifacts/profiles/scenes/students/r18_ce/model.pt scores.json --scales 0.75,1,1.25 --flip
+    NETWORK is a student's file, or a teacher's with its card beside it, which is measured in
+    float32. Of the parameters only the names of architectures count: code that they name may be
+    imported.
     """
+    import torch
+
+    from pipeline.datasets.index import Index
+    from pipeline.evaluation.boundary import boundary_counts, summarise_boundaries
+    from pipeline.evaluation.evaluate import evaluate, summarise
+    from pipeline.evaluation.label_files import write_prediction
+    from pipeline.runtime.device import pick_device
+    from pipeline.runtime.distributed import joined
+
+    if destination.resolve() == _card_of(network_path).resolve():
+        raise click.UsageError(f"{destination} is where a teacher's card lies; name another file")
     remove_recorded()
     index = Index.read(index_path)
     if split not in index.labelled_splits:
@@ -74,8 +103,8 @@ def command(
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
     named = load_params(params_path).architectures if params_path.exists() else ()
-    student, precision = load_student(student_path, named)
-    student.to(device)
+    name, network, precision = _load(network_path, index.num_classes, named)
+    network.to(device)
     measure_precision(precision, device, "training.precision")
     boundaries = torch.zeros(index.num_classes, 4, dtype=torch.int64, device=device)
 
@@ -87,18 +116,57 @@ def command(
             write_prediction(save_folder, sample, classes.cpu().numpy(), index.classes)
 
     start = time.perf_counter()
-    title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
+    title, total = f"{name} on {split}", len(index.splits[split])
     with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
         confusion = evaluate(
-            student, index, split, device, infer(precision), advance, ranks, observe
+            network, index, split, device, infer(precision), advance, ranks, observe
         )
         met = ranks.sum(boundaries).cpu().numpy()
     if not ranks.is_main:
         return
     seconds = round(time.perf_counter() - start, 2)
     figures = {**summarise(confusion), **summarise_boundaries(met)}
-    write_json({"split": split, "seconds": seconds, **figures}, destination)
-    click.echo(f"{student_path.parent.name}: {split} mIoU {figures['miou']}")
+    scores = {"split": split, "seconds": seconds, **figures}
+    write_json(scores, destination)
+    if figure is not None:
+        _draw(confusion, index.class_names, figure)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+    elif not is_quiet():
+        _print_classes(index.class_names, figures)
+        say(f"{name}: {split} mIoU {figures['miou']}")
+
+
+def _card_of(network: Path) -> Path:
+    return network.with_suffix(".json")
+
+
+def _load(path: Path, num_classes: int, named: Collection[str]) -> tuple[str, Network, str]:
+    """Load a network of either kind: its name, itself, and the precision it is measured in."""
+    from pipeline.models.students import load_student
+    from pipeline.models.teacher import TeacherCard
+
+    card = _card_of(path)
+    if not card.exists():
+        return path.parent.name, *load_student(path, named)
+    teacher = TeacherCard.read(card)
+    refuse_unnamed(teacher.architecture, named, card)
+    return f"teacher {path.stem}", teacher.load(path, num_classes), "float32"
+
+
+def _print_classes(names: Sequence[str], figures: Mapping[str, Any]) -> None:
+    rows = [
+        (name, *("" if value is None else f"{100 * value:.1f}" for value in values))
+        for name, *values in zip(names, *(figures[key] for key in COLUMNS.values()), strict=True)
+    ]
+    print_table(("class, %", *COLUMNS), rows)
+
+
+def _draw(confusion: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
+    from pipeline.report.confusion_figure import draw_confusion
+
+    with replacing(path) as partial:
+        draw_confusion(confusion, names).savefig(partial, dpi=110, format="png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Stage 3: the teacher once over every view of every training image, into the store."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.extraction.extract import revoke_once
-from pipeline.extraction.load import JobFiles
 from stages.command import (
     StageCommand,
     follow_extraction,
@@ -18,15 +18,22 @@ from stages.command import (
     stores_option,
     warn_of_teacher,
 )
+from stages.progress import say
 from store.files import write_json
 
 if TYPE_CHECKING:
     from pipeline.extraction.extract import Extract
     from pipeline.extraction.job import Extraction
+    from pipeline.extraction.load import JobFiles
     from store.writer import Writer
 
 
-@click.command("extract", cls=StageCommand)
+@click.command(
+    "extract",
+    cls=StageCommand,
+    example="cirkd extract artifacts/datasets/scenes/index.json artifacts/teachers/scenes.pt "
+    "artifacts/manifests/scenes.json --workers 4",
+)
 @job_files
 @click.argument("destination", metavar="MANIFEST", type=click.Path(path_type=Path))
 @stores_option(help="Folder the store is made in, under its fingerprint.")
@@ -68,6 +75,8 @@ def command(
     path = stores / job.spec.fingerprint
     marker = path.with_suffix(".again")
     if again:
+        from pipeline.extraction.extract import revoke_once
+
         revoke_once(job.spec, path, marker)
     start = time.perf_counter()
     alone = scheduler is None and num_workers == 1
@@ -79,15 +88,15 @@ def command(
     write_json(figures, destination.with_suffix(".extract.json"))
     manifest.write(destination)
     marker.unlink(missing_ok=True)
-    click.echo(f"store {manifest.fingerprint}: {manifest.num_records} records")
+    say(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-def _on_cluster(files: JobFiles, num_workers: int, scheduler: str | None) -> "Extract":
+def _on_cluster(files: JobFiles, num_workers: int, scheduler: str | None) -> Extract:
     from pipeline.extraction.cluster import extract_parallel, open_client
 
     def extract(
-        job: "Extraction",
-        writer: "Writer",
+        job: Extraction,
+        writer: Writer,
         progress: Callable[[int], None],
         keep_going: Callable[[], bool],
     ) -> bool:

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stages.command import PATH, StageCommand
+from stages.command import PATH, StageCommand, print_table
 
 if TYPE_CHECKING:
     from pipeline.report.leaderboard import Entry
 
 
-@click.command("leaderboard", cls=StageCommand)
+@click.command(
+    "leaderboard",
+    cls=StageCommand,
+    example="cirkd leaderboard --markdown > leaderboard.md",
+)
 @click.option(
     "--artifacts",
     type=PATH,
@@ -27,8 +31,6 @@ def command(artifacts: Path, form: str | None) -> None:
 
     Runs equal but for the seed are one row. A gain is over the same network and seeds trained on
     labels alone; where its 95 % interval holds zero, it is within the noise, and marked so.
-
-    Example: cirkd leaderboard --markdown > leaderboard.md
     """
     from pipeline.report.leaderboard import as_csv, as_json, as_markdown, read_leaderboard
 
@@ -43,18 +45,11 @@ def command(artifacts: Path, form: str | None) -> None:
 
 
 def _print_table(entries: "tuple[Entry, ...]") -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from pipeline.report.leaderboard import COLUMNS, table
 
-    shown = Table(box=SIMPLE_HEAD)
-    for column in COLUMNS:
-        shown.add_column(column, overflow="fold")
-    for entry, row in zip(entries, table(entries), strict=True):
-        faint = entry.gain is not None and not entry.gain_is_certain
-        shown.add_row(*row, style="dim" if faint else None)
-    console = Console()
-    # A file or a pipe has no width: nothing is to be cut there.
-    Console(width=None if console.is_terminal else 220).print(shown)
+    uncertain = {
+        number
+        for number, entry in enumerate(entries)
+        if entry.gain is not None and not entry.gain_is_certain
+    }
+    print_table(COLUMNS, table(entries), faint=uncertain)

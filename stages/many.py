@@ -16,6 +16,7 @@ import click
 from pipeline.config.params import load_params
 from pipeline.config.weights import hash_weights_files
 from stages.command import EXIT_INTERRUPTED, Interruption, prepare_dvc
+from stages.progress import is_quiet
 from stages.work import WORK, remove_recorded
 from store.files import write_json
 
@@ -77,7 +78,8 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         finally:
             slots.put(device)
         done = Done(run, None if code and stop.requested else code, log)
-        click.echo(done)
+        if code or not is_quiet():
+            click.echo(done)
         return done
 
     with Interruption() as stop, ThreadPoolExecutor(num_jobs) as pool:

@@ -15,11 +15,11 @@ from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.prepare import list_dataset, prepare_dataset
 from pipeline.datasets.statistics import describe_splits, write_lines
 from stages.command import PATH, StageCommand, json_option, params_option
-from stages.progress import progress_of_total
+from stages.progress import progress_of_total, say
 from store.files import reading
 
 
-@click.command("prepare", cls=StageCommand)
+@click.command("prepare", cls=StageCommand, example="cirkd prepare --check --sheet sheet.png")
 @click.argument("fingerprint", type=PATH, required=False)
 @click.argument("destination", type=PATH, required=False)
 @params_option
@@ -49,10 +49,7 @@ def command(
     """Check the dataset behind FINGERPRINT and write index.json and pixels/ into DESTINATION.
 
     With --check nothing is written but a contact sheet; what the files hold is printed, split by
-    split: sizes, label values and their classes, and everything that is wrong. For example:
-
-    \b
-        cirkd prepare --check --sheet sheet.png
+    split: sizes, label values and their classes, and everything that is wrong.
     """
     params = load_params(params_path)
     if check:
@@ -64,10 +61,14 @@ def command(
         known = validate(str, json.loads(fingerprint.read_bytes())["fingerprint"])
     pixels = destination / "pixels"
     with progress_of_total("check", "samples") as checked:
-        index = prepare_dataset(params.dataset, known, pixels, checked, notice=click.echo)
+        index = prepare_dataset(params.dataset, known, pixels, checked, notice=say)
     index.write(destination / "index.json")
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in index.splits.items())
-    click.echo(f"{index.name}: {counts}; {index.num_classes} classes")
+    counts = {split: len(samples) for split, samples in index.splits.items()}
+    if as_json:
+        click.echo(json.dumps({"name": index.name, "splits": counts, "classes": index.class_names}))
+        return
+    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    say(f"{index.name}: {listed}; {index.num_classes} classes")
 
 
 def _check(params: Params, sheet: Path, seed: int, as_json: bool) -> None:

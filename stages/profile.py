@@ -1,6 +1,8 @@
 """Profiles: named sets of parameters; choosing one rewrites params.yaml."""
 
 import io
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline.config.datasets import ExternalConfig
 from pipeline.config.params import load_params, load_profile
 from pipeline.config.profile import expand_students
-from stages.command import PATH, StageCommand, params_option
+from stages.command import PATH, StageCommand, completing, json_option, params_option
+from stages.progress import say
 from store.files import replacing
 
 PROFILES = Path("profiles")
@@ -22,18 +25,32 @@ def command() -> None:
     """List, choose and show profiles."""
 
 
-@command.command("list", cls=StageCommand)
+@command.command("list", cls=StageCommand, example="cirkd profile list")
 @params_option
-def list_profiles(params_path: Path) -> None:
+@json_option
+def list_profiles(params_path: Path, as_json: bool) -> None:
     """Print every profile; the chosen one carries a star."""
     chosen = load_params(params_path).profile if params_path.exists() else None
-    for path in sorted(PROFILES.glob("*.yaml")):
-        first_line = path.read_text(errors="replace").partition("\n")[0].lstrip("# ")
-        click.echo(f"{'*' if path.stem == chosen else ' '} {path.stem:16} {first_line}")
+    profiles = [
+        {"name": path.stem, "chosen": path.stem == chosen, "description": _first_line(path)}
+        for path in sorted(PROFILES.glob("*.yaml"))
+    ]
+    if as_json:
+        click.echo(json.dumps(profiles, indent=2))
+        return
+    for one in profiles:
+        click.echo(f"{'*' if one['chosen'] else ' '} {one['name']:16} {one['description']}")
 
 
-@command.command("use", cls=StageCommand)
-@click.argument("name")
+def _first_line(path: Path) -> str:
+    return path.read_text(errors="replace").partition("\n")[0].lstrip("# ")
+
+
+@command.command("use", cls=StageCommand, example="cirkd profile use camvid --root /data/CamVid")
+@click.argument(
+    "name",
+    shell_complete=completing(lambda context: sorted(x.stem for x in PROFILES.glob("*.yaml"))),
+)
 @click.option("--root", type=PATH, help="Folder of the dataset.")
 @params_option
 def use_profile(name: str, root: Path | None, params_path: Path) -> None:
@@ -50,7 +67,7 @@ def use_profile(name: str, root: Path | None, params_path: Path) -> None:
         partial.write_text(_write_out(source.read_text(), root))
         load_params(partial)
     runs = f"{len(profile.students)} students"
-    click.echo(f"params.yaml is now profile {name} ({runs}); `dvc repro` runs it")
+    say(f"params.yaml is now profile {name} ({runs}); `dvc repro` runs it")
 
 
 def _write_out(text: str, root: Path | None) -> str:
@@ -80,11 +97,16 @@ def _in_one_line(student: dict[str, Any]) -> CommentedMap:
     return line
 
 
-@command.command("show", cls=StageCommand)
+@command.command("show", cls=StageCommand, example="cirkd profile show --json")
 @params_option
-def show_profile(params_path: Path) -> None:
-    """Print the parameters in force, every student's training spelled out."""
-    click.echo(load_params(params_path).model_dump_json(indent=2))
+@json_option
+def show_profile(params_path: Path, as_json: bool) -> None:
+    """Print the parameters in force as YAML, every student's training spelled out."""
+    params = load_params(params_path)
+    if as_json:
+        click.echo(params.model_dump_json(indent=2))
+    else:
+        YAML().dump(params.model_dump(mode="json"), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -10,9 +11,21 @@ from typing import Protocol
 
 import click
 
+QUIET = "CIRKD_QUIET"
 PLAIN_EVERY_S = 10.0
 WINDOW_S = 60.0
 """How far back the rate looks; a slow step that stays alone in the window still counts."""
+
+
+def is_quiet() -> bool:
+    """Whether nothing is to be said but facts that were asked for, warnings and errors."""
+    return bool(os.environ.get(QUIET))
+
+
+def say(text: object) -> None:
+    """Print what was done, unless quiet."""
+    if not is_quiet():
+        click.echo(text)
 
 
 class Advance(Protocol):
@@ -75,6 +88,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    if is_quiet():
+        yield lambda count=1, note="": None
+        return
     rate = MovingRate(total, done, unit)
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -123,6 +139,9 @@ def progress_of_total(title: str, unit: str) -> Iterator[Show]:
         def show(done: int, total: int, note: str = "") -> None:
             nonlocal advance, before
             if advance is None:
+                if done and not is_quiet():
+                    left = "nothing is left to do" if done == total else f"{total - done} are left"
+                    click.echo(f"{title}: {done} of {total} {unit} are there; {left}", err=True)
                 advance = stack.enter_context(progress(title, total, unit, done))
             else:
                 advance(done - before, note)

@@ -11,20 +11,21 @@ from pipeline.config.params import load_params
 from pipeline.models.network import Network
 from pipeline.models.students import load_student
 from pipeline.report.page import build_page, choose_shown
+from pipeline.report.plots import write_plots
 from pipeline.report.results import gather, metrics
 from pipeline.report.samples import Predictor, pick_samples, show
 from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, device_option, params_option
-from stages.progress import progress
+from stages.progress import progress, say
 from store.files import replacing, write_json
 
 
-@click.command("report", cls=StageCommand)
+@click.command("report", cls=StageCommand, example="cirkd report artifacts/profiles/scenes")
 @click.argument("profile", type=PATH)
 @params_option
 @device_option
 def command(profile: Path, params_path: Path, device_name: str) -> None:
-    """Write metrics.json and report/index.html into PROFILE, which is artifacts/profiles/NAME."""
+    """Write metrics.json, plots/ and report/index.html into PROFILE: artifacts/profiles/NAME."""
     params = load_params(params_path)
     results = gather(profile, params)
     index = results.index
@@ -44,9 +45,10 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
         shown = show(index, samples, networks, device, advance)
     page = build_page(results, shown)
     write_json(metrics(results), profile / "metrics.json")
+    write_plots(results, profile)
     with replacing(profile / "report" / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    click.echo(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
+    say(f"{profile / 'report' / 'index.html'}: {len(page.encode()) / 1e6:.2f} MB")
 
 
 def _load_student(path: Path, named: Collection[str]) -> Network:

@@ -4,17 +4,31 @@ import subprocess
 
 import click
 
-from stages.command import StageCommand, prepare_dvc
+from stages.command import EXIT_INTERRUPTED, StageCommand, prepare_dvc
+from stages.progress import is_quiet
 
-PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+PASS_ON = {"ignore_unknown_options": True}
+EXIT_CODES = {0: 0, 252: EXIT_INTERRUPTED, 254: click.UsageError.exit_code}
+"""DVC's, and what they are of ours; any other is 1, of a stage that was interrupted, too."""
 
 
-@click.command("repro", cls=StageCommand, context_settings=PASS_ON)
+@click.command(
+    "repro",
+    cls=StageCommand,
+    context_settings=PASS_ON,
+    example="cirkd repro --force --single-item report",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
-    """Run the pipeline; ARGUMENTS go to `dvc repro` as they are."""
+    """Run the pipeline; ARGUMENTS go to `dvc repro` as they are (`dvc repro --help` has them).
+
+    What is up to date is skipped, and a stage that was interrupted goes on where it stopped.
+    """
     dvc, environment = prepare_dvc()
-    raise SystemExit(subprocess.run([*dvc, "repro", *arguments], env=environment).returncode)
+    # DVC has errors on stderr, which its own --quiet would leave out.
+    output = subprocess.DEVNULL if is_quiet() else None
+    done = subprocess.run([*dvc, "repro", *arguments], env=environment, stdout=output)
+    raise SystemExit(EXIT_CODES.get(done.returncode, 1))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.runtime.device import pick_device
 from stages.command import (
     PATH,
     StageCommand,
     ahead_option,
+    complete_student,
     destination_argument,
     device_option,
     follow_extraction,
@@ -26,6 +26,7 @@ from stages.command import (
     stores_option,
     workers_option,
 )
+from stages.progress import say
 
 if TYPE_CHECKING:
     from pipeline.extraction.load import JobFiles
@@ -45,8 +46,8 @@ def show_sizes(raw: dict[str, int], stored: dict[str, int]) -> None:
     click.echo(f"  {'total':20} {sum(raw.values()) / 1e6:10.2f} MB  {total / 1e6:10.2f} MB")
 
 
-@command.command("plan", cls=StageCommand)
-@click.argument("run")
+@command.command("plan", cls=StageCommand, example="cirkd store plan r18_cirkd")
+@click.argument("run", shell_complete=complete_student)
 @params_option
 @device_option
 @workers_option
@@ -61,6 +62,7 @@ def plan_store(
     from pipeline.datasets.index import Index
     from pipeline.extraction import job
     from pipeline.models.teacher import build_teacher
+    from pipeline.runtime.device import pick_device
 
     params = load_params(params_path)
     student = pick_student(params, run)
@@ -90,10 +92,15 @@ def plan_store(
     click.echo(f"disk            {found.free_bytes / 1e9:.1f} GB free: {room}")
 
 
-@command.command("adopt", cls=StageCommand)
+@command.command(
+    "adopt",
+    cls=StageCommand,
+    example="cirkd store adopt s3://bucket/store artifacts/manifests/scenes.json",
+)
 @click.argument("path")
 @manifest_argument
-def adopt_store(path: str, manifest_path: Path) -> None:
+@json_option
+def adopt_store(path: str, manifest_path: Path, as_json: bool) -> None:
     """Write the MANIFEST of a finished store made elsewhere, by which every command finds it.
 
     PATH is its folder, its URL (s3://bucket/store, https://..., with credentials and endpoint in
@@ -103,11 +110,19 @@ def adopt_store(path: str, manifest_path: Path) -> None:
     from store.reader import open_store
 
     reader = open_store(path)
-    Manifest.of(reader.path, reader.spec, reader.journal).write(manifest_path)
-    click.echo(f"store {reader.spec.fingerprint}: {len(reader)} records")
+    manifest = Manifest.of(reader.path, reader.spec, reader.journal)
+    manifest.write(manifest_path)
+    if as_json:
+        click.echo(json.dumps(asdict(manifest), indent=2))
+    else:
+        say(f"store {manifest.fingerprint}: {manifest.num_records} records")
 
 
-@command.command("info", cls=StageCommand)
+@command.command(
+    "info",
+    cls=StageCommand,
+    example="cirkd store info artifacts/manifests/scenes.json --figure record.png",
+)
 @manifest_argument
 @click.option("--figure", "--picture", "figure", type=PATH, help="PNG of one record.")
 @click.option(
@@ -144,7 +159,11 @@ def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: b
     show_sizes(raw, {name: one["stored_bytes"] for name, one in arrays.items()})
 
 
-@command.command("verify", cls=StageCommand)
+@command.command(
+    "verify",
+    cls=StageCommand,
+    example="cirkd store verify artifacts/manifests/scenes.json",
+)
 @manifest_argument
 @spots_option("Also run the teacher again on that many records; needs --index and --teacher.")
 @click.option("--index", "index_path", type=PATH)
@@ -189,7 +208,12 @@ def verify_store(
     raise SystemExit(1 if findings else 0)
 
 
-@command.command("repair", cls=StageCommand)
+@command.command(
+    "repair",
+    cls=StageCommand,
+    example="cirkd store repair artifacts/datasets/scenes/index.json "
+    "artifacts/teachers/scenes.pt artifacts/manifests/scenes.json",
+)
 @job_files
 @manifest_argument
 def repair_store(files: JobFiles, manifest_path: Path) -> None:
@@ -202,7 +226,7 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
     folder = local_folder(manifest.path)
     units = damaged_units(verify(folder))
     repaired = follow_extraction(files.load(), folder, revoked=units)
-    click.echo(f"{len(units)} units extracted again")
+    say(f"{len(units)} units extracted again")
     left = verify(folder)
     if left or repaired.digest != manifest.digest:
         raise ValueError(
@@ -211,7 +235,11 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
         )
 
 
-@command.command("to-hdf5", cls=StageCommand)
+@command.command(
+    "to-hdf5",
+    cls=StageCommand,
+    example="cirkd store to-hdf5 artifacts/manifests/scenes.json scenes.h5",
+)
 @manifest_argument
 @destination_argument
 def export_hdf5(manifest_path: Path, destination: Path) -> None:
@@ -220,9 +248,14 @@ def export_hdf5(manifest_path: Path, destination: Path) -> None:
     from store.manifest import Manifest
 
     to_hdf5(Manifest.read(manifest_path).path, destination)
+    say(f"{destination}: {destination.stat().st_size / 1e6:.2f} MB")
 
 
-@command.command("from-hdf5", cls=StageCommand)
+@command.command(
+    "from-hdf5",
+    cls=StageCommand,
+    example="cirkd store from-hdf5 scenes.h5 artifacts/manifests/scenes.json",
+)
 @click.argument("source", type=PATH)
 @manifest_argument
 @stores_option()
@@ -232,7 +265,9 @@ def import_hdf5(source: Path, manifest_path: Path, stores: Path) -> None:
     from store.reader import open_store
 
     fingerprint = open_store(source).spec.fingerprint
-    from_hdf5(source, stores / fingerprint).write(manifest_path)
+    manifest = from_hdf5(source, stores / fingerprint)
+    manifest.write(manifest_path)
+    say(f"store {fingerprint}: {manifest.num_records} records")
 
 
 if __name__ == "__main__":

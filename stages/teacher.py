@@ -8,13 +8,6 @@ import click
 from pipeline.config.params import load_params
 from pipeline.config.weights import hash_weights_file
 from pipeline.datasets.index import Index
-from pipeline.evaluation.evaluate import evaluate, summarise
-from pipeline.evaluation.inference import Inference
-from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.distributed import joined
-from pipeline.training.run import Resources, describe_run
-from pipeline.training.supervised import teacher_run
 from stages.command import (
     StageCommand,
     destination_argument,
@@ -24,21 +17,27 @@ from stages.command import (
     measure_precision,
     min_miou_option,
     params_option,
+    tensorboard_option,
     warn_of_teacher,
     workers_option,
 )
-from stages.progress import progress
+from stages.progress import progress, say
 from stages.work import finish_work, work_folder
 from store.files import write_json
 
 
-@click.command("teacher", cls=StageCommand)
+@click.command(
+    "teacher",
+    cls=StageCommand,
+    example="cirkd teacher artifacts/datasets/scenes/index.json artifacts/teachers/scenes.pt",
+)
 @index_argument
 @destination_argument
 @params_option
 @device_option
 @workers_option
 @min_miou_option
+@tensorboard_option
 def command(
     index_path: Path,
     destination: Path,
@@ -46,8 +45,17 @@ def command(
     device_name: str,
     num_workers: int,
     min_miou: float,
+    tensorboard: Path | None,
 ) -> None:
     """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
+    from pipeline.evaluation.evaluate import evaluate, summarise
+    from pipeline.evaluation.inference import Inference
+    from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
+    from pipeline.runtime.device import pick_device
+    from pipeline.runtime.distributed import joined
+    from pipeline.training.run import Resources, describe_run
+    from pipeline.training.supervised import teacher_run
+
     settings = load_params(params_path).teacher
     index = Index.read(index_path)
     device = pick_device(device_name)
@@ -60,7 +68,8 @@ def command(
     with joined(device) as ranks:
         if settings.source == "train":
             header = describe_run(settings, device, cost)
-            resources = Resources(work, num_workers, ranks=ranks)
+            scalars = tensorboard and tensorboard / f"{settings.name}-{work.name}"
+            resources = Resources(work, num_workers, ranks=ranks, tensorboard=scalars)
             seconds = follow_training(teacher_run(teacher, settings, index, header, resources))
     if not ranks.is_main:
         return
@@ -80,7 +89,7 @@ def command(
     write_json(asdict(card), destination.with_suffix(".json"))
     if settings.source == "train":
         finish_work(work, destination)
-    click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
+    say(f"teacher {settings.name}: val mIoU {figures['miou']}")
     warn_of_teacher(destination, min_miou)
 
 

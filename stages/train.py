@@ -7,40 +7,46 @@ import click
 
 from pipeline.config.params import load_params
 from pipeline.config.weights import hash_network_files
-from pipeline.distillation.requirements import check_requirements
-from pipeline.models.flops import count_forward_flops
-from pipeline.models.network import build_network
-from pipeline.models.students import save_student
-from pipeline.runtime.device import pick_device, pick_slots
-from pipeline.runtime.distributed import joined
-from pipeline.runtime.environment import peak_memory_bytes
-from pipeline.runtime.rng import seed_torch
-from pipeline.training.run import Resources, describe_run
-from pipeline.training.student import student_run
 from stages.command import (
     PATH,
     StageCommand,
     ahead_option,
+    complete_manifest,
+    complete_student,
     device_option,
     follow_training,
     measure_precision,
     params_option,
     pick_student,
+    tensorboard_option,
     workers_option,
 )
+from stages.progress import say
 from stages.work import finish_work, work_folder
 from store.files import replace_file, write_json
 from store.manifest import Manifest
 
 
-@click.command("train", cls=StageCommand)
-@click.argument("run", required=False)
-@click.argument("manifest_path", metavar="MANIFEST", required=False, type=PATH)
+@click.command(
+    "train",
+    cls=StageCommand,
+    example="cirkd train r18_cirkd artifacts/manifests/scenes.json "
+    "artifacts/profiles/scenes/students/r18_cirkd",
+)
+@click.argument("run", required=False, shell_complete=complete_student)
+@click.argument(
+    "manifest_path",
+    metavar="MANIFEST",
+    required=False,
+    type=PATH,
+    shell_complete=complete_manifest,
+)
 @click.argument("destination", required=False, type=PATH)
 @params_option
 @device_option
 @workers_option
 @ahead_option
+@tensorboard_option
 @click.option(
     "--all",
     "every_run",
@@ -79,6 +85,7 @@ def command(
     device_name: str,
     num_workers: int,
     ahead_bytes: int,
+    tensorboard: Path | None,
     cache: Path | None,
     cache_bytes: int | None,
     every_run: bool,
@@ -88,6 +95,17 @@ def command(
 
     DESTINATION, a folder, gets model.pt, log.jsonl and run.json.
     """
+    from pipeline.distillation.requirements import check_requirements
+    from pipeline.models.flops import count_forward_flops
+    from pipeline.models.network import build_network
+    from pipeline.models.students import save_student
+    from pipeline.runtime.device import pick_device
+    from pipeline.runtime.distributed import joined
+    from pipeline.runtime.environment import peak_memory_bytes
+    from pipeline.runtime.rng import seed_torch
+    from pipeline.training.run import Resources, describe_run
+    from pipeline.training.student import student_run
+
     params = load_params(params_path)
     if every_run:
         train_every(list(params.students), num_jobs, device_name)
@@ -117,7 +135,8 @@ def command(
             "ranks": ranks.size,
             **describe_run(settings, device, cost),
         }
-        resources = Resources(work, num_workers, ahead_bytes, ranks)
+        scalars = tensorboard and tensorboard / f"{run}-{work.name}"
+        resources = Resources(work, num_workers, ahead_bytes, ranks, scalars)
         seconds = follow_training(student_run(run, student, settings, reader, header, resources))
     if not ranks.is_main:
         return
@@ -132,10 +151,12 @@ def command(
     write_json(summary, destination / "run.json")
     replace_file(destination / "log.jsonl", (work / "log.jsonl").read_bytes())
     finish_work(work, destination / "model.pt")
+    say(f"student {run}: {settings.training.steps} steps in {seconds:.0f} s")
 
 
 def train_every(runs: list[str], num_jobs: int, device_name: str) -> NoReturn:
     """Train several students at a time; exit code 1 if any failed, 3 if interrupted."""
+    from pipeline.runtime.device import pick_slots
     from stages.many import exit_code, train_all
 
     raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device_name))))

@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from store.files import replace_file
 
@@ -19,6 +22,24 @@ def work_folder(kind: str, identity: object) -> Path:
     remove_recorded()
     text = json.dumps(identity, sort_keys=True)
     return WORK / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def read_header(work: Path) -> dict[str, Any]:
+    """Read the first line of a training's log; empty if it has none yet."""
+    try:
+        with (work / "log.jsonl").open() as log:
+            header = json.loads(log.readline())
+    except (OSError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def read_steps(work: Path) -> Iterator[dict[str, Any]]:
+    """Read the logged steps of a training; what is being written, or was cut off, is left out."""
+    with suppress(OSError), (work / "log.jsonl").open() as log:
+        for line in islice(log, 1, None):
+            with suppress(ValueError):
+                yield json.loads(line)
 
 
 def finish_work(work: Path, result: Path) -> None:

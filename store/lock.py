@@ -98,6 +98,18 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
+def is_locked(root: Path) -> bool:
+    """Tell whether a process holds the lock of a folder; nothing is written."""
+    try:
+        with open(root / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no folder, or never locked
+        return False
+    return False
+
+
 def check_token(root: Path, token: str) -> None:
     """Refuse work for a holder of the lock that has released it, or whose lock is another one.
 

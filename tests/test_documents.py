@@ -40,6 +40,7 @@ NOT_RUN = {
     ("docs/configuration.md", "cirkd profile use camvid-small --root /data/CamVid"),
     ("docs/configuration.md", "CIRKD_DEVICE=cuda CIRKD_WORKERS=8 dvc repro"),
     ("docs/configuration.md", "torchrun --nproc_per_node 8 -m stages.train"),
+    ("docs/configuration.md", 'eval "$(_CIRKD_COMPLETE=bash_source cirkd)"'),
     ("docs/index.md", "pip install -e . && dvc repro"),
     ("docs/performance.md", "cirkd benchmark portable --out portable.json"),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from pipeline.config.params import load_params, load_profile
 from stages.cli import main
@@ -101,6 +102,28 @@ def overwrite_weights(folder: Path) -> None:
     repro(folder, "-s", "fingerprint")
 
 
+def draw_plots(folder: Path) -> None:
+    """DVC shows the figures of the report and draws its files: every plot of every student."""
+
+    def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+
+    drawn = json.loads(dvc("plots", "show", "--json").stdout)
+    assert not drawn.get("errors")
+    plots = "artifacts/profiles/tiny/plots"
+    kinds = {"curves": "json", "classes": "json", "confusion": "csv"}
+    runs = ("r18_ce", "r18_cirkd")
+    expected = {f"{plots}/{kind}/{run}.{kinds[kind]}" for kind in kinds for run in runs}
+    assert drawn["data"].keys() == expected
+    for path, (plot,) in drawn["data"].items():
+        assert plot["content"]["data"]["values"], path
+    dvc("plots", "show")
+    assert (folder / "dvc_plots/index.html").is_file()
+    (found,) = json.loads(dvc("metrics", "show", "--json").stdout)[""]["data"].values()
+    assert set(found["data"]["students"]) == set(runs)
+
+
 def train_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every student at once, one of which diverges and stops no other."""
     profile = folder / "profiles/tiny.yaml"
@@ -143,6 +166,7 @@ def test_the_route_runs_once_and_then_costs_nothing(tmp_path, monkeypatch) -> No
     running = [line for line in second.splitlines() if line.startswith("Running stage")]
     assert running == ["Running stage 'fingerprint':"]
 
+    draw_plots(folder)
     overwrite_weights(folder)
     work_on_the_store(folder)
 
@@ -180,7 +204,11 @@ def test_a_profile_is_chosen_listed_and_shown(tmp_path, monkeypatch) -> None:
     assert params.dataset.root == str(tmp_path / "here")
     assert params.store == load_profile(Path("profiles/camvid.yaml")).store
     assert "* camvid " in run(main, ["profile", "list"]).output
-    assert json.loads(run(main, ["profile", "show"]).output)["profile"] == "camvid"
+    shown = YAML(typ="safe").load(run(main, ["profile", "show"]).output)
+    assert shown == json.loads(run(main, ["profile", "show", "--json"]).output)
+    listed = json.loads(run(main, ["profile", "list", "--json"]).output)
+    assert [one["name"] for one in listed if one["chosen"]] == ["camvid"]
+    assert shown["profile"] == "camvid"
 
 
 @pytest.mark.parametrize(

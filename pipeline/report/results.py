@@ -193,6 +193,7 @@ def metrics(results: Results) -> dict[str, Any]:  # JSON
         "students": {
             run.name: {
                 "miou": run.scores.miou,
+                "pixel_accuracy": run.scores.pixel_accuracy,
                 "method": run.settings.label,
                 "seed": run.settings.seed,
                 "seconds": run.seconds,

@@ -10,18 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.training.steps import StepResult
+from pipeline.training.tensorboard import WriteScalars
 from store.files import replace_file
 
 
 class RunLog:
     """A JSONL file: a header with all that repeats the run, then a line per logged step."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any], start_step: int) -> None:
-        """Keep what was logged up to `start_step`, drop what a killed run logged after it."""
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        start_step: int,
+        write_scalars: WriteScalars = lambda line: None,
+    ) -> None:
+        """Keep what was logged up to `start_step`, drop what a killed run logged after it.
+
+        Args:
+            path: the file.
+            header: its first line.
+            start_step: steps done.
+            write_scalars: gets every line, too.
+        """
         kept = [line for line in _read_lines(path) if line["step"] <= start_step]
         text = "".join(json.dumps(line) + "\n" for line in (dict(header), *kept))
         replace_file(path, text.encode())
         self._path, self._step, self._time = path, start_step, time.perf_counter()
+        self._write_scalars = write_scalars
 
     def append(self, result: StepResult) -> str:
         """Log one step and return its terms in words.
@@ -41,6 +56,7 @@ class RunLog:
         self._step, self._time = result.step, now
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self._write_scalars(line)
         return "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
 
 

@@ -28,6 +28,7 @@ from pipeline.training.steps import (
     check_weights,
     train,
 )
+from pipeline.training.tensorboard import open_scalars
 from store.lock import Lock
 
 LOG_EVERY = 10
@@ -47,12 +48,14 @@ class Resources:
         num_workers: processes that read ahead.
         ahead_bytes: host memory that batches may take on their way.
         ranks: that train together; the first of them logs, shows and saves.
+        tensorboard: folder that gets what is logged for TensorBoard, too.
     """
 
     work: Path
     num_workers: int = 0
     ahead_bytes: int = AHEAD_BYTES
     ranks: Ranks = SINGLE_PROCESS
+    tensorboard: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class TrainingRun:
         header: first line of the log, JSON values; everything needed to repeat the run.
         name_source: what a batch was made of, in words, for the error of a diverging run.
         ranks: that train together; the first of them logs, shows and saves.
+        tensorboard: folder that gets what is logged for TensorBoard, too.
     """
 
     title: str
@@ -86,6 +90,7 @@ class TrainingRun:
     header: Mapping[str, Any]
     name_source: Callable[[Any], str] = lambda source: ""
     ranks: Ranks = SINGLE_PROCESS
+    tensorboard: Path | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -191,8 +196,14 @@ def _train(
         start_step=start,
         accumulate=run.training.accumulate,
     )
-    log = RunLog(run.work / "log.jsonl", run.header, start) if run.ranks.is_main else None
-    with _name_checkpoint_on_error(run), name_dead_workers():
+    is_main = run.ranks.is_main
+    with (
+        open_scalars(run.tensorboard if is_main else None, start) as write_scalars,
+        _name_checkpoint_on_error(run),
+        name_dead_workers(),
+    ):
+        path = run.work / "log.jsonl"
+        log = RunLog(path, run.header, start, write_scalars) if is_main else None
         whole = _follow(run, results, parts, log, progress, keep_going)
     if whole:
         optimisation.finish()

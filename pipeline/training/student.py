@@ -71,4 +71,5 @@ def student_run(
         header={**header, "in_flight_bytes": in_flight},
         name_source=lambda record: f" (records {reader.read(record.tolist(), ['key'])['key']})",
         ranks=ranks,
+        tensorboard=resources.tensorboard,
     )

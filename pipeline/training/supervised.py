@@ -136,4 +136,5 @@ def teacher_run(
         work=resources.work,
         header=header,
         ranks=ranks,
+        tensorboard=resources.tensorboard,
     )

@@ -1,6 +1,7 @@
 """The evaluate stage: figures, saved predictions, and the options of inference."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from pipeline.config.params import Params
 from pipeline.datasets.index import Index, decode_labels, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
+from pipeline.models.teacher import TeacherCard, save_teacher
 from stages.cli import main
+from store.files import write_json
 from store.metrics import confusion_matrix
 
 
@@ -25,8 +28,28 @@ def folder(tiny_index: Index, tiny_params: Params, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *options: str) -> Result:
-    paths = [str(folder / name) for name in ("index.json", "model.pt", "scores.json")]
+@pytest.fixture
+def teacher(folder: Path) -> str:
+    """A teacher's file with its card, under its name in the folder."""
+    index = Index.read(folder / "index.json")
+    network = build_network("deeplabv3_resnet18", index.num_classes)
+    card = TeacherCard(
+        architecture=network.architecture,
+        class_names=list(index.class_names),
+        source="checkpoint",
+        sha256=save_teacher(network, folder / "teacher.pt"),
+        val={},
+        num_parameters=1,
+        seconds=0.0,
+    )
+    write_json(asdict(card), folder / "teacher.json")
+    return "teacher.pt"
+
+
+def run(
+    folder: Path, *options: str, network: str = "model.pt", scores: str = "scores.json"
+) -> Result:
+    paths = [str(folder / name) for name in ("index.json", network, scores)]
     return CliRunner().invoke(main, ["evaluate", *paths, "--device", "cpu", *options])
 
 
@@ -72,3 +95,51 @@ def test_options_out_of_range_are_named(
     assert done.exit_code in (1, 2)
     assert expected in done.output
     assert not (folder / "scores.json").exists()
+
+
+def test_a_teacher_stands_beside_a_student(folder: Path, teacher: str) -> None:
+    options = ("--scales", "0.5,1", "--flip", "--json")
+    done = run(folder, *options, network=teacher)
+    assert done.exit_code == 0, done.output
+    scores = json.loads(done.stdout)
+    assert scores == json.loads((folder / "scores.json").read_bytes())
+    # The student has the same architecture, and other weights.
+    assert json.loads(run(folder, *options).stdout)["confusion"] != scores["confusion"]
+
+
+def test_a_card_is_no_destination(folder: Path, teacher: str) -> None:
+    before = (folder / "teacher.json").read_bytes()
+    done = run(folder, network=teacher, scores="teacher.json")
+    assert done.exit_code == 2
+    assert "where a teacher's card lies" in done.stderr
+    assert (folder / "teacher.json").read_bytes() == before
+
+
+def test_a_teacher_without_its_cards_weights_is_refused(folder: Path, teacher: str) -> None:
+    network = build_network("deeplabv3_resnet18", Index.read(folder / "index.json").num_classes)
+    save_teacher(network, folder / teacher)
+    done = run(folder, network=teacher)
+    assert done.exit_code == 1
+    assert "other weights than its card's" in done.stderr
+
+
+def test_people_get_a_table_of_classes_and_a_figure(folder: Path) -> None:
+    done = run(folder, "--figure", str(folder / "confusion.png"))
+    assert done.exit_code == 0, done.output
+    index, scores = (
+        Index.read(folder / "index.json"),
+        json.loads((folder / "scores.json").read_bytes()),
+    )
+    header, _, *rows = (line.split() for line in done.stdout.splitlines() if line.strip())
+    assert header == ["class,", "%", "IoU", "Dice", "accuracy", "boundary", "F"]
+    for name, iou, row in zip(index.class_names, scores["iou"], rows, strict=False):
+        assert row[0] == name
+        if iou is not None:
+            assert row[1] == f"{100 * iou:.1f}"
+    assert "\x1b" not in done.output
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    quiet = CliRunner().invoke(
+        main,
+        ["--quiet", "evaluate", *(str(folder / x) for x in ("index.json", "model.pt", "s.json"))],
+    )
+    assert quiet.output == ""

@@ -65,7 +65,7 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     command = [sys.executable, "-W", "error", "-c", CODE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "False"
+    assert done.stdout.splitlines()[-1] == "False"
     summary = json.loads((tmp_path / "run/run.json").read_text())
     assert summary["num_flops"] > summary["num_parameters"]
     assert summary["label"] == "cirkd"
@@ -420,3 +420,15 @@ def test_a_distilled_student_that_was_stopped_equals_one_that_never_was(
     assert next(calls) == 3 + 1
     whole, parts = (torch.load(f"{name}/model.pt")["state_dict"] for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_missing_tensorboard_is_told_before_anything_begins(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stages.command.find_spec", lambda name: None)
+    words = ["train", *arguments_of("r18_ce", manifest, tmp_path / "run")]
+    done = CliRunner().invoke(main, words, env={"CIRKD_TENSORBOARD": "scalars"})
+    assert done.exit_code == 2
+    assert "pip install '.[tensorboard]'" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json"]
