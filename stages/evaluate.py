@@ -74,8 +74,8 @@ def command(
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
     named = load_params(params_path).architectures if params_path.exists() else ()
-    student, precision = load_student(student_path, named)
-    student.to(device)
+    student = load_student(student_path, named)
+    network, precision = student.network.to(device), student.precision
     measure_precision(precision, device, "training.precision")
     boundaries = torch.zeros(index.num_classes, 4, dtype=torch.int64, device=device)
 
@@ -90,7 +90,7 @@ def command(
     title, total = f"{student_path.parent.name} on {split}", len(index.splits[split])
     with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
         confusion = evaluate(
-            student, index, split, device, infer(precision), advance, ranks, observe
+            network, index, split, device, infer(precision), advance, ranks, observe
         )
         met = ranks.sum(boundaries).cpu().numpy()
     if not ranks.is_main:
