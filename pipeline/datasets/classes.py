@@ -110,7 +110,7 @@ def class_table(
     names = tuple(names)
     numbers = range(len(names))
     colours = _COLOURS.validate_python(
-        [voc_colour(n) for n in numbers] if palette is None else palette
+        tuple(map(voc_colour, numbers) if palette is None else palette)
     )
     ids = _IDS.validate_python(tuple(numbers if label_ids is None else label_ids))
     if not len(names) == len(colours) == len(set(ids)) == len(ids):
