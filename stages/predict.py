@@ -65,7 +65,7 @@ def command(
             try:
                 image, predicted = predict_file(predictor, path, inference, device)
             except (OSError, ValueError) as error:
-                failures.append(f"{path}: {describe(error)}")
+                failures.append(f"{name}: {describe(error)}")
             else:
                 pictures.write(name, image, predicted)
                 counts[name] = np.bincount(predicted.ravel(), minlength=len(values))

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pipeline.datasets.contact_sheet import draw_legend, overlay
+from pipeline.datasets.contact_sheet import MARGIN, PAPER, draw_legend, overlay
 from pipeline.datasets.index import ClassTable, decode_image
 from pipeline.evaluation.inference import Inference, Predictor, predict_classes
 from pipeline.evaluation.label_files import write_png
+from store.files import reading
 
 LARGE_PX = 4_000_000
 """Pixels of an image from which on windows are slid over it, unless a window is given."""
@@ -66,8 +67,8 @@ class Pictures:
     def write_legend(self, shares: Sequence[float]) -> None:
         """Write legend.png: value, colour, name and share of each class."""
         present = {value: x for value, x in zip(self.values, shares, strict=True) if x}
-        title = "value, class, share of the pixels"
-        write_png(draw_legend(self.table, present, title), self.folder / "legend.png")
+        legend = draw_legend(self.table, present, "value, class, share of the pixels")
+        write_png(ImageOps.expand(legend, MARGIN, PAPER), self.folder / "legend.png")
 
 
 def predict_file(
@@ -76,10 +77,11 @@ def predict_file(
     """Predict an image file at its size: its pixels, uint8 [H, W, 3], and classes, uint8 [H, W].
 
     Raises:
-        OSError: it cannot be read, or is no image.
-        ValueError: its pixels are not what an image may have.
+        OSError: it cannot be read.
+        ValueError: it is no image, or none of the size that the predictor takes.
     """
-    image = decode_image(path)
+    with reading(path, "an image", "leave it out, or save it as PNG"):
+        image = decode_image(path)
     height, width = image.shape[:2]
     if inference.window is None and height * width > LARGE_PX:
         inference = replace(inference, window=WINDOW)

@@ -76,6 +76,16 @@ def export_student(student: Student, path: Path, suffix: str, size: Size | None)
     """
     if suffix == ".onnx":
         require("onnx", "onnxscript", "onnxruntime")
+    try:
+        _write(student, path, suffix, size)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises a dozen kinds of them, with the graph in their text
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{_name(student, size)}: {reason:.300}") from error
+
+
+def _write(student: Student, path: Path, suffix: str, size: Size | None) -> None:
     program, metadata = _trace(student, size), _describe(student, size)
     if suffix == ".pt2":
         with path.open("wb") as file:
@@ -95,12 +105,9 @@ def _trace(student: Student, size: Size | None) -> ExportedProgram:
     graph = Graph(student).eval()
     with torch.no_grad():
         graph(image)  # what is cached is made of real tensors
-        try:
-            return torch.export.export(
-                graph, (image,), dynamic_shapes={"image": dict.fromkeys(varying, Dim.DYNAMIC)}
-            )
-        except Exception as error:  # torch raises a dozen kinds of them
-            raise ValueError(f"{_name(student, size)}: {error!s:.300}") from error
+        return torch.export.export(
+            graph, (image,), dynamic_shapes={"image": dict.fromkeys(varying, Dim.DYNAMIC)}
+        )
 
 
 def _name(student: Student, size: Size | None) -> str:
