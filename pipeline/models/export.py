@@ -95,6 +95,8 @@ def _write(student: Student, path: Path, suffix: str, size: Size | None) -> None
     written: Any = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=["image"], output_names=names
     )
+    for node in written.model.graph.all_nodes():
+        node.metadata_props.clear()  # the exporter's traces, with paths of this machine
     written.model.metadata_props.update(metadata)
     written.save(path, external_data=False)
 
