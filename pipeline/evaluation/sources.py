@@ -50,9 +50,9 @@ def _list(source: str) -> Iterator[tuple[Path, Path]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         yield from ((path.parent, path.parent / line.strip()) for line in lines if line.strip())
     elif WILDCARD.search(source) and not path.exists():
-        fixed = _before_wildcard(path)
+        base = Path(*_before_wildcard(path))
         matches = map(Path, glob.glob(source, recursive=True))
-        yield from ((Path(*fixed), match) for match in matches if match.is_file())
+        yield from ((base, match) for match in matches if match.is_file())
     elif path.exists():
         yield path.parent, path
 

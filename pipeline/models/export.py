@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ Size = tuple[int, int]
 SUFFIXES = (".onnx", ".pt2")
 TRACED: Size = (144, 176)
 COMPARED: tuple[Size, ...] = ((129, 161), (192, 136), (131, 260))
-"""Sizes that a graph of any size is compared at; it was traced at another."""
+"""Sizes that a graph of any size is compared at: with and without padding, none of them traced."""
 CPU = torch.device("cpu")
 
 
@@ -104,7 +105,8 @@ def _write(student: Student, path: Path, suffix: str, size: Size | None) -> None
 def _trace(student: Student, size: Size | None) -> ExportedProgram:
     image = random_image(2, size or TRACED)
     varying = (0,) if size else (0, 1, 2)
-    graph = Graph(student).eval()
+    # A copy, because torch.export.save warns of weights in another memory format.
+    graph = deepcopy(Graph(student)).to(memory_format=torch.contiguous_format).eval()
     with torch.no_grad():
         graph(image)  # what is cached is made of real tensors
         return torch.export.export(

@@ -24,6 +24,11 @@ def is_pack(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".zip"
 
 
+def main_file(path: Path) -> Path:
+    """Return the file that errors are told of: a folder's configuration, else the path itself."""
+    return path / CONFIG if path.is_dir() else path
+
+
 def write_pack(saved: Mapping[str, Any], extra: Mapping[str, bytes], path: Path) -> None:
     """Write a student as a pack; the same student gives the same bytes.
 
@@ -54,7 +59,7 @@ def read_pack(path: Path) -> dict[str, Any]:
         ValueError: it is damaged, or holds other files, or what is no safetensors.
     """
     config, weights = _read_files(path)
-    with reading(path, WHAT, HINT):
+    with reading(main_file(path), WHAT, HINT):
         fields = json.loads(config)
         if not isinstance(fields, dict):
             raise ValueError(f"{CONFIG} with no table")

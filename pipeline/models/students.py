@@ -12,7 +12,7 @@ from pipeline.config.params import StudentConfig
 from pipeline.datasets.classes import class_table
 from pipeline.datasets.index import ClassTable
 from pipeline.models.network import Network, build_network
-from pipeline.models.pack import is_pack, read_pack
+from pipeline.models.pack import is_pack, main_file, read_pack
 from pipeline.runtime.checkpoint import load_torch, save_torch
 from store.files import reading
 from store.schema import StoreSpec
@@ -74,8 +74,7 @@ def load_student(path: Path | str, named: Collection[str] = ()) -> Student:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds no student, or one of code that is not named.
     """
-    path = Path(path)
-    saved = read_saved(path)
+    saved, path = read_saved(Path(path)), main_file(Path(path))
     with reading(path, WHAT, HINT):
         architecture, feature_layer = str(saved["architecture"]), saved.get("feature_layer")
     refuse_unnamed(architecture, named, path)
