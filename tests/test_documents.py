@@ -41,6 +41,7 @@ NOT_RUN = {
     ("docs/configuration.md", "CIRKD_DEVICE=cuda CIRKD_WORKERS=8 dvc repro"),
     ("docs/configuration.md", "torchrun --nproc_per_node 8 -m stages.train"),
     ("docs/index.md", "pip install -e . && dvc repro"),
+    ("docs/using.md", "cirkd export artifacts/profiles/tiny"),
     ("docs/performance.md", "cirkd benchmark portable --out portable.json"),
 }
 

@@ -43,6 +43,7 @@ def needs_the_extra() -> None:
         pytest.importorskip(package, reason="extra `export`")
 
 
+@pytest.mark.slow
 def test_a_graph_agrees_at_odd_sizes_and_says_what_it_is(student: Path, tiny_index: Index) -> None:
     needs_the_extra()
     done = export(student, "model.onnx")
