@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.config.params import load_params
 from pipeline.models.network import build_network
-from pipeline.models.students import save_student
+from pipeline.models.students import save_student, stored_classes
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.run import Resources, run_training
 from pipeline.training.student import student_run
@@ -23,5 +23,5 @@ if __name__ == "__main__":  # loader processes may import this file
     student = build_network(settings.architecture, reader.spec.num_classes)
     header = {"params": settings.model_dump(mode="json")}
     run_training(student_run(run, student, settings, reader, header, Resources(Path(folder))))
-    save_student(student, settings, reader.spec.class_names, Path(folder) / "model.pt")
+    save_student(student, settings, stored_classes(reader.spec), Path(folder) / "model.pt")
     print(f"{folder}: {', '.join(sorted(path.name for path in Path(folder).iterdir()))}")

@@ -307,6 +307,54 @@ def benchmark_num_views(
         click.echo(f"{name:24} {100 * found['miou']:8.2f} {spread:>6} {found['seconds']:8.1f}")
 
 
+def read_sizes(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> list[tuple[int, int]]:
+    """Read sizes such as 512x1024."""
+    sides = [text.split("x") for text in texts]
+    for text, pair in zip(texts, sides, strict=True):
+        if len(pair) != 2 or not all(side.isdecimal() and int(side) > 0 for side in pair):
+            raise click.BadParameter(f"expected HEIGHTxWIDTH, such as 512x1024; found {text}")
+    return [(int(height), int(width)) for height, width in sides]
+
+
+@command.command("inference", cls=StageCommand)
+@click.argument("paths", metavar="STUDENT...", nargs=-1, required=True, type=PATH)
+@out_option
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    default=("256x512", "512x1024"),
+    show_default=True,
+    callback=read_sizes,
+    help="Height and width of images; may be given again.",
+)
+@click.option("--rounds", "num_rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@params_option
+@device_option
+def benchmark_inference(
+    paths: tuple[Path, ...],
+    out: Path,
+    sizes: list[tuple[int, int]],
+    num_rounds: int,
+    params_path: Path,
+    device_name: str,
+) -> None:
+    """Milliseconds and images a second of each STUDENT, by torch and, where it is, onnxruntime."""
+    from pipeline.benchmarks.inference import benchmark
+    from pipeline.config.params import load_params
+    from pipeline.models.students import load_student
+    from pipeline.runtime.device import pick_device
+
+    named = load_params(params_path).architectures if params_path.exists() else ()
+    students = {str(path): load_student(path, named) for path in paths}
+    device, figures = pick_device(device_name), dict[str, Any]()
+    for figures in benchmark(students, sizes, device, num_rounds, show_progress):
+        write_json(figures, out)
+    show(figures)
+
+
 def _with_teacher(
     benchmark: Callable[[Extraction, Path], dict[str, float]], files: JobFiles, out: Path
 ) -> None:

@@ -148,7 +148,8 @@ def _load(path: Path, num_classes: int, named: Collection[str]) -> tuple[str, Ne
 
     card = _card_of(path)
     if not card.exists():
-        return path.parent.name, *load_student(path, named)
+        student = load_student(path, named)
+        return path.parent.name, student.network, student.precision
     teacher = TeacherCard.read(card)
     refuse_unnamed(teacher.architecture, named, card)
     return f"teacher {path.stem}", teacher.load(path, num_classes), "float32"

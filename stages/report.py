@@ -52,7 +52,7 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
 
 
 def _load_student(path: Path, named: Collection[str]) -> Network:
-    return load_student(path, named)[0]
+    return load_student(path, named).network
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def command(
     from pipeline.distillation.requirements import check_requirements
     from pipeline.models.flops import count_forward_flops
     from pipeline.models.network import build_network
-    from pipeline.models.students import save_student
+    from pipeline.models.students import save_student, stored_classes
     from pipeline.runtime.device import pick_device
     from pipeline.runtime.distributed import joined
     from pipeline.runtime.environment import peak_memory_bytes
@@ -115,6 +115,7 @@ def command(
     expected = Manifest.read(manifest_path)
     reader = expected.open(cache, cache_bytes)
     check_requirements(settings, reader.spec, reader.path)
+    classes = stored_classes(reader.spec)
     device = pick_device(device_name)
     seed_torch(settings.seed, "student", "weights")
     num_classes = reader.spec.num_classes
@@ -140,7 +141,7 @@ def command(
         seconds = follow_training(student_run(run, student, settings, reader, header, resources))
     if not ranks.is_main:
         return
-    save_student(student, settings, reader.spec.class_names, destination / "model.pt")
+    save_student(student, settings, classes, destination / "model.pt")
     summary = {
         **header,
         "num_parameters": student.num_parameters,

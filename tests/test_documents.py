@@ -42,6 +42,7 @@ NOT_RUN = {
     ("docs/configuration.md", "torchrun --nproc_per_node 8 -m stages.train"),
     ("docs/configuration.md", 'eval "$(_CIRKD_COMPLETE=bash_source cirkd)"'),
     ("docs/index.md", "pip install -e . && dvc repro"),
+    ("docs/using.md", "cirkd export artifacts/profiles/tiny"),
     ("docs/performance.md", "cirkd benchmark portable --out portable.json"),
 }
 

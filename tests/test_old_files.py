@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Params, StudentConfig
+from pipeline.datasets.classes import class_table
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch, Targets
 from pipeline.models.network import Network, Output
@@ -62,8 +63,12 @@ def test_a_student_of_before_loads_and_predicts(tmp_path: Path) -> None:
     assert set(saved) == {"architecture", "precision", "class_names", "state_dict"}
     assert saved["architecture"] == "deeplabv3_resnet18"
     assert saved["class_names"] == list("abcde")
-    student, precision = load_student(path)
-    assert precision == "float32"
+    loaded = load_student(path)
+    student = loaded.network
+    assert loaded.precision == "float32"
+    assert loaded.classes == class_table("abcde")
+    assert loaded.classes.palette[:3] == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    assert loaded.classes.label_ids == (0, 1, 2, 3, 4)
     check_constants(saved["state_dict"], student.state_dict())
     check_output(student, logits=0.0065717918, features=0.0069761686)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.config.base import BaseConfig
@@ -31,6 +31,8 @@ or, where label images hold the colours themselves, like this:
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = Annotated[tuple[Byte, Byte, Byte], Field(strict=False)]
 """Strict types know no list, which YAML has, as a tuple."""
+_COLOURS = TypeAdapter(tuple[Colour, ...])
+_IDS = TypeAdapter(tuple[Byte, ...])
 
 
 class ClassEntry(BaseConfig):
@@ -88,6 +90,44 @@ class _Colours(Table):
 
 
 T = TypeVar("T", bound=Table)
+
+
+def class_table(
+    names: Iterable[str],
+    palette: Iterable[Iterable[int]] | None = None,
+    label_ids: Iterable[int] | None = None,
+) -> ClassTable:
+    """Make a table of classes whose void is not known, as files of other rooms have them.
+
+    Args:
+        names: of K classes.
+        palette: RGB of each; by default Pascal VOC's colours of classes 0..K-1.
+        label_ids: what stands for each in label files; by default 0..K-1.
+
+    Raises:
+        ValueError: the three have not one entry a class, or an entry is no byte.
+    """
+    names = tuple(names)
+    numbers = range(len(names))
+    colours = _COLOURS.validate_python(
+        tuple(map(voc_colour, numbers) if palette is None else palette)
+    )
+    ids = _IDS.validate_python(tuple(numbers if label_ids is None else label_ids))
+    if not len(names) == len(colours) == len(set(ids)) == len(ids):
+        raise ValueError(
+            f"expected a colour and an id of its own for each of {len(names)} classes; "
+            f"found {len(colours)} colours, {len(ids)} ids"
+        )
+    return ClassTable(names, colours, ids, ())
+
+
+def voc_colour(number: int) -> RGB:
+    """Return Pascal VOC's colour of a number: bits 0, 3, 6 are red's highest, and so on."""
+    red, green, blue = (
+        sum(((number >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+        for channel in range(3)
+    )
+    return red, green, blue
 
 
 def official_table(name: str) -> ClassTable:

@@ -47,7 +47,7 @@ def draw_contact_sheet(
         )
         for split, pairs in listing.splits.items()
     ]
-    bands.append(_draw_legend(listing.classes, shares))
+    bands.append(draw_legend(listing.classes, shares, "value, class, share of the pixels of train"))
     height = sum(band.height for band in bands) + MARGIN * (len(bands) + 1)
     sheet = Image.new("RGB", (_inner_width() + 2 * MARGIN, height), PAPER)
     top = MARGIN
@@ -89,7 +89,7 @@ def _draw_band(title: str, picked: Sequence[Picked], classes: ClassTable) -> Ima
         left, top = column * (TILE[0] + GAP), LINE + GAP
         band.paste(tile, (left, top))
         if ids is not None:
-            band.paste(_overlay(tile, ids, classes), (left, top + row))
+            band.paste(overlay(tile, ids, classes), (left, top + row))
         draw.text((left, top + rows * row - GAP // 2), _shorten(key), FAINT, _font(14))
     return band
 
@@ -102,8 +102,14 @@ def _fit(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
 
 
-def _overlay(tile: Image.Image, ids: NDArray[np.uint8], classes: ClassTable) -> Image.Image:
-    """Lay the colours of labels over a tile: class borders in white, void hatched."""
+def overlay(tile: Image.Image, ids: NDArray[np.uint8], classes: ClassTable) -> Image.Image:
+    """Lay the colours of labels over an image: class borders in white, void hatched.
+
+    Args:
+        tile: the image.
+        ids: of its label file [H, W], resized to it.
+        classes: of the ids.
+    """
     small = np.asarray(Image.fromarray(ids).resize(tile.size, Image.Resampling.NEAREST))
     grey = np.asarray(tile.convert("L"), np.float32)[..., None]
     mixed = OPACITY * _colour_of_id(classes)[small] + (1 - OPACITY) * grey
@@ -130,8 +136,14 @@ def _hatch(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.repeat(np.where(lines, 150, 232)[..., None], 3, axis=2).astype(np.float32)
 
 
-def _draw_legend(classes: ClassTable, shares: Mapping[int, float]) -> Image.Image:
-    """Draw each id with its colour, its class and its share of the training pixels."""
+def draw_legend(classes: ClassTable, shares: Mapping[int, float], title: str) -> Image.Image:
+    """Draw each id with its colour, its class and its share of the pixels.
+
+    Args:
+        classes: of the ids.
+        shares: of each id that occurs.
+        title: stands above it.
+    """
     entries: list[tuple[RGB | None, int, str]] = [
         *zip(classes.palette, classes.label_ids, classes.names, strict=True),
         *((None, value, "void") for value in classes.void_ids if shares.get(value)),
@@ -140,7 +152,7 @@ def _draw_legend(classes: ClassTable, shares: Mapping[int, float]) -> Image.Imag
     per_column = -(-len(entries) // COLUMNS)
     legend = Image.new("RGB", (_inner_width(), LINE * (per_column + 1) + GAP), PAPER)
     draw = ImageDraw.Draw(legend)
-    draw.text((0, 0), "value, class, share of the pixels of train", FAINT, _font(16))
+    draw.text((0, 0), title, FAINT, _font(16))
     for number, (colour, value, name) in enumerate(entries):
         column, row = divmod(number, per_column)
         left, top = column * (TILE[0] + GAP), LINE * (row + 1) + GAP

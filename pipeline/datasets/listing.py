@@ -224,7 +224,7 @@ def _by_stem(
         name = os.fsencode(relative).decode(errors="backslashreplace")
         if name != relative:
             findings.append(Finding(name, "name not in UTF-8", "a name in UTF-8", "other bytes"))
-        elif path.is_file() and path.suffix.lower() in _readable_suffixes():
+        elif path.is_file() and path.suffix.lower() in readable_suffixes():
             files.setdefault(stem, []).append(name)
         else:
             expected = f"only files that hold {role}, by a suffix such as .png or .jpg"
@@ -241,6 +241,7 @@ def _by_stem(
 
 
 @cache
-def _readable_suffixes() -> frozenset[str]:
+def readable_suffixes() -> frozenset[str]:
+    """Return the suffixes of files that are opened as images."""
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, kind in suffixes.items() if kind in FORMATS)

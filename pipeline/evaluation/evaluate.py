@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
-from pipeline.evaluation.inference import Inference, predict_classes
-from pipeline.models.network import Network
+from pipeline.evaluation.inference import Inference, Predictor, predict_classes
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.metrics import (
     accuracy_per_class,
@@ -33,7 +32,7 @@ Observe = Callable[[Sample, NDArray[np.uint8], Tensor], None]
 
 
 def evaluate(
-    network: Network,
+    network: Predictor,
     index: Index,
     split: str,
     device: torch.device,
@@ -48,7 +47,7 @@ def evaluate(
     number of ranks.
 
     Args:
-        network: put into eval mode.
+        network: what scores images; a module is put into eval mode.
         index: of the dataset.
         split: its name; every sample counts exactly once, whatever the number of ranks.
         device: where the network is.
@@ -57,7 +56,8 @@ def evaluate(
         ranks: among which the batches are sharded.
         observe: shown every prediction of this rank.
     """
-    network.eval()
+    if isinstance(network, nn.Module):
+        network.eval()
     num_classes = index.num_classes
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
     batches = _batches(index.splits[split], inference.batch_size)

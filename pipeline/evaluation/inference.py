@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.models.network import Network, predict_logits
+
+class Predictor(Protocol):
+    """What scores full-size images: a network in eval mode, or an exported graph."""
+
+    def predict_logits(self, image: Tensor, precision: str) -> Tensor:
+        """Map uint8 RGB [B, 3, H, W] to float32 logits [B, K, H, W]."""
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits bilinearly to height and width."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,11 @@ class Inference:
 
 
 @torch.inference_mode()
-def predict_classes(network: Network, image: Tensor, inference: Inference) -> Tensor:
+def predict_classes(network: Predictor, image: Tensor, inference: Inference) -> Tensor:
     """Predict the class of every pixel.
 
     Args:
-        network: in eval mode.
+        network: what scores images.
         image: uint8 RGB [B, 3, H, W], any size.
         inference: how.
 
@@ -84,21 +93,23 @@ def _starts(length: int, size: int, overlap: float) -> Sequence[int]:
     return sorted({*range(0, length - size, step), length - size})
 
 
-def _scores(network: Network, image: Tensor, inference: Inference, shared: bool = False) -> Tensor:
+def _scores(
+    network: Predictor, image: Tensor, inference: Inference, shared: bool = False
+) -> Tensor:
     """Score every class of every pixel, float32 [B, K, H, W].
 
     Logits, where nothing else is added to them; else the sum of class probabilities.
     """
     precision = inference.precision
     if not shared and inference.scales == (1.0,) and not inference.flip:
-        return predict_logits(network, image, precision)
+        return network.predict_logits(image, precision)
     size = (image.shape[-2], image.shape[-1])
     total: Tensor | None = None
     for scale in inference.scales:
         scaled = _resize(image, scale)
         views = (scaled, scaled.flip(-1)) if inference.flip else (scaled,)
         for mirrored, view in enumerate(views):
-            logits = predict_logits(network, view, precision)
+            logits = network.predict_logits(view, precision)
             logits = logits.flip(-1) if mirrored else logits
             probabilities = network.upsample(logits, size).softmax(1)
             total = probabilities if total is None else total + probabilities

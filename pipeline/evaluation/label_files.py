@@ -28,8 +28,12 @@ def write_prediction(
         table: of the dataset.
     """
     path = folder / f"{sample.key.partition('/')[2]}.png"
-    ids = np.array(table.label_ids, np.uint8)[classes]
-    content = io.BytesIO()
-    Image.fromarray(ids).save(content, "PNG")
-    replace_file(path, content.getvalue())
+    write_png(Image.fromarray(np.array(table.label_ids, np.uint8)[classes]), path)
     return path
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG; the file appears by os.replace."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    replace_file(path, content.getvalue())

@@ -85,17 +85,19 @@ def plan_store(
         logits_encoding=find_encoding(encodings.logits),
         features_encoding=find_encoding(encodings.features),
         class_names=tuple(index.class_names),
-        provenance=_provenance(settings, device),
+        provenance=_provenance(index, settings, device),
     )
 
 
-def _provenance(settings: StoreConfig, device: torch.device) -> dict[str, Any]:
+def _provenance(index: Index, settings: StoreConfig, device: torch.device) -> dict[str, Any]:
     """Recorded, never part of the fingerprint: an upgrade must not orphan a store."""
     return {
         "device": describe_device(device),
         "threads": settings.threads,
         "forward_batch": settings.forward_batch,
         "versions": versions(),
+        "palette": [list(colour) for colour in index.palette],
+        "label_ids": list(index.classes.label_ids),
     }
 
 

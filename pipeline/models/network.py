@@ -129,6 +129,24 @@ class Network(nn.Module):
             normalised = normalised.flip(1)
         return normalised.contiguous(memory_format=torch.channels_last)
 
+    def predict_logits(self, image: Tensor, precision: str) -> Tensor:
+        """Score every class of every pixel of full-size images, before softmax.
+
+        Args:
+            image: uint8 RGB [B, 3, H, W], any size: padded to the stride, cropped back.
+            precision: float32, bfloat16 or float16.
+
+        Returns:
+            float32 [B, K, H, W].
+        """
+        height, width = image.shape[-2:]
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        padded = functional.pad(self.normalise(image), padding)
+        with precision_scope(image.device, precision):
+            logits = self(padded).logits
+        full = self.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
+        return full[..., :height, :width]
+
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize logits bilinearly to height and width, by the rule of the weights."""
         align_corners = self.preprocessing.align_corners
@@ -136,6 +154,7 @@ class Network(nn.Module):
 
 
 @cache
+@torch.inference_mode(False)  # kept: what an inference made could be part of no exported graph
 def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copy mean and deviation to each device once: a copy makes the host wait."""
     given = (preprocessing.mean, preprocessing.std)
@@ -191,27 +210,6 @@ def compile_network(network: nn.Module, backend: str | None) -> None:
 
 
 @torch.inference_mode()
-def predict_logits(network: Network, image: Tensor, precision: str) -> Tensor:
-    """Score every class of every pixel of full-size images, before softmax.
-
-    Args:
-        network: in eval mode.
-        image: uint8 RGB [B, 3, H, W], any size; padded to multiples of the stride and cropped back.
-        precision: float32, bfloat16 or float16.
-
-    Returns:
-        float32 [B, K, H, W].
-    """
-    height, width = image.shape[-2:]
-    normalised = network.normalise(image)
-    padding = (0, -width % network.stride, 0, -height % network.stride)
-    padded = functional.pad(normalised, padding)
-    with precision_scope(image.device, precision):
-        logits = network(padded).logits
-    full = network.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
-    return full[..., :height, :width]
-
-
 def predict(network: Network, image: Tensor, precision: str) -> Tensor:
     """Predict the class of every pixel, as `predict_logits` scores them: uint8 [B, H, W]."""
-    return predict_logits(network, image, precision).argmax(dim=1).to(torch.uint8)
+    return network.predict_logits(image, precision).argmax(dim=1).to(torch.uint8)

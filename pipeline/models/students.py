@@ -2,55 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import StudentConfig
+from pipeline.datasets.classes import class_table
+from pipeline.datasets.index import ClassTable
 from pipeline.models.network import Network, build_network
+from pipeline.models.pack import is_pack, main_file, read_pack
 from pipeline.runtime.checkpoint import load_torch, save_torch
 from store.files import reading
+from store.schema import StoreSpec
+
+WHAT, HINT = "a trained student", "delete it and run `dvc repro` to train it"
 
 
-def save_student(
-    student: Network, config: StudentConfig, class_names: Sequence[str], path: Path
-) -> None:
+@dataclass(frozen=True)
+class Student:
+    """A trained student as its file has it.
+
+    Attributes:
+        network: in eval mode, without the auxiliary head.
+        precision: it was trained, and is to be measured, in.
+        classes: of its dataset, without what stands for void.
+    """
+
+    network: Network
+    precision: str
+    classes: ClassTable
+
+
+def stored_classes(spec: StoreSpec) -> ClassTable:
+    """Return the classes of a store; one of before palettes were recorded gets default ones."""
+    recorded = (spec.provenance.get(name) for name in ("palette", "label_ids"))
+    return class_table(spec.class_names, *recorded)
+
+
+def save_student(student: Network, config: StudentConfig, classes: ClassTable, path: Path) -> None:
     """Write the weights without the auxiliary head, which only training needs, and what they need.
 
     Args:
         student: trained.
         config: its architecture, and the precision it was trained, and is to be measured, in.
-        class_names: of the dataset.
+        classes: of the dataset.
         path: the file.
     """
-    named = {
+    state = {name: x for name, x in student.state_dict().items() if not student.is_auxiliary(name)}
+    saved = {
         "architecture": config.architecture,
         "feature_layer": config.feature_layer,
         "precision": config.training.precision,
+        "class_names": list(classes.names),
+        "palette": [list(colour) for colour in classes.palette],
+        "label_ids": list(classes.label_ids),
+        "state_dict": state,
     }
-    state = {name: x for name, x in student.state_dict().items() if not student.is_auxiliary(name)}
-    save_torch({**named, "class_names": list(class_names), "state_dict": state}, path)
+    save_torch(saved, path)
 
 
-def load_student(path: Path, named: Collection[str] = ()) -> tuple[Network, str]:
-    """Read a student written by `save_student`, in eval mode, and its precision.
+def load_student(path: Path | str, named: Collection[str] = ()) -> Student:
+    """Read a student written by `save_student` or `write_pack`.
 
     Args:
-        path: the file.
+        path: the file, or the folder or zip of a pack.
         named: architectures of params.yaml, the only import paths that may be called.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds no student, or one of code that is not named.
     """
-    what, hint = "a trained student", "delete it and run `dvc repro` to train it"
-    saved = load_torch(path, what, hint)
-    with reading(path, what, hint):
+    saved, path = read_saved(Path(path)), main_file(Path(path))
+    with reading(path, WHAT, HINT):
         architecture, feature_layer = str(saved["architecture"]), saved.get("feature_layer")
     refuse_unnamed(architecture, named, path)
-    with reading(path, what, hint):
-        num_classes = len(saved["class_names"])
-        student = build_network(architecture, num_classes, feature_layer=feature_layer)
-        student.drop_auxiliary()
-        student.load_state_dict(saved["state_dict"])
-        return student.eval(), saved["precision"]
+    with reading(path, WHAT, HINT):
+        classes = class_table(*(saved.get(x) for x in ("class_names", "palette", "label_ids")))
+        network = build_network(architecture, len(classes.names), feature_layer=feature_layer)
+        network.drop_auxiliary()
+        network.load_state_dict(saved["state_dict"])
+        return Student(network.eval(), saved["precision"], classes)
+
+
+def read_saved(path: Path) -> Any:  # of whatever type was saved
+    """Read what a student's file or pack holds."""
+    return read_pack(path) if is_pack(path) else load_torch(path, WHAT, HINT)

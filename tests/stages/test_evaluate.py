@@ -24,7 +24,7 @@ def folder(tiny_index: Index, tiny_params: Params, tmp_path: Path) -> Path:
     tiny_index.write(tmp_path / "index.json")
     student = build_network("deeplabv3_resnet18", tiny_index.num_classes)
     settings = tiny_params.students["r18_ce"]
-    save_student(student, settings, tiny_index.class_names, tmp_path / "model.pt")
+    save_student(student, settings, tiny_index.classes, tmp_path / "model.pt")
     return tmp_path
 
 

@@ -70,7 +70,8 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     assert summary["num_flops"] > summary["num_parameters"]
     assert summary["label"] == "cirkd"
     assert summary["seconds"] > 0
-    student, precision = load_student(tmp_path / "run/model.pt")
+    loaded = load_student(tmp_path / "run/model.pt")
+    student, precision = loaded.network, loaded.precision
     assert precision == "float32"
     assert student.auxiliary is None
     assert not any(name.startswith("auxiliary") for name in student.state_dict())
@@ -178,7 +179,7 @@ def test_same_seed_same_weights(train: Callable[..., Result], tmp_path: Path) ->
     """Whatever torch's global generator has given before."""
     for name in ("one", "other"):
         assert train("r18_ce", name).exit_code == 0
-    one, other = (load_student(tmp_path / name / "model.pt")[0] for name in ("one", "other"))
+    one, other = (load_student(tmp_path / name / "model.pt").network for name in ("one", "other"))
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
@@ -194,7 +195,7 @@ def test_a_compiled_student_with_every_option_trains(
     arguments = ["r18_cirkd", str(manifest), "run", "--params", str(params), "--workers", "0"]
     done = CliRunner().invoke(main, ["train", *arguments])
     assert done.exit_code == 0, done.output
-    student, _ = load_student(tmp_path / "run/model.pt")
+    student = load_student(tmp_path / "run/model.pt").network
     assert all(torch.isfinite(x).all() for x in student.state_dict().values())
 
 

@@ -133,7 +133,8 @@ def test_a_run_is_the_run_of_its_stage(
     options = ["--params", str(ROOT / "profiles/tiny.yaml"), "--workers", "0", "--device", "cpu"]
     done = CliRunner().invoke(main, ["train", "r18_cirkd", str(manifest), "run", *options])
     assert done.exit_code == 0, done.output
-    student, precision = load_student(Path("run/model.pt"))
+    loaded = load_student(Path("run/model.pt"))
+    student, precision = loaded.network, loaded.precision
     confusion = evaluate(student, job.index, "val", CPU, Inference(precision))
     assert found["miou"] == summarise(confusion)["miou"]
     assert found["seconds"] > 0

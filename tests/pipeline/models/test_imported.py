@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config.params import Params, write_params
+from pipeline.datasets.classes import class_table
 from pipeline.datasets.index import Index
 from pipeline.extraction.load import JobFiles
 from pipeline.models.network import build_network, predict
@@ -126,14 +127,14 @@ def test_a_file_calls_no_code_that_params_do_not_name(tiny_params: Params, tmp_p
     change = {"architecture": "mynets:alone", "feature_layer": "body"}
     run = tiny_params.students["r18_ce"].model_copy(update=change)
     student = build_network("mynets:alone", 3, feature_layer="body").eval()
-    save_student(student, run, "abc", tmp_path / "model.pt")
+    save_student(student, run, class_table("abc"), tmp_path / "model.pt")
     sys.modules.pop("mynets")
     (tmp_path / "called").unlink()
     with pytest.raises(ValueError, match=r"model\.pt: .*mynets:alone, .*params.yaml does not name"):
         load_student(tmp_path / "model.pt", tiny_params.architectures)
     assert "mynets" not in sys.modules
     assert not (tmp_path / "called").exists()
-    loaded, _ = load_student(tmp_path / "model.pt", {"mynets:alone"})
+    loaded = load_student(tmp_path / "model.pt", {"mynets:alone"}).network
     image = torch.randint(0, 256, (1, 3, 37, 51), dtype=torch.uint8)
     assert torch.equal(predict(loaded, image, "float32"), predict(student, image, "float32"))
 

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config.architectures import ARCHITECTURES
 from pipeline.config.params import Params
+from pipeline.datasets.classes import class_table
 from pipeline.models.network import build_network, predict
 from pipeline.models.students import load_student, save_student
 from pipeline.runtime.checkpoint import save_torch
@@ -66,9 +67,10 @@ def test_a_saved_student_predicts_the_same(
     before = predict(student, image, "float32")
     run = tiny_params.students["r18_ce"].model_copy(update={"architecture": architecture})
     state = student.state_dict()
-    save_student(student, run, list("abcde"), tmp_path / "model.pt")
+    save_student(student, run, class_table("abcde"), tmp_path / "model.pt")
     assert student.state_dict().keys() == state.keys()
-    loaded, precision = load_student(tmp_path / "model.pt")
+    saved = load_student(tmp_path / "model.pt")
+    loaded, precision = saved.network, saved.precision
     assert loaded.num_parameters == student.num_parameters
     assert loaded.num_parameters == sum(x.numel() for x in loaded.parameters())
     after = predict(loaded, image, precision)
@@ -97,7 +99,7 @@ def test_what_is_no_student_says_what_to_do(
     if content == "a teacher":
         save_torch({"state_dict": {}}, path)
     else:
-        save_student(build_network(settings.architecture, 3), settings, "abc", path)
+        save_student(build_network(settings.architecture, 3), settings, class_table("abc"), path)
         altered = bytearray(path.read_bytes())
         altered[len(altered) // 2] ^= 1
         path.write_bytes(altered)

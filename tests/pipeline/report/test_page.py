@@ -14,6 +14,7 @@ from torch import nn
 
 import stages.report
 from pipeline.config.params import Params
+from pipeline.datasets.classes import class_table
 from pipeline.datasets.index import read_image, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
@@ -202,7 +203,7 @@ def test_stage_writes_page_and_metrics(
 ) -> None:
     for name, settings in params.students.items():
         path = profile / "students" / name / "model.pt"
-        save_student(build_network(settings.architecture, 4), settings, "abcd", path)
+        save_student(build_network(settings.architecture, 4), settings, class_table("abcd"), path)
     monkeypatch.setattr(TeacherCard, "load", lambda *_: constant(1))
     options = ["--params", str(profile.parents[2] / "params.yaml"), "--device", "cpu"]
     result = CliRunner().invoke(stages.report.command, [str(profile), *options])

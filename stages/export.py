@@ -1,0 +1,142 @@
+"""`cirkd export`: a student as a graph that runs without this project."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config.params import load_params
+from pipeline.datasets.index import Index
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.inference import Inference
+from pipeline.models.export import SUFFIXES, Size, compare, export_student, quantise
+from pipeline.models.onnx_network import OnnxNetwork
+from pipeline.models.students import Student, load_student
+from stages.command import PATH, StageCommand, params_option
+from stages.progress import progress
+from store.files import replacing
+from store.manifest import Manifest
+from store.metrics import mean_iou
+
+CPU = torch.device("cpu")
+
+
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> Size | None:
+    if text is None:
+        return None
+    height, x, width = text.partition("x")
+    if not (x and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH, such as 512x1024; found {text}")
+    return int(height), int(width)
+
+
+@click.command("export", cls=StageCommand)
+@click.argument("student_path", metavar="STUDENT", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="File: .onnx, or .pt2 of torch.export.")
+@click.option(
+    "--size", callback=_size, metavar="HxW", help="Take images of one size; without it, of any."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-3,
+    show_default=True,
+    help="Largest difference of a logit from torch's; above it no file is left.",
+)
+@click.option("--int8", is_flag=True, help="Quantise to 8 bits; needs --manifest and --index.")
+@click.option(
+    "--manifest", "manifest_path", type=PATH, help="Of the store whose images calibrate --int8."
+)
+@click.option("--index", "index_path", type=PATH, help="Of the dataset whose val measures --int8.")
+@click.option(
+    "--records",
+    "num_records",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Records of the store that calibrate --int8.",
+)
+@params_option
+def command(
+    student_path: Path,
+    out: Path,
+    size: Size | None,
+    tolerance: float,
+    int8: bool,
+    manifest_path: Path | None,
+    index_path: Path | None,
+    num_records: int,
+    params_path: Path,
+) -> None:
+    """Write STUDENT as a graph: uint8 RGB [N, H, W, 3] to logits and classes at the image's size.
+
+    The graph is compared with torch at several sizes before the file appears.
+
+    Example: cirkd export artifacts/profiles/scenes/students/r18_ce/model.pt -o model.onnx
+    """
+    if out.suffix not in SUFFIXES:
+        raise click.UsageError(f"--out: expected {' or '.join(SUFFIXES)}; found {out.name}")
+    if int8 and (out.suffix != ".onnx" or manifest_path is None or index_path is None):
+        raise click.UsageError("--int8: expected an .onnx, --manifest and --index with it")
+    named = load_params(params_path).architectures if params_path.exists() else ()
+    student = load_student(student_path, named)
+    with replacing(out) as partial:
+        export_student(student, partial, out.suffix, size)
+        _check(student, partial, out.suffix, size, tolerance)
+        if int8:
+            assert manifest_path is not None
+            assert index_path is not None
+            float_path = partial.with_suffix(".float")
+            try:
+                partial.rename(float_path)
+                quantise(float_path, _read_images(manifest_path, num_records), partial)
+                _measure({"float32": float_path, "int8": partial}, Index.read(index_path))
+            finally:
+                float_path.unlink(missing_ok=True)
+        num_bytes = partial.stat().st_size
+    click.echo(f"{out}: {num_bytes / 1e6:.2f} MB")
+
+
+def _check(student: Student, path: Path, suffix: str, size: Size | None, tolerance: float) -> None:
+    """Print how the graph agrees with torch.
+
+    Raises:
+        ValueError: a logit differs by more than the tolerance.
+    """
+    worst = 0.0
+    for found in compare(student, path, suffix, size):
+        click.echo(
+            f"{found.size[0]}x{found.size[1]}: largest difference of a logit "
+            f"{found.difference:.1e}, same class at {found.equal:.2%} of the pixels"
+        )
+        worst = max(worst, found.difference)
+    if not worst <= tolerance:
+        raise ValueError(
+            f"the graph's logits differ from torch's by up to {worst:.1e}; expected at most "
+            f"{tolerance:.1e} (--tolerance); nothing was written"
+        )
+
+
+def _read_images(manifest_path: Path, num_records: int) -> Iterator[NDArray[np.uint8]]:
+    """Read images of a store, evenly spread over it: uint8 [1, H, W, 3] each."""
+    reader = Manifest.read(manifest_path).open()
+    total = reader.spec.num_records
+    for record in np.linspace(0, total - 1, min(num_records, total), dtype=int):
+        image = reader.read([int(record)], ["image"])["image"]
+        yield np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+
+
+def _measure(graphs: dict[str, Path], index: Index) -> None:
+    """Print the mIoU of each graph on val."""
+    for name, path in graphs.items():
+        network, total = OnnxNetwork(path, CPU), len(index.splits["val"])
+        with progress(f"{name} on val", total, "images") as advance:
+            miou = mean_iou(evaluate(network, index, "val", CPU, Inference(), advance))
+        click.echo(f"{name}: val mIoU {miou:.4f}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,83 @@
+"""`cirkd pack`: a student as one folder or zip that others can load."""
+
+import json
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.config.params import load_params
+from pipeline.models.card import write_card
+from pipeline.models.export import compare, export_student
+from pipeline.models.pack import CARD, GRAPH, write_pack
+from pipeline.models.students import Student, load_student, read_saved
+from stages.command import PATH, StageCommand, params_option
+from store.files import reading
+from store.manifest import Manifest
+
+TOLERANCE = 1e-3
+"""Of the graph's logits; `cirkd export` has an option for it."""
+
+
+@click.command("pack", cls=StageCommand)
+@click.argument("student_path", metavar="STUDENT", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Folder, or a file that ends in .zip.")
+@click.option(
+    "--manifest", "manifest_path", type=PATH, help="Of its store: names teacher and data."
+)
+@click.option(
+    "--onnx/--no-onnx", default=True, show_default=True, help="Add ONNX where it can be exported."
+)
+@params_option
+def command(
+    student_path: Path, out: Path, manifest_path: Path | None, onnx: bool, params_path: Path
+) -> None:
+    """Write STUDENT with a model card; run.json and evaluation.json beside it are read.
+
+    Example: cirkd pack artifacts/profiles/scenes/students/r18_ce/model.pt -o student.zip
+    """
+    named = load_params(params_path).architectures if params_path.exists() else ()
+    saved, student = read_saved(student_path), load_student(student_path, named)
+    run, evaluation = (_read(student_path.with_name(f"{x}.json")) for x in ("run", "evaluation"))
+    identity = {}
+    if manifest_path is not None:
+        identity = dict(Manifest.read(manifest_path).open().spec.identity)
+    card = write_card(student.network, student.classes.names, run, evaluation, identity)
+    extra = {CARD: card.encode()}
+    if onnx and (graph := _export(student)) is not None:
+        extra[GRAPH] = graph
+    write_pack({**saved, "preprocessing": student.network.preprocessing.describe()}, extra, out)
+    click.echo(f"{out}: {', '.join(sorted(extra))} and the student")
+
+
+def _read(path: Path) -> dict[str, Any]:  # JSON
+    """Read a file of JSON beside a student, if there is one."""
+    if not path.exists():
+        return {}
+    with reading(path, "a table in JSON", "move it away, and the card goes without it"):
+        return dict(json.loads(path.read_bytes()))
+
+
+def _export(student: Student) -> bytes | None:
+    """Return the student as ONNX; None, and on stderr why, where that cannot be."""
+    if find_spec("onnxruntime") is None:
+        click.echo("no ONNX in the pack: pip install '.[export]' adds it", err=True)
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / GRAPH
+        try:
+            export_student(student, path, path.suffix, None)
+            differences = [x.difference for x in compare(student, path, path.suffix, None)]
+        except ValueError as error:
+            click.echo(f"no ONNX in the pack: {error}", err=True)
+            return None
+        if not max(differences) <= TOLERANCE:
+            click.echo(f"no ONNX in the pack: its logits differ by {max(differences)}", err=True)
+            return None
+        return path.read_bytes()
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,84 @@
+"""`cirkd predict`: what a student sees in images that need no labels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from pipeline.config.params import load_params
+from pipeline.evaluation.pictures import Pictures, count_shares, predict_file
+from pipeline.evaluation.predictor import load_predictor
+from pipeline.evaluation.sources import list_sources
+from pipeline.runtime.device import pick_device
+from stages.command import PATH, StageCommand, describe, device_option, params_option
+from stages.inference import inference_options
+from stages.progress import progress
+from store.files import write_json
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.inference import Inference
+
+
+@click.command("predict", cls=StageCommand)
+@click.argument("student_path", metavar="STUDENT", type=PATH)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", "folder", type=PATH, required=True, help="Folder for everything that is made."
+)
+@click.option(
+    "--ids", is_flag=True, help="Label files hold the dataset's label ids, not class numbers."
+)
+@inference_options
+@params_option
+@device_option
+def command(
+    student_path: Path,
+    sources: tuple[str, ...],
+    folder: Path,
+    ids: bool,
+    infer: "Callable[[str], Inference]",
+    params_path: Path,
+    device_name: str,
+) -> None:
+    """Predict every SOURCE with STUDENT: model.pt, a pack, or an exported .onnx.
+
+    A SOURCE is an image, a folder, a pattern ('in/**/*.jpg') or a .txt list of images. Label files,
+    colours and overlays get the size and the name of the image. Images above 4 megapixels are
+    predicted in windows of 1024 unless --window gives another.
+
+    Example: cirkd predict model.pt photos -o predicted
+    """
+    device = pick_device(device_name)
+    images = list_sources(sources)
+    named = load_params(params_path).architectures if params_path.exists() else ()
+    predictor, precision, classes = load_predictor(student_path, device, named)
+    values = classes.label_ids if ids else tuple(range(len(classes.names)))
+    pictures, inference = Pictures(folder, classes, values), infer(precision)
+    if before := sum(pictures.paths(name)[0].exists() for name in images):
+        click.echo(f"{folder}: {before} of {len(images)} predictions are overwritten", err=True)
+    counts: dict[str, np.ndarray] = {}
+    failures = []
+    with progress("predict", len(images), "images") as advance:
+        for name, path in images.items():
+            try:
+                image, predicted = predict_file(predictor, path, inference, device)
+            except (OSError, ValueError) as error:
+                failures.append(f"{name}: {describe(error)}")
+            else:
+                pictures.write(name, image, predicted)
+                counts[name] = np.bincount(predicted.ravel(), minlength=len(values))
+            advance()
+    total = sum(counts.values(), np.zeros(len(values), np.int64))
+    shares = count_shares(total, classes.names)
+    by_image = {name: count_shares(counted, classes.names) for name, counted in counts.items()}
+    write_json({"all": shares, "images": by_image}, folder / "shares.json")
+    pictures.write_legend([*shares.values()])
+    click.echo(f"{folder}: {len(counts)} of {len(images)} images predicted")
+    if failures:
+        raise click.ClickException("\n".join(("not predicted:", *failures)))
+
+
+if __name__ == "__main__":
+    command()
