@@ -120,7 +120,9 @@ def test_a_finished_training_is_taken_over_until_dvc_has_recorded_it(
     model, num_taken = (tmp_path / "run/model.pt").read_bytes(), len(taken)
     assert num_taken > 0
     shutil.rmtree(tmp_path / "run")
-    assert train("r18_ce").exit_code == 0
+    again = train("r18_ce")
+    assert again.exit_code == 0
+    assert "nothing is left to do" in again.stderr
     assert (tmp_path / "run/model.pt").read_bytes() == model
     assert len(taken) == num_taken
     (tmp_path / "dvc.lock").write_text(f"  md5: {hashlib.md5(model).hexdigest()}\n")
