@@ -27,7 +27,7 @@ from stages.command import (
     measure_precision,
     params_option,
 )
-from stages.inference import inference_options
+from stages.inference import batch_option, inference_options
 from stages.progress import progress
 from stages.work import remove_recorded
 from store.files import write_json
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     type=PATH,
     help="Folder for the predictions: PNGs in the dataset's label ids, as test servers want them.",
 )
+@batch_option
 @inference_options
 @params_option
 @device_option
