@@ -106,8 +106,8 @@ def _check(student: Student, path: Path, suffix: str, size: Size | None, toleran
         differences.append(found.difference)
     if not all(x <= tolerance for x in differences):  # nan, too
         raise ValueError(
-            f"the graph's logits differ from torch's by up to {max(differences):.1e}; expected at most "
-            f"{tolerance:.1e} (--tolerance); nothing was written; --size HxW may help"
+            f"the graph's logits differ from torch's by up to {max(differences):.1e}; expected at "
+            f"most {tolerance:.1e} (--tolerance); nothing was written; --size HxW may help"
         )
 
 

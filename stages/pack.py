@@ -11,7 +11,7 @@ import click
 from pipeline.models.card import write_card
 from pipeline.models.export import TOLERANCE, compare, export_student
 from pipeline.models.pack import CARD, GRAPH, write_pack
-from pipeline.models.students import Student, load_student, read_saved
+from pipeline.models.students import Student, describe_classes, load_student, read_saved
 from stages.command import PATH, StageCommand, params_option
 from stages.inference import named_architectures
 from store.files import reading
@@ -45,7 +45,9 @@ def command(
     extra = {CARD: card.encode()}
     if onnx and (graph := _export(student)) is not None:
         extra[GRAPH] = graph
-    write_pack({**saved, "preprocessing": student.network.preprocessing.describe()}, extra, out)
+    preprocessing = student.network.preprocessing.describe()
+    described = {**describe_classes(student.classes), "preprocessing": preprocessing}
+    write_pack({**saved, **described}, extra, out)
     click.echo(f"{out}: {', '.join(sorted(extra))} and the student")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.models.onnx_network import OnnxNetwork, require
-from pipeline.models.students import Student
+from pipeline.models.students import Student, describe_classes
 from pipeline.runtime.rng import torch_generator
 
 Size = tuple[int, int]
@@ -123,12 +123,10 @@ def _name(student: Student, size: Size | None) -> str:
 
 def _describe(student: Student, size: Size | None) -> dict[str, str]:
     """Return the metadata of a graph: JSON by name."""
-    network, classes = student.network, student.classes
+    network = student.network
     values = {
         "architecture": network.architecture,
-        "class_names": classes.names,
-        "palette": classes.palette,
-        "label_ids": classes.label_ids,
+        **describe_classes(student.classes),
         "preprocessing": network.preprocessing.describe(),
         "input": "uint8 RGB [N, H, W, 3]; normalisation and upsampling are in the graph",
         "size": size,
