@@ -19,6 +19,7 @@ from stages.command import (
     params_option,
     workers_option,
 )
+from stages.inference import named_architectures, parse_size
 from stages.progress import is_quiet
 from store.files import write_json
 
@@ -311,11 +312,7 @@ def read_sizes(
     context: click.Context, option: click.Parameter, texts: tuple[str, ...]
 ) -> list[tuple[int, int]]:
     """Read sizes such as 512x1024."""
-    sides = [text.split("x") for text in texts]
-    for text, pair in zip(texts, sides, strict=True):
-        if len(pair) != 2 or not all(side.isdecimal() and int(side) > 0 for side in pair):
-            raise click.BadParameter(f"expected HEIGHTxWIDTH, such as 512x1024; found {text}")
-    return [(int(height), int(width)) for height, width in sides]
+    return [parse_size(text) for text in texts]
 
 
 @command.command("inference", cls=StageCommand)
@@ -343,11 +340,10 @@ def benchmark_inference(
 ) -> None:
     """Milliseconds and images a second of each STUDENT, by torch and, where it is, onnxruntime."""
     from pipeline.benchmarks.inference import benchmark
-    from pipeline.config.params import load_params
     from pipeline.models.students import load_student
     from pipeline.runtime.device import pick_device
 
-    named = load_params(params_path).architectures if params_path.exists() else ()
+    named = named_architectures(params_path)
     students = {str(path): load_student(path, named) for path in paths}
     device, figures = pick_device(device_name), dict[str, Any]()
     for figures in benchmark(students, sizes, device, num_rounds, show_progress):

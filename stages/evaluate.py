@@ -23,7 +23,7 @@ from stages.command import (
     params_option,
     print_table,
 )
-from stages.inference import inference_options
+from stages.inference import batch_option, inference_options
 from stages.progress import is_quiet, progress, say
 from stages.work import remove_recorded
 from store.files import replacing, write_json
@@ -63,6 +63,7 @@ COLUMNS = {"IoU": "iou", "Dice": "dice", "accuracy": "accuracy", "boundary F": "
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG of the confusion matrix, each row divided by its sum.",
 )
+@batch_option
 @inference_options
 @params_option
 @device_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,32 @@ def _numbers(context: click.Context, option: click.Parameter, text: str) -> tupl
         raise click.BadParameter(f"expected numbers such as 0.5,1,1.5; found {text}") from None
 
 
+batch_option = click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Images of one size that are predicted together; more keep a GPU busy.",
+)
+"""Above `inference_options`, of a command that forms batches."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse a height and width such as 512x1024."""
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise click.BadParameter(f"expected HEIGHTxWIDTH, such as 512x1024; found {text}")
+    return int(sides[0]), int(sides[1])
+
+
+def named_architectures(params_path: Path) -> frozenset[str]:
+    """Return the architectures that params.yaml names: the only import paths files may hold."""
+    from pipeline.config.params import load_params
+
+    return frozenset(load_params(params_path).architectures if params_path.exists() else ())
+
+
 def inference_options(function: Command) -> Command:
     """Give a command the options of `Inference`, as one argument `infer`, of a precision."""
 
@@ -31,7 +58,7 @@ def inference_options(function: Command) -> Command:
         flip: bool,
         window: int | None,
         overlap: float,
-        batch_size: int,
+        batch_size: int = 1,
         **others: object,
     ) -> None:
         def infer(precision: str) -> Inference:
@@ -42,14 +69,6 @@ def inference_options(function: Command) -> Command:
         function(infer=infer, **others)
 
     for option in (
-        click.option(
-            "--batch",
-            "batch_size",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Images of one size that are predicted together; more keep a GPU busy.",
-        ),
         click.option(
             "--overlap",
             type=click.FloatRange(0, 1, max_open=True),

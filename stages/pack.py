@@ -8,17 +8,14 @@ from typing import Any
 
 import click
 
-from pipeline.config.params import load_params
 from pipeline.models.card import write_card
-from pipeline.models.export import compare, export_student
+from pipeline.models.export import TOLERANCE, compare, export_student
 from pipeline.models.pack import CARD, GRAPH, write_pack
-from pipeline.models.students import Student, load_student, read_saved
+from pipeline.models.students import Student, describe_classes, load_student, read_saved
 from stages.command import PATH, StageCommand, params_option
+from stages.inference import named_architectures
 from store.files import reading
 from store.manifest import Manifest
-
-TOLERANCE = 1e-3
-"""Of the graph's logits; `cirkd export` has an option for it."""
 
 
 @click.command("pack", cls=StageCommand)
@@ -38,8 +35,8 @@ def command(
 
     Example: cirkd pack artifacts/profiles/scenes/students/r18_ce/model.pt -o student.zip
     """
-    named = load_params(params_path).architectures if params_path.exists() else ()
-    saved, student = read_saved(student_path), load_student(student_path, named)
+    student = load_student(student_path, named_architectures(params_path))
+    saved = read_saved(student_path)
     run, evaluation = (_read(student_path.with_name(f"{x}.json")) for x in ("run", "evaluation"))
     identity = {}
     if manifest_path is not None:
@@ -48,7 +45,9 @@ def command(
     extra = {CARD: card.encode()}
     if onnx and (graph := _export(student)) is not None:
         extra[GRAPH] = graph
-    write_pack({**saved, "preprocessing": student.network.preprocessing.describe()}, extra, out)
+    preprocessing = student.network.preprocessing.describe()
+    described = {**describe_classes(student.classes), "preprocessing": preprocessing}
+    write_pack({**saved, **described}, extra, out)
     click.echo(f"{out}: {', '.join(sorted(extra))} and the student")
 
 
@@ -73,7 +72,7 @@ def _export(student: Student) -> bytes | None:
         except ValueError as error:
             click.echo(f"no ONNX in the pack: {error}", err=True)
             return None
-        if not max(differences) <= TOLERANCE:
+        if not all(x <= TOLERANCE for x in differences):  # nan, too
             click.echo(f"no ONNX in the pack: its logits differ by {max(differences)}", err=True)
             return None
         return path.read_bytes()

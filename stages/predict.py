@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from pipeline.config.params import load_params
 from pipeline.evaluation.pictures import Pictures, count_shares, predict_file
 from pipeline.evaluation.predictor import load_predictor
 from pipeline.evaluation.sources import list_sources
 from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, describe, device_option, params_option
-from stages.inference import inference_options
+from stages.inference import inference_options, named_architectures
 from stages.progress import progress
 from store.files import write_json
 
@@ -52,7 +51,7 @@ def command(
     """
     device = pick_device(device_name)
     images = list_sources(sources)
-    named = load_params(params_path).architectures if params_path.exists() else ()
+    named = named_architectures(params_path)
     predictor, precision, classes = load_predictor(student_path, device, named)
     values = classes.label_ids if ids else tuple(range(len(classes.names)))
     pictures, inference = Pictures(folder, classes, values), infer(precision)

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.models.onnx_network import OnnxNetwork, require
-from pipeline.models.students import Student
+from pipeline.models.students import Student, describe_classes
 from pipeline.runtime.rng import torch_generator
 
 Size = tuple[int, int]
 """Height and width."""
 SUFFIXES = (".onnx", ".pt2")
+TOLERANCE = 1e-3
+"""Of logits: float32 sums in another order stay far below it."""
 TRACED: Size = (144, 176)
 COMPARED: tuple[Size, ...] = ((129, 161), (192, 136), (131, 260))
 """Sizes that a graph of any size is compared at: with and without padding, none of them traced."""
@@ -121,12 +123,10 @@ def _name(student: Student, size: Size | None) -> str:
 
 def _describe(student: Student, size: Size | None) -> dict[str, str]:
     """Return the metadata of a graph: JSON by name."""
-    network, classes = student.network, student.classes
+    network = student.network
     values = {
         "architecture": network.architecture,
-        "class_names": classes.names,
-        "palette": classes.palette,
-        "label_ids": classes.label_ids,
+        **describe_classes(student.classes),
         "preprocessing": network.preprocessing.describe(),
         "input": "uint8 RGB [N, H, W, 3]; normalisation and upsampling are in the graph",
         "size": size,

@@ -41,6 +41,15 @@ def stored_classes(spec: StoreSpec) -> ClassTable:
     return class_table(spec.class_names, *recorded)
 
 
+def describe_classes(classes: ClassTable) -> dict[str, list[Any]]:
+    """Return what files hold of the classes, as JSON values."""
+    return {
+        "class_names": list(classes.names),
+        "palette": [list(colour) for colour in classes.palette],
+        "label_ids": list(classes.label_ids),
+    }
+
+
 def save_student(student: Network, config: StudentConfig, classes: ClassTable, path: Path) -> None:
     """Write the weights without the auxiliary head, which only training needs, and what they need.
 
@@ -55,9 +64,7 @@ def save_student(student: Network, config: StudentConfig, classes: ClassTable, p
         "architecture": config.architecture,
         "feature_layer": config.feature_layer,
         "precision": config.training.precision,
-        "class_names": list(classes.names),
-        "palette": [list(colour) for colour in classes.palette],
-        "label_ids": list(classes.label_ids),
+        **describe_classes(classes),
         "state_dict": state,
     }
     save_torch(saved, path)
