@@ -29,7 +29,7 @@ from stages.command import (
 )
 from stages.progress import progress
 from stages.work import finish_work, work_folder
-from store.files import write_json
+from store.files import replace_file, write_json
 
 
 @click.command("teacher", cls=StageCommand)
@@ -47,7 +47,10 @@ def command(
     num_workers: int,
     min_miou: float,
 ) -> None:
-    """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
+    """Write the teacher for INDEX to DESTINATION (.pt), and beside it its card and its log.
+
+    They end in .json and .log.jsonl; the log of a teacher that was not trained here is empty.
+    """
     settings = load_params(params_path).teacher
     index = Index.read(index_path)
     device = pick_device(device_name)
@@ -78,7 +81,10 @@ def command(
         feature_layer=settings.feature_layer,
     )
     write_json(asdict(card), destination.with_suffix(".json"))
-    if settings.source == "train":
+    trained = settings.source == "train"
+    log = (work / "log.jsonl").read_bytes() if trained else b""
+    replace_file(destination.with_suffix(".log.jsonl"), log)
+    if trained:
         finish_work(work, destination)
     click.echo(f"teacher {settings.name}: val mIoU {figures['miou']}")
     warn_of_teacher(destination, min_miou)

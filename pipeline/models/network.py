@@ -191,6 +191,30 @@ def compile_network(network: nn.Module, backend: str | None) -> None:
 
 
 @torch.inference_mode()
+def compute_output(network: Network, image: Tensor, precision: str) -> Output:
+    """Run a network over full-size images, padded to multiples of its stride.
+
+    Args:
+        network: in eval mode.
+        image: uint8 RGB [B, 3, H, W], any size.
+        precision: float32, bfloat16 or float16.
+    """
+    height, width = image.shape[-2:]
+    padding = (0, -width % network.stride, 0, -height % network.stride)
+    padded = functional.pad(network.normalise(image), padding)
+    with precision_scope(image.device, precision):
+        output: Output = network(padded)
+    return output
+
+
+@torch.inference_mode()
+def enlarge_logits(network: Network, logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring logits of padded images to the images' own height and width: float32 [B, K, H, W]."""
+    height, width = size
+    padded = (height + -height % network.stride, width + -width % network.stride)
+    return network.upsample(logits.float(), padded)[..., :height, :width]
+
+
 def predict_logits(network: Network, image: Tensor, precision: str) -> Tensor:
     """Score every class of every pixel of full-size images, before softmax.
 
@@ -202,14 +226,8 @@ def predict_logits(network: Network, image: Tensor, precision: str) -> Tensor:
     Returns:
         float32 [B, K, H, W].
     """
-    height, width = image.shape[-2:]
-    normalised = network.normalise(image)
-    padding = (0, -width % network.stride, 0, -height % network.stride)
-    padded = functional.pad(normalised, padding)
-    with precision_scope(image.device, precision):
-        logits = network(padded).logits
-    full = network.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
-    return full[..., :height, :width]
+    logits = compute_output(network, image, precision).logits
+    return enlarge_logits(network, logits, image.shape[-2:])
 
 
 def predict(network: Network, image: Tensor, precision: str) -> Tensor:

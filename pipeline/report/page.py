@@ -11,9 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline.report import ablation, wording
+from pipeline.report import ablation, published, wording
 from pipeline.report.comparison import find_best, find_headline, group_runs
+from pipeline.report.embeddings import DIRECTIONS, MOST_POINTS, draw_space, sample_maps
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
+from pipeline.report.leaderboard import describe, interval, rank
 from pipeline.report.results import Results, RunResult
 from pipeline.report.route_figure import draw_route
 from pipeline.report.samples import Shown
@@ -21,12 +23,15 @@ from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
     amortisation_panel,
     class_panels,
+    confusion_matrix,
     curve_panels,
     fidelity_lines,
     main_arrays,
     route_boxes,
     sample_strip,
+    space_panel,
     stage_costs,
+    teacher_curves,
 )
 
 MOST_SHOWN = 6
@@ -40,7 +45,11 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         results: of the profile.
         shown: validation samples as the teacher and the runs of `choose_shown` see them.
     """
-    rows = group_runs(results.runs)
+    rows, index = group_runs(results.runs), results.index
+    compared = choose_compared(results.runs) if shown else ()
+    board = [(row, describe(results.params.profile, row)) for row in rows]
+    spaces = [space for name in compared if (space := draw_space(name, shown)) is not None]
+    maps = [sample_maps(one, compared) for one in shown]
     colours = {run.name: series_colour(index) for index, row in enumerate(rows) for run in row.runs}
     boxes = route_boxes(results, rows)
     return (
@@ -49,7 +58,19 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         .render(
             results=results,
             rows=rows,
+            board=sorted(board, key=lambda pair: rank(pair[1])),
             best=find_best(rows),
+            published=published.compare(results, rows),
+            confusion=confusion_matrix(find_best(rows)),
+            teacher_curves=teacher_curves(results.teacher_log),
+            spaces=spaces,
+            space_panels=[space_panel(index, space) for space in spaces],
+            space_classes=sorted({k for space in spaces for k in space.silhouettes}),
+            compared=compared,
+            maps={"classes": index.class_names, "samples": maps},
+            kept=min((one["kept"] for sample in maps for one in sample["maps"]), default=1.0),
+            directions=DIRECTIONS,
+            most_points=MOST_POINTS,
             headline=wording.headline(rows, results.teacher_scores.miou),
             caveat=wording.caveat(rows),
             ablation=ablation.sentences(rows),
@@ -60,7 +81,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             teacher_colour=TEACHER_COLOUR,
             classes=class_panels(results, rows, colours),
             curves=curve_panels(results.runs, colours),
-            strips=[sample_strip(results.index.palette, one) for one in shown],
+            strips=[sample_strip(index.palette, one) for one in shown],
             costs=stage_costs(results),
             amortisation=amortisation_panel(results),
             arrays=main_arrays(results.store.arrays),
@@ -81,6 +102,15 @@ def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
     return tuple(run for run in runs if run in chosen)
 
 
+def choose_compared(runs: Sequence[RunResult]) -> tuple[str, ...]:
+    """Name the networks whose embeddings are compared: teacher, headline's baseline, its run."""
+    headline = find_headline(group_runs(runs))
+    if headline is None:
+        return ("teacher", choose_shown(runs)[0].name)
+    run, base = headline.pairs[0]
+    return ("teacher", base.name, run.name)
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
@@ -91,7 +121,10 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "mean": fmean,
+        "interval": interval,
         "percent": wording.percent,
+        "points": wording.points,
+        "method_title": wording.method_title,
         "spread": wording.spread,
         "count": wording.count,
         "flops": wording.flops,

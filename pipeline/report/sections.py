@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
+from pipeline.datasets.index import Index
 from pipeline.report import wording
 from pipeline.report.amortisation import OFFLINE
 from pipeline.report.comparison import Row, find_best, find_headline
+from pipeline.report.embeddings import Space
 from pipeline.report.figures import (
+    TEACHER_COLOUR,
     ClassBar,
     Curve,
     colour_labels,
@@ -18,10 +22,11 @@ from pipeline.report.figures import (
     draw_curves,
     draw_gains,
     draw_lines,
+    draw_points,
     encode_photo,
     series_colour,
 )
-from pipeline.report.results import Results, RunResult, StoredArray
+from pipeline.report.results import LoggedStep, Results, RunResult, StoredArray
 from pipeline.report.route_figure import Box
 from pipeline.report.samples import Shown
 
@@ -30,6 +35,8 @@ FIRST_WITHOUT_TEACHER = 3
 SAMPLE_WIDTH_PX = 480
 FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
 """Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
+MOST_CONFUSED = 24
+"""Classes of a confusion matrix that are shown, those with most mistaken pixels."""
 SMALL_ARRAY = 0.005
 """Arrays below this share of the store, raw and stored, are counted together."""
 
@@ -61,6 +68,26 @@ class Strip:
     photo: str
     size: tuple[int, int]
     tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Of some classes: by label, the share of its pixels 0..1 that each class was predicted for."""
+
+    run: str
+    classes: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...]
+
+    @property
+    def most(self) -> list[tuple[int, int, float]]:
+        """Return the largest mistakes, a tenth of a label or more: label, prediction, share."""
+        found = [
+            (label, predicted, share)
+            for label, row in zip(self.classes, self.shares, strict=True)
+            for predicted, share in zip(self.classes, row, strict=True)
+            if label != predicted and share >= 0.1
+        ]
+        return sorted(found, key=lambda mistake: -mistake[2])[:3]
 
 
 @dataclass(frozen=True)
@@ -166,6 +193,37 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         (method, colours[run.name]),
     )
     return Panel(title, row.name, figures, keys)
+
+
+def confusion_matrix(best: Row | None) -> Confusion | None:
+    """Return that of the best row's first run; None where nobody kept it."""
+    if best is None or not best.runs[0].scores.confusion:
+        return None
+    counts = np.array(best.runs[0].scores.confusion)
+    labelled, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    mistaken = labelled + predicted - 2 * np.diag(counts)
+    most = np.argsort(-mistaken, kind="stable")[:MOST_CONFUSED]
+    shown = np.sort(most[labelled[most] > 0])
+    shares = counts[np.ix_(shown, shown)] / labelled[shown, None]
+    return Confusion(best.runs[0].name, tuple(shown.tolist()), tuple(map(tuple, shares.tolist())))
+
+
+def teacher_curves(log: Sequence[LoggedStep]) -> tuple[Panel, ...]:
+    """Draw the terms that the teacher logged; () where its log was not kept."""
+    panels = []
+    for term in log[0].terms if log else ():
+        title = f"Teacher: {wording.term_title(term).lower()}"
+        steps = [line.step for line in log]
+        curve = Curve("teacher", TEACHER_COLOUR, steps, [line.terms[term] for line in log])
+        panels.append(Panel(title, "", (Markup(draw_curves(f"{title} by step", [curve])),)))
+    return tuple(panels)
+
+
+def space_panel(index: Index, space: Space) -> Panel:
+    """Draw a network's feature space; its note says how far its classes lie apart."""
+    title = f"Pixel embeddings of {space.name} by t-SNE"
+    figure = draw_points(title, space.points, space.classes, index.palette)
+    return Panel(space.name, f"{space.silhouette:.2f}", (Markup(figure),))
 
 
 def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:
