@@ -17,7 +17,9 @@ from pipeline.config.params import Params
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
 from pipeline.models.teacher import TeacherCard
+from pipeline.report import sections
 from pipeline.report.amortisation import Amortisation
+from pipeline.report.comparison import group_runs
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather
 from store.files import write_json
@@ -232,3 +234,54 @@ def test_operations_are_shown_where_they_were_counted(profile: Path, params: Par
     page = build_page(results, [])
     assert page.count('data-value="12345678901">12.3 G</td>') == 1
     assert "one forward pass over a view of 32×32" in page
+
+
+def test_details_and_confusion_of_the_best_student(profile: Path, params: Params) -> None:
+    page = page_of(profile, params)
+    assert page.count('data-value="0.423">42.30') == 2
+    assert page.count('data-value="0.731">73.10') == 2
+    text = words(page)
+    assert "What r18_cirkd takes for what" in text
+    # 30 of 60 car pixels; the class that never occurs has no row.
+    assert "car is taken for road (50 %), <b>&sky is taken for road (25 %)" in text
+    assert page.count('<th scope="row">') == 3
+    assert '<td style="--share:75%">75</td>' in page
+
+
+def test_a_matrix_of_many_classes_shows_the_most_confused(
+    profile: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "MOST_CONFUSED", 2)
+    rows = group_runs(gather(profile, params).runs)
+    found = sections.confusion_matrix(rows[1])
+    assert found is not None
+    assert found.classes == (0, 1)  # with 60 and 30 mistaken pixels, as many as the third's 30
+    assert found.shares == ((0.9, 0.1), (0.25, 0.75))
+
+
+def test_the_teachers_terms_are_drawn(profile: Path, params: Params) -> None:
+    page = page_of(profile, params)
+    assert page.count('aria-label="Teacher: cross-entropy by step"') == 1
+    log = profile.parents[1] / "teachers" / f"{params.teacher.name}.log.jsonl"
+    log.write_text("")  # it was not trained here
+    assert "What the teacher minimised" not in page_of(profile, params)
+
+
+def test_what_older_files_lack_is_left_out(profile: Path, params: Params) -> None:
+    (profile.parents[1] / "teachers" / f"{params.teacher.name}.log.jsonl").unlink()
+    for path in profile.glob("students/*/evaluation.json"):
+        values = json.loads(path.read_text())
+        for name in ("confusion", "mean_accuracy", "mean_boundary_f"):
+            del values[name]
+        path.write_text(json.dumps(values))
+    page = page_of(profile, params)
+    assert "takes for what" not in page
+    assert "What the teacher minimised" not in page
+    assert "55.00" in page
+
+
+def test_embeddings_that_do_not_differ_have_no_space(profile: Path, params: Params) -> None:
+    assert 'id="space"' not in page_of(profile, params)
+    page = page_of(profile, params, noise=0.3)
+    assert page.count('aria-label="Pixel embeddings of ') == 3
+    assert page == page_of(profile, params, noise=0.3)
