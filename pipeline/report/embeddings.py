@@ -18,7 +18,7 @@ MOST_POINTS = 800
 """Pixels of one network that are drawn, in equal shares of its classes."""
 FEWEST_POINTS = 12
 PERPLEXITY = 30
-DIRECTIONS = 16
+DIRECTIONS = 32
 """Of the embeddings' greatest length, which the page keeps."""
 
 

@@ -35,6 +35,8 @@ FIRST_WITHOUT_TEACHER = 3
 SAMPLE_WIDTH_PX = 480
 FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
 """Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
+MOST_PANELS, MOST_CLASSES = 6, 40
+"""Rows whose classes are drawn, and of each the classes that change most: the page stays small."""
 MOST_CONFUSED = 24
 """Classes of a confusion matrix that are shown, those with most mistaken pixels."""
 SMALL_ARRAY = 0.005
@@ -170,10 +172,10 @@ def _miou(value: float | None) -> str:
 def class_panels(
     results: Results, rows: Sequence[Row], colours: Mapping[str, str]
 ) -> tuple[Panel, ...]:
-    """Draw a panel for each row with a gain, the headline's first."""
+    """Draw a panel for rows with a gain, the headline's first."""
     headline = find_headline(rows)
     compared = sorted((row for row in rows if row.gain), key=lambda row: row is not headline)
-    return tuple(_class_panel(results, row, colours) for row in compared)
+    return tuple(_class_panel(results, row, colours) for row in compared[:MOST_PANELS])
 
 
 def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Panel:
@@ -183,7 +185,10 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
     together = zip(
         results.index.class_names, results.teacher_scores.iou, row.class_means(), strict=True
     )
-    bars = [ClassBar(name, teacher, *means) for name, teacher, means in together]
+    every = [ClassBar(name, teacher, *means) for name, teacher, means in together]
+    most = set(sorted(every, key=lambda bar: -abs(bar.gain or 0.0))[:MOST_CLASSES])
+    bars = [bar for bar in every if bar in most]
+    some = f", the {len(bars)} classes that change most" if len(bars) < len(every) else ""
     figures = (
         Markup(draw_classes(f"IoU by class, {title}", bars, colours[base.name], colours[run.name])),
         Markup(draw_gains(f"Gain by class, {title}", bars, colours[run.name])),
@@ -192,7 +197,7 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         ("cross-entropy alone", colours[base.name]),
         (method, colours[run.name]),
     )
-    return Panel(title, row.name, figures, keys)
+    return Panel(title, row.name + some, figures, keys)
 
 
 def confusion_matrix(best: Row | None) -> Confusion | None:
@@ -223,7 +228,7 @@ def space_panel(index: Index, space: Space) -> Panel:
     """Draw a network's feature space; its note says how far its classes lie apart."""
     title = f"Pixel embeddings of {space.name} by t-SNE"
     figure = draw_points(title, space.points, space.classes, index.palette)
-    return Panel(space.name, f"{space.silhouette:.2f}", (Markup(figure),))
+    return Panel(space.name, f"{space.silhouette:.2f}".replace("-", "−"), (Markup(figure),))
 
 
 def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:

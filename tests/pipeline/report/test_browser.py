@@ -158,9 +158,10 @@ def test_nothing_is_wider_than_a_phone(open_page: Callable[..., Any]) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 380
 
 
-def test_axe_finds_nothing_serious(open_page: Callable[..., Any], scheme: str) -> None:
+@pytest.mark.parametrize("width", [380, 1440])
+def test_axe_finds_nothing_serious(open_page: Callable[..., Any], width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = open_page(scheme=scheme)
+    page = open_page(width, scheme)
     page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     found = axe.Axe().run(page).response["violations"]
     serious = [

@@ -259,6 +259,21 @@ def test_a_matrix_of_many_classes_shows_the_most_confused(
     assert found.shares == ((0.9, 0.1), (0.25, 0.75))
 
 
+def test_of_many_classes_those_are_drawn_that_change_most(
+    profile: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = profile / "students" / "r18_cirkd" / "evaluation.json"
+    values = json.loads(path.read_text())
+    write_json({**values, "iou": [0.61, 0.9, 0.1, None]}, path)
+    monkeypatch.setattr(sections, "MOST_CLASSES", 2)
+    results = gather(profile, params)
+    rows, colours = group_runs(results.runs), {"r18_ce": "#111111", "r18_cirkd": "#222222"}
+    (panel,) = sections.class_panels(results, rows, colours)
+    assert panel.note == "r18_cirkd, the 2 classes that change most"
+    assert "car" in panel.figures[1]  # by −30 points, and the sky by 40
+    assert "road" not in panel.figures[1]
+
+
 def test_the_teachers_terms_are_drawn(profile: Path, params: Params) -> None:
     page = page_of(profile, params)
     assert page.count('aria-label="Teacher: cross-entropy by step"') == 1
