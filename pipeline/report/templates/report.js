@@ -95,6 +95,7 @@ function paint(canvas, map, values, lowest) {
   });
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
+const write = (value) => value.toFixed(2).replace("-0.00", "0.00").replace("-", "−");
 /* The mean similarity to the other pixels of the chosen one's class, and to those of other classes. */
 function contrast(labels, map, values, chosen) {
   const sums = { same: [0, 0], other: [0, 0] };
@@ -107,7 +108,7 @@ function contrast(labels, map, values, chosen) {
     sum[0] += value;
     sum[1] += 1;
   });
-  const mean = ([sum, count]) => (count ? (sum / count).toFixed(2) : "–");
+  const mean = ([sum, count]) => (count ? write(sum / count) : "–");
   return `same class ${mean(sums.same)}, others ${mean(sums.other)}`;
 }
 
@@ -128,7 +129,7 @@ function showSimilarities(x, y) {
     const values = similarities(map, x, y);
     const lowest = values.reduce((least, value) => Math.min(least, value), 1);
     paint(find("canvas", figure), map, values, lowest);
-    find(".lowest", figure).textContent = lowest.toFixed(2);
+    find(".lowest", figure).textContent = write(lowest);
     find(".quiet", figure).textContent =
       chosen === 255 ? "no label here" : contrast(labels, map, values, chosen);
   });

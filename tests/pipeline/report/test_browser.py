@@ -158,6 +158,18 @@ def test_nothing_is_wider_than_a_phone(open_page: Callable[..., Any]) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 380
 
 
+def test_paper_is_white_and_wide_enough_and_everything_is_open(
+    open_page: Callable[..., Any],
+) -> None:
+    page = open_page(width=720, scheme="dark")
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert colour == "rgb(255, 255, 255)"
+
+
 @pytest.mark.parametrize("width", [380, 1440])
 def test_axe_finds_nothing_serious(open_page: Callable[..., Any], width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
