@@ -23,7 +23,7 @@ from stages.command import (
 )
 from stages.progress import progress, say
 from stages.work import finish_work, work_folder
-from store.files import write_json
+from store.files import replace_file, write_json
 
 
 @click.command(
@@ -47,7 +47,10 @@ def command(
     min_miou: float,
     tensorboard: Path | None,
 ) -> None:
-    """Write the teacher for INDEX to DESTINATION (.pt), and its card beside it (.json)."""
+    """Write the teacher for INDEX to DESTINATION (.pt), and beside it its card and its log.
+
+    They end in .json and .log.jsonl; the log of a teacher that was not trained here is empty.
+    """
     from pipeline.evaluation.evaluate import evaluate, summarise
     from pipeline.evaluation.inference import Inference
     from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
@@ -87,7 +90,10 @@ def command(
         feature_layer=settings.feature_layer,
     )
     write_json(asdict(card), destination.with_suffix(".json"))
-    if settings.source == "train":
+    trained = settings.source == "train"
+    log = (work / "log.jsonl").read_bytes() if trained else b""
+    replace_file(destination.with_suffix(".log.jsonl"), log)
+    if trained:
         finish_work(work, destination)
     say(f"teacher {settings.name}: val mIoU {figures['miou']}")
     warn_of_teacher(destination, min_miou)

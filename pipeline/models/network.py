@@ -139,13 +139,22 @@ class Network(nn.Module):
         Returns:
             float32 [B, K, H, W].
         """
+        return self.enlarge_logits(self.compute_output(image, precision).logits, image.shape[-2:])
+
+    def compute_output(self, image: Tensor, precision: str) -> Output:
+        """Run full-size images, uint8 RGB [B, 3, H, W], padded to multiples of the stride."""
         height, width = image.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
         padded = functional.pad(self.normalise(image), padding)
         with precision_scope(image.device, precision):
-            logits = self(padded).logits
-        full = self.upsample(logits.float(), (padded.shape[-2], padded.shape[-1]))
-        return full[..., :height, :width]
+            output: Output = self(padded)
+        return output
+
+    def enlarge_logits(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Bring logits of padded images to the images' own height and width, float32."""
+        height, width = size
+        padded = (height + -height % self.stride, width + -width % self.stride)
+        return self.upsample(logits.float(), padded)[..., :height, :width]
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize logits bilinearly to height and width, by the rule of the weights."""

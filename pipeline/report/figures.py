@@ -184,6 +184,35 @@ def _class_figure(bars: Sequence[ClassBar]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def draw_points(
+    title: str,
+    points: NDArray[np.float64],
+    classes: NDArray[np.uint8],
+    palette: Sequence[tuple[int, int, int]],
+) -> str:
+    """Draw points in SVG, in the palette's colours: a path for each class and one for its rim.
+
+    Args:
+        title: names the figure for those who cannot see it.
+        points: [N, 2], in any unit.
+        classes: [N].
+        palette: RGB 0..255 of every class.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    placed = 6 + 288 * (points - low) / np.maximum(high - low, 1e-12)
+    paths = []
+    for k in np.unique(classes):
+        # A line of no length with round ends is a dot.
+        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in placed[classes == k])
+        red, green, blue = palette[k]
+        paths.append(
+            f'<g data-class="{k}"><path class="rim" d="{dots}"/>'
+            f'<path d="{dots}" stroke="rgb({red} {green} {blue})"/></g>'
+        )
+    label = html.escape(title, quote=True)
+    return f'<svg role="img" aria-label="{label}" viewBox="0 0 300 300">{"".join(paths)}</svg>'
+
+
 def colour_labels(
     labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]], width: int
 ) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.config.params import StudentConfig
 from pipeline.report.comparison import Row, Spread, group_runs
 from pipeline.report.results import REMAKE, RunResult, read_run
-from pipeline.report.wording import architecture_title, duration, percent, points, row_title
+from pipeline.report.wording import architecture_title, duration, flops, percent, points, row_title
 from store.files import reading
 
 T_QUANTILES = (
@@ -32,6 +32,7 @@ class Entry:
     Attributes:
         gain: mean difference to cross-entropy alone, of the same seeds.
         gain_low, gain_high: its 95 % confidence interval over the seeds; None with fewer than two.
+        num_flops: of one view of the store, forward; None where they were not counted.
         images_per_s: of training, from the median step.
         train_s: seconds of one training, on average.
     """
@@ -47,6 +48,7 @@ class Entry:
     gain_low: float | None
     gain_high: float | None
     num_parameters: int
+    num_flops: int | None
     images_per_s: float
     train_s: float
     store: str
@@ -69,8 +71,7 @@ def read_leaderboard(artifacts: Path) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     for profile in sorted((artifacts / "profiles").glob("*")):
         rows = group_runs(list(_runs(profile)))
-        found = [_entry(profile.name, row) for row in rows]
-        entries += sorted(found, key=lambda entry: -1.0 if entry.miou is None else -entry.miou)
+        entries += sorted((describe(profile.name, row) for row in rows), key=rank)
     return tuple(entries)
 
 
@@ -85,7 +86,13 @@ def _runs(profile: Path) -> Iterator[RunResult]:
         yield read_run(folder.name, folder, settings)
 
 
-def _entry(profile: str, row: Row) -> Entry:
+def rank(entry: Entry) -> float:
+    """Return the key that sorts entries: the best first, those without mIoU last."""
+    return 1.0 if entry.miou is None else -entry.miou
+
+
+def describe(profile: str, row: Row) -> Entry:
+    """Describe a row of a profile."""
     first, miou, gain = row.runs[0], row.miou, row.gain
     low, high = confidence_interval(gain)
     return Entry(
@@ -100,6 +107,7 @@ def _entry(profile: str, row: Row) -> Entry:
         gain_low=low,
         gain_high=high,
         num_parameters=first.num_parameters,
+        num_flops=first.num_flops,
         images_per_s=first.settings.training.batch_size / first.step_s,
         train_s=sum(run.seconds for run in row.runs) / len(row.runs),
         store=first.store,
@@ -118,7 +126,7 @@ def confidence_interval(spread: Spread | None) -> tuple[float | None, float | No
 
 COLUMNS = (
     *("profile", "network", "method", "seeds", "mIoU %", "gain", "95 % interval"),
-    *("parameters", "images/s", "training", "store", "commit"),
+    *("parameters", "FLOPs", "images/s", "training", "store", "commit"),
 )
 
 
@@ -133,8 +141,9 @@ def table(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
             percent(entry.miou)
             + ("" if entry.deviation is None else f" ± {percent(entry.deviation)}"),
             points(entry.gain),
-            _interval(entry),
+            interval(entry),
             f"{entry.num_parameters / 1e6:.1f} M",
+            flops(entry.num_flops),
             f"{entry.images_per_s:.1f}",
             duration(entry.train_s),
             entry.store[:8],
@@ -144,7 +153,8 @@ def table(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
     ]
 
 
-def _interval(entry: Entry) -> str:
+def interval(entry: Entry) -> str:
+    """Write the interval of a gain, and whether it is within the noise."""
     if entry.gain_low is None or entry.gain_high is None:
         return "one seed" if entry.gain is not None else ""
     words = f"{points(entry.gain_low)} to {points(entry.gain_high)}"

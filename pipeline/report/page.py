@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from pipeline.report import ablation, wording
+from pipeline.report import ablation, published, wording
 from pipeline.report.comparison import find_best, find_headline, group_runs
+from pipeline.report.confusion import confusion_matrix
+from pipeline.report.embeddings import DIRECTIONS, MOST_POINTS, draw_space, sample_maps
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
+from pipeline.report.leaderboard import describe, interval, rank
 from pipeline.report.results import Results, RunResult
 from pipeline.report.route_figure import draw_route
 from pipeline.report.samples import Shown
@@ -26,7 +28,9 @@ from pipeline.report.sections import (
     main_arrays,
     route_boxes,
     sample_strip,
+    space_panel,
     stage_costs,
+    teacher_curves,
 )
 
 MOST_SHOWN = 6
@@ -41,6 +45,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         shown: validation samples as the teacher and the runs of `choose_shown` see them.
     """
     rows = group_runs(results.runs)
+    board = [(row, describe(results.params.profile, row)) for row in rows]
     colours = {run.name: series_colour(index) for index, row in enumerate(rows) for run in row.runs}
     boxes = route_boxes(results, rows)
     return (
@@ -49,7 +54,12 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         .render(
             results=results,
             rows=rows,
+            board=sorted(board, key=lambda pair: rank(pair[1])),
             best=find_best(rows),
+            published=published.compare(results, rows),
+            confusion=confusion_matrix(find_best(rows)),
+            teacher_curves=teacher_curves(results.teacher_log),
+            **_embedded(results, shown),
             headline=wording.headline(rows, results.teacher_scores.miou),
             caveat=wording.caveat(rows),
             ablation=ablation.sentences(rows),
@@ -71,6 +81,23 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
     )
 
 
+def _embedded(results: Results, shown: Sequence[Shown]) -> dict[str, Any]:  # for the template
+    """Draw and store the embeddings of the networks that are compared."""
+    compared = choose_compared(results.runs) if shown else ()
+    spaces = [space for name in compared if (space := draw_space(name, shown)) is not None]
+    maps = [sample_maps(one, compared) for one in shown]
+    return {
+        "compared": compared,
+        "spaces": spaces,
+        "space_panels": [space_panel(results.index, space) for space in spaces],
+        "space_classes": sorted({k for space in spaces for k in space.silhouettes}),
+        "most_points": MOST_POINTS,
+        "maps": {"classes": results.index.class_names, "samples": maps},
+        "directions": DIRECTIONS,
+        "kept": min((one["kept"] for sample in maps for one in sample["maps"]), default=1.0),
+    }
+
+
 def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
     """Choose whose predictions are shown: one run of each row, the headline's pair first."""
     rows = group_runs(runs)
@@ -79,6 +106,15 @@ def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
     order = pair + [row.runs[0] for row in rows if row.runs[0] not in pair]
     chosen = order[:MOST_SHOWN]
     return tuple(run for run in runs if run in chosen)
+
+
+def choose_compared(runs: Sequence[RunResult]) -> tuple[str, ...]:
+    """Name the networks whose embeddings are compared: teacher, headline's baseline, its run."""
+    headline = find_headline(group_runs(runs))
+    if headline is None:
+        return ("teacher", choose_shown(runs)[0].name)
+    run, base = headline.pairs[0]
+    return ("teacher", base.name, run.name)
 
 
 def _environment() -> Environment:
@@ -90,8 +126,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "mean": fmean,
+        "interval": interval,
         "percent": wording.percent,
+        "points": wording.points,
         "spread": wording.spread,
         "count": wording.count,
         "flops": wording.flops,

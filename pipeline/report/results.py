@@ -35,11 +35,16 @@ class Scores:
         miou: mean IoU, 0..1; None if no class occurs.
         iou: one value per class, 0..1.
         pixel_accuracy: share of labelled pixels that are right, 0..1.
+        mean_accuracy, mean_boundary_f: means over classes, 0..1; None where nobody measured them.
+        confusion: pixels by label and by prediction; empty where nobody kept them.
     """
 
     miou: float | None
     iou: tuple[float | None, ...]
     pixel_accuracy: float | None
+    mean_accuracy: float | None = None
+    mean_boundary_f: float | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scores:  # JSON
@@ -48,6 +53,9 @@ class Scores:
             miou=values["miou"],
             iou=tuple(values["iou"]),
             pixel_accuracy=values["pixel_accuracy"],
+            mean_accuracy=values.get("mean_accuracy"),
+            mean_boundary_f=values.get("mean_boundary_f"),
+            confusion=tuple(map(tuple, values.get("confusion", ()))),
         )
 
 
@@ -135,7 +143,8 @@ class StoreFacts:
 class Results:
     """All a report needs beside the pixels; the runs in the order of params.students.
 
-    `amortisation` is None where `cirkd benchmark amortise` was not run.
+    `amortisation` is None where `cirkd benchmark amortise` was not run; `teacher_log` is empty
+    where the teacher was not trained here, or its log not yet kept.
     """
 
     params: Params
@@ -145,6 +154,7 @@ class Results:
     store: StoreFacts
     runs: tuple[RunResult, ...]
     amortisation: Amortisation | None = None
+    teacher_log: tuple[LoggedStep, ...] = ()
 
 
 def gather(profile: Path, params: Params) -> Results:
@@ -160,6 +170,7 @@ def gather(profile: Path, params: Params) -> Results:
     artifacts = profile.parent.parent
     index_path = artifacts / "datasets" / params.dataset.name / "index.json"
     card_path = artifacts / "teachers" / f"{params.teacher.name}.json"
+    log_path = card_path.with_suffix(".log.jsonl")
     manifest_path = artifacts / "manifests" / f"{params.store.name}.json"
     audit_path = manifest_path.with_suffix(".audit.json")
     folders = {run: profile / "students" / run for run in params.students}
@@ -182,6 +193,7 @@ def gather(profile: Path, params: Params) -> Results:
         store=store,
         runs=tuple(read_run(run, folders[run], params.students[run]) for run in params.students),
         amortisation=_amortisation(profile / "amortise.json"),
+        teacher_log=read_log(log_path) if log_path.is_file() else (),
     )
 
 
@@ -254,10 +266,6 @@ def read_run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
     costs = ("num_parameters", "seconds", "peak_memory_bytes")
     run = _read(folder / "run.json", "store", "device", "versions", *costs)
     evaluation = _read(folder / "evaluation.json", "seconds", "miou", "iou", "pixel_accuracy")
-    log_path = folder / "log.jsonl"
-    with reading(log_path, "the log of a training", REMAKE):
-        lines = log_path.read_text().splitlines()[1:]
-        log = tuple(_logged_step(json.loads(line)) for line in lines)
     return RunResult(
         name=name,
         settings=settings,
@@ -268,11 +276,18 @@ def read_run(name: str, folder: Path, settings: StudentConfig) -> RunResult:
         peak_memory_bytes=run["peak_memory_bytes"],
         device=run["device"],
         versions=run["versions"],
-        log=log,
+        log=read_log(folder / "log.jsonl"),
         store=run["store"],
         commit=run.get("commit"),
         num_flops=run.get("num_flops"),
     )
+
+
+def read_log(path: Path) -> tuple[LoggedStep, ...]:
+    """Read the steps of a training's log, below its header."""
+    with reading(path, "the log of a training", REMAKE):
+        lines = path.read_text().splitlines()[1:]
+        return tuple(_logged_step(json.loads(line)) for line in lines)
 
 
 def _logged_step(line: Mapping[str, Any]) -> LoggedStep:  # JSON

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
-from pipeline.models.network import Network, predict
+from pipeline.models.network import Network, resample
 from store.schema import VOID
+
+MOST_CELLS = 4096
+"""Of a map of embeddings; a finer one is averaged, which keeps the page small."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,17 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The classes a network gave one sample, uint8 [H, W]."""
+    """What a network said of one sample.
+
+    Attributes:
+        name: of the network.
+        classes: uint8 [H, W].
+        embeddings: float32 [D, h, w], of length one.
+    """
 
     name: str
     classes: NDArray[np.uint8]
+    embeddings: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class Shown:
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     predictions: tuple[Prediction, ...]
+
+    def prediction(self, name: str) -> Prediction:
+        """Return what the network of this name said."""
+        return next(one for one in self.predictions if one.name == name)
 
     def accuracy(self, prediction: Prediction) -> float | None:
         """Return the share of labelled pixels that are right; None without any."""
@@ -95,9 +112,18 @@ def _predict(
     module = network.load().to(device).eval()
     # A copy: PyTorch warns about images that Pillow marks as read-only.
     batches = (torch.from_numpy(image.copy()).permute(2, 0, 1).unsqueeze(0) for image in images)
-    return [
-        Prediction(
-            network.name, predict(module, batch.to(device), network.precision)[0].cpu().numpy()
-        )
-        for batch in batches
-    ]
+    return [_predict_one(network, module, batch.to(device)) for batch in batches]
+
+
+@torch.inference_mode()
+def _predict_one(network: Predictor, module: Network, image: Tensor) -> Prediction:
+    output = module.compute_output(image, network.precision)
+    logits = module.enlarge_logits(output.logits, image.shape[-2:])
+    height, width = output.features.shape[-2:]
+    factor = ceil(sqrt(height * width / MOST_CELLS))
+    cells = resample(output.features.float(), (ceil(height / factor), ceil(width / factor)))
+    return Prediction(
+        network.name,
+        logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy(),
+        functional.normalize(cells, dim=1)[0].cpu().numpy(),
+    )

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline.datasets.index import Index
 from pipeline.report import wording
 from pipeline.report.amortisation import OFFLINE
 from pipeline.report.comparison import Row, find_best, find_headline
+from pipeline.report.embeddings import Space
 from pipeline.report.figures import (
+    TEACHER_COLOUR,
     ClassBar,
     Curve,
     colour_labels,
@@ -18,10 +21,11 @@ from pipeline.report.figures import (
     draw_curves,
     draw_gains,
     draw_lines,
+    draw_points,
     encode_photo,
     series_colour,
 )
-from pipeline.report.results import Results, RunResult, StoredArray
+from pipeline.report.results import LoggedStep, Results, RunResult, StoredArray
 from pipeline.report.route_figure import Box
 from pipeline.report.samples import Shown
 
@@ -30,6 +34,8 @@ FIRST_WITHOUT_TEACHER = 3
 SAMPLE_WIDTH_PX = 480
 FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
 """Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
+MOST_PANELS, MOST_CLASSES = 6, 40
+"""Rows whose classes are drawn, and of each the classes that change most: the page stays small."""
 SMALL_ARRAY = 0.005
 """Arrays below this share of the store, raw and stored, are counted together."""
 
@@ -143,10 +149,10 @@ def _miou(value: float | None) -> str:
 def class_panels(
     results: Results, rows: Sequence[Row], colours: Mapping[str, str]
 ) -> tuple[Panel, ...]:
-    """Draw a panel for each row with a gain, the headline's first."""
+    """Draw a panel for rows with a gain, the headline's first."""
     headline = find_headline(rows)
     compared = sorted((row for row in rows if row.gain), key=lambda row: row is not headline)
-    return tuple(_class_panel(results, row, colours) for row in compared)
+    return tuple(_class_panel(results, row, colours) for row in compared[:MOST_PANELS])
 
 
 def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Panel:
@@ -156,7 +162,10 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
     together = zip(
         results.index.class_names, results.teacher_scores.iou, row.class_means(), strict=True
     )
-    bars = [ClassBar(name, teacher, *means) for name, teacher, means in together]
+    every = [ClassBar(name, teacher, *means) for name, teacher, means in together]
+    most = set(sorted(every, key=lambda bar: -abs(bar.gain or 0.0))[:MOST_CLASSES])
+    bars = [bar for bar in every if bar in most]
+    some = f", the {len(bars)} classes that change most" if len(bars) < len(every) else ""
     figures = (
         Markup(draw_classes(f"IoU by class, {title}", bars, colours[base.name], colours[run.name])),
         Markup(draw_gains(f"Gain by class, {title}", bars, colours[run.name])),
@@ -165,7 +174,25 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         ("cross-entropy alone", colours[base.name]),
         (method, colours[run.name]),
     )
-    return Panel(title, row.name, figures, keys)
+    return Panel(title, row.name + some, figures, keys)
+
+
+def teacher_curves(log: Sequence[LoggedStep]) -> tuple[Panel, ...]:
+    """Draw the terms that the teacher logged; () where its log was not kept."""
+    panels = []
+    for term in log[0].terms if log else ():
+        title = f"Teacher: {wording.term_title(term).lower()}"
+        steps = [line.step for line in log]
+        curve = Curve("teacher", TEACHER_COLOUR, steps, [line.terms[term] for line in log])
+        panels.append(Panel(title, "", (Markup(draw_curves(f"{title} by step", [curve])),)))
+    return tuple(panels)
+
+
+def space_panel(index: Index, space: Space) -> Panel:
+    """Draw a network's feature space; its note says how far its classes lie apart."""
+    title = f"Pixel embeddings of {space.name} by t-SNE"
+    figure = draw_points(title, space.points, space.classes, index.palette)
+    return Panel(space.name, f"{space.silhouette:.2f}".replace("-", "−"), (Markup(figure),))
 
 
 def curve_panels(runs: Sequence[RunResult], colours: Mapping[str, str]) -> tuple[Panel, ...]:

@@ -1,5 +1,6 @@
 """The teacher stage: what its card says, and what it warns of."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from ruamel.yaml import YAML
 from tiny_networks import TinyTeacher
 
 from pipeline.config.architectures import ARCHITECTURES, Architecture
+from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
 from pipeline.extraction.load import JobFiles
 from pipeline.models.teacher import TeacherCard
+from pipeline.report.results import read_log
 from stages.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +48,27 @@ def test_a_teacher_at_a_declared_stride_is_measured_and_comes_back(
     assert done.exit_code == 0, done.output
     card = TeacherCard.read(Path("teacher.json"))
     assert (card.architecture, card.stride) == ("tiny_teacher", 16)
+    assert Path("teacher.log.jsonl").read_bytes() == b""  # DVC wants the file of every teacher
     assert f"warning: teacher teacher.pt: its mIoU is {card.val['miou']:.3f}, below" in done.stderr
     job = JobFiles(Path("index.json"), Path("teacher.pt"), Path("params.yaml"), "cpu").load()
     assert (job.teacher.stride, job.spec.stride, job.spec.feature_height) == (16, 16, 2)
     assert job.spec.identity["teacher"]["preprocessing"]["stride"] == 16
     quiet = CliRunner().invoke(main, command, env={"CIRKD_MIN_MIOU": "0"})
     assert "below" not in quiet.stderr
+
+
+def test_a_trained_teacher_leaves_its_log(folder: Path) -> None:
+    write_params({"architecture": "tiny_teacher"})
+    command = ["teacher", "index.json", "teacher.pt", "--device", "cpu", "--workers", "0"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    settings = load_params(Path("params.yaml")).teacher
+    header, *lines = map(json.loads, Path("teacher.log.jsonl").read_text().splitlines())
+    assert header["params"]["architecture"] == "tiny_teacher"
+    assert lines[-1]["step"] == settings.training.steps
+    assert [step.terms for step in read_log(Path("teacher.log.jsonl"))] == [
+        line["terms"] for line in lines
+    ]
 
 
 def test_another_content_of_a_backbone_is_another_training(

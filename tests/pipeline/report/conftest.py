@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def scores(miou: float | None) -> dict[str, Any]:
         "miou": miou,
         "iou": [value + 0.1, value, value - 0.1, None],
         "pixel_accuracy": min(1.0, value + 0.2),
-        "confusion": [],
+        "confusion": [[90, 10, 0, 0], [20, 60, 0, 0], [30, 0, 30, 0], [0, 0, 0, 0]],
+        "mean_accuracy": 0.731,
     }
 
 
@@ -107,6 +109,8 @@ def write_teacher_and_store(artifacts: Path, params: Params) -> None:
         },
         artifacts / "teachers" / f"{params.teacher.name}.json",
     )
+    log = artifacts / "teachers" / f"{params.teacher.name}.log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in ({}, *log_lines(["task"]))))
     manifest = artifacts / "manifests" / f"{params.store.name}.json"
     manifest.parent.mkdir(parents=True)
     Manifest("artifacts/stores/f00d", "f00d", 6, "d1e5", 1).write(manifest)
@@ -132,10 +136,25 @@ def write_teacher_and_store(artifacts: Path, params: Params) -> None:
     )
 
 
+def log_lines(terms: list[str]) -> list[dict[str, Any]]:
+    """What a training logs, all terms falling."""
+    return [
+        {
+            "step": step,
+            "total": 2.0,
+            "learning_rate": 0.001,
+            "wait_s": 0.001,
+            "step_s": 9.0 if step == 1 else 0.25,
+            "terms": dict.fromkeys(terms, 1 / step),
+        }
+        for step in (1, 10, 20, 30)
+    ]
+
+
 def write_run(profile: Path, params: Params, name: str, miou: float | None) -> None:
     """What train and evaluate leave behind, without the weights."""
     settings, folder = params.students[name], profile / "students" / name
-    terms = {"task": 1.0, "auxiliary": 1.2, **dict.fromkeys(settings.weights, 0.5)}
+    terms = ["task", "auxiliary", *settings.weights]
     header = {
         "run": name,
         "store": "f00d",
@@ -146,21 +165,10 @@ def write_run(profile: Path, params: Params, name: str, miou: float | None) -> N
     }
     costs = {"num_parameters": 15_900_000, "seconds": 61.5, "peak_memory_bytes": 1_234_567_890}
     write_json({**header, **costs}, folder / "run.json")
-    lines = [
-        {
-            "step": step,
-            "total": 2.0,
-            "learning_rate": 0.001,
-            "wait_s": 0.001,
-            "step_s": 9.0 if step == 1 else 0.25,
-            "terms": {term: value / step for term, value in terms.items()},
-        }
-        for step in (1, 10, 20, 30)
-    ]
-    text = "\n".join(json.dumps(line) for line in (header, *lines))
+    text = "\n".join(json.dumps(line) for line in (header, *log_lines(terms)))
     (folder / "log.jsonl").write_text(text + "\n")
     (folder / "model.pt").touch()
-    evaluation = {"split": "val", "seconds": 2.5, **scores(miou)}
+    evaluation = {"split": "val", "seconds": 2.5, "mean_boundary_f": 0.423, **scores(miou)}
     write_json(evaluation, folder / "evaluation.json")
 
 
@@ -170,20 +178,27 @@ def constant() -> type[Constant]:
     return Constant
 
 
+def make_artifacts(folder: Path, students: dict[str, Asked]) -> tuple[Path, Params]:
+    """A whole artifacts folder: the profile's folder in it and its params (params.yaml)."""
+    params = make_params(folder / "params.yaml", students)
+    artifacts = folder / "artifacts"
+    write_dataset(artifacts, params)
+    write_teacher_and_store(artifacts, params)
+    for name, (_, miou, *_) in students.items():
+        write_run(artifacts / "profiles" / "tiny", params, name, miou)
+    return artifacts / "profiles" / "tiny", params
+
+
+@pytest.fixture(scope="session")
+def fabricate_in() -> Callable[[Path, dict[str, Asked]], tuple[Path, Params]]:
+    """Make artifacts in a folder."""
+    return make_artifacts
+
+
 @pytest.fixture
 def fabricate(tmp_path: Path) -> Callable[[dict[str, Asked]], tuple[Path, Params]]:
-    """Make a whole artifacts folder; returns the profile's folder and its params (params.yaml)."""
-
-    def make(students: dict[str, Asked]) -> tuple[Path, Params]:
-        params = make_params(tmp_path / "params.yaml", students)
-        artifacts = tmp_path / "artifacts"
-        write_dataset(artifacts, params)
-        write_teacher_and_store(artifacts, params)
-        for name, (_, miou, *_) in students.items():
-            write_run(artifacts / "profiles" / "tiny", params, name, miou)
-        return artifacts / "profiles" / "tiny", params
-
-    return make
+    """Make artifacts in a folder of the test's own."""
+    return partial(make_artifacts, tmp_path)
 
 
 @pytest.fixture

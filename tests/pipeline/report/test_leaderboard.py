@@ -78,6 +78,14 @@ def test_every_form_has_every_row(artifacts: Path) -> None:
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
 
 
+def test_operations_are_told_where_they_were_counted(artifacts: Path) -> None:
+    path = artifacts / "profiles" / "tiny" / "students" / "kd_0" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_flops": 12_345_678_901}))
+    cirkd, _, kd = read_leaderboard(artifacts)
+    assert (cirkd.num_flops, kd.num_flops) == (None, 12_345_678_901)
+    assert as_markdown([kd]).count("| 12.3 G |") == 1
+
+
 def test_a_gain_within_the_noise_is_marked(
     fabricate: Callable[[dict], tuple[Path, Params]],
 ) -> None:

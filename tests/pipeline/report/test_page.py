@@ -7,43 +7,31 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
+from report_pages import page_of
 from torch import nn
 
 import stages.report
 from pipeline.config.params import Params
 from pipeline.datasets.classes import class_table
-from pipeline.datasets.index import read_image, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
 from pipeline.models.teacher import TeacherCard
+from pipeline.report import confusion, sections
 from pipeline.report.amortisation import Amortisation
+from pipeline.report.comparison import group_runs
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.results import gather
-from pipeline.report.samples import Prediction, Shown, pick_samples
 from store.files import write_json
 
 Fabricate = Callable[..., tuple[Path, Params]]
 
 
-def page_of(profile: Path, params: Params) -> str:
-    """The page of a profile where every network takes all for road."""
-    results = gather(profile, params)
-    names = ["teacher", *(run.name for run in choose_shown(results.runs))]
-    shown = []
-    for sample in pick_samples(results.index, "val"):
-        labels = read_labels(results.index, sample)
-        predictions = tuple(Prediction(name, np.zeros_like(labels)) for name in names)
-        shown.append(Shown(sample.key, read_image(results.index, sample), labels, predictions))
-    return build_page(results, shown)
-
-
 def words(page: str) -> str:
     """What a reader sees, in one line."""
-    without_style = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", without_style)).split())
+    text = re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
 
 
 def test_page_tells_the_result_and_its_limits(profile: Path, params: Params) -> None:
@@ -116,7 +104,7 @@ def test_page_is_self_contained_small_and_reproducible(profile: Path, params: Pa
     targets = {target for pair in links for target in pair if target}
     assert targets
     assert all(target.startswith(("data:", "#")) for target in targets)
-    assert "<script" not in page
+    assert re.findall(r"<script([^>]*)>", page) == [' type="application/json" id="maps"', ""]
     assert "@import" not in page
 
 
@@ -245,5 +233,71 @@ def test_operations_are_shown_where_they_were_counted(profile: Path, params: Par
     results = gather(profile, params)
     assert [run.num_flops for run in results.runs] == [12_345_678_901, None]
     page = build_page(results, [])
-    assert page.count('<td class="n">12.3 G</td>') == 1
+    assert page.count('data-value="12345678901">12.3 G</td>') == 1
     assert "one forward pass over a view of 32×32" in page
+
+
+def test_details_and_confusion_of_the_best_student(profile: Path, params: Params) -> None:
+    page = page_of(profile, params)
+    assert page.count('data-value="0.423">42.30') == 2
+    assert page.count('data-value="0.731">73.10') == 2
+    text = words(page)
+    assert "What r18_cirkd takes for what" in text
+    # 30 of 60 car pixels; the class that never occurs has no row.
+    assert "car is taken for road (50 %), <b>&sky is taken for road (25 %)" in text
+    assert page.count('<th scope="row">') == 3
+    assert '<td style="--share:75%">75</td>' in page
+
+
+def test_a_matrix_of_many_classes_shows_the_most_confused(
+    profile: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confusion, "MOST_CONFUSED", 2)
+    rows = group_runs(gather(profile, params).runs)
+    found = confusion.confusion_matrix(rows[1])
+    assert found is not None
+    assert found.classes == (0, 1)  # with 60 and 30 mistaken pixels, as many as the third's 30
+    assert found.shares == ((0.9, 0.1), (0.25, 0.75))
+
+
+def test_of_many_classes_those_are_drawn_that_change_most(
+    profile: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = profile / "students" / "r18_cirkd" / "evaluation.json"
+    values = json.loads(path.read_text())
+    write_json({**values, "iou": [0.61, 0.9, 0.1, None]}, path)
+    monkeypatch.setattr(sections, "MOST_CLASSES", 2)
+    results = gather(profile, params)
+    rows, colours = group_runs(results.runs), {"r18_ce": "#111111", "r18_cirkd": "#222222"}
+    (panel,) = sections.class_panels(results, rows, colours)
+    assert panel.note == "r18_cirkd, the 2 classes that change most"
+    assert "car" in panel.figures[1]  # by −30 points, and the sky by 40
+    assert "road" not in panel.figures[1]
+
+
+def test_the_teachers_terms_are_drawn(profile: Path, params: Params) -> None:
+    page = page_of(profile, params)
+    assert page.count('aria-label="Teacher: cross-entropy by step"') == 1
+    log = profile.parents[1] / "teachers" / f"{params.teacher.name}.log.jsonl"
+    log.write_text("")  # it was not trained here
+    assert "What the teacher minimised" not in page_of(profile, params)
+
+
+def test_what_older_files_lack_is_left_out(profile: Path, params: Params) -> None:
+    (profile.parents[1] / "teachers" / f"{params.teacher.name}.log.jsonl").unlink()
+    for path in profile.glob("students/*/evaluation.json"):
+        values = json.loads(path.read_text())
+        for name in ("confusion", "mean_accuracy", "mean_boundary_f"):
+            del values[name]
+        path.write_text(json.dumps(values))
+    page = page_of(profile, params)
+    assert "takes for what" not in page
+    assert "What the teacher minimised" not in page
+    assert "55.00" in page
+
+
+def test_embeddings_that_do_not_differ_have_no_space(profile: Path, params: Params) -> None:
+    assert 'id="space"' not in page_of(profile, params)
+    page = page_of(profile, params, noise=0.3)
+    assert page.count('aria-label="Pixel embeddings of ') == 3
+    assert page == page_of(profile, params, noise=0.3)
