@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,6 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.report import ablation, published, wording
 from pipeline.report.comparison import find_best, find_headline, group_runs
+from pipeline.report.confusion import confusion_matrix
 from pipeline.report.embeddings import DIRECTIONS, MOST_POINTS, draw_space, sample_maps
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
 from pipeline.report.leaderboard import describe, interval, rank
@@ -23,7 +23,6 @@ from pipeline.report.sections import (
     FIRST_WITHOUT_TEACHER,
     amortisation_panel,
     class_panels,
-    confusion_matrix,
     curve_panels,
     fidelity_lines,
     main_arrays,
@@ -45,11 +44,8 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
         results: of the profile.
         shown: validation samples as the teacher and the runs of `choose_shown` see them.
     """
-    rows, index = group_runs(results.runs), results.index
-    compared = choose_compared(results.runs) if shown else ()
+    rows = group_runs(results.runs)
     board = [(row, describe(results.params.profile, row)) for row in rows]
-    spaces = [space for name in compared if (space := draw_space(name, shown)) is not None]
-    maps = [sample_maps(one, compared) for one in shown]
     colours = {run.name: series_colour(index) for index, row in enumerate(rows) for run in row.runs}
     boxes = route_boxes(results, rows)
     return (
@@ -63,14 +59,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             published=published.compare(results, rows),
             confusion=confusion_matrix(find_best(rows)),
             teacher_curves=teacher_curves(results.teacher_log),
-            spaces=spaces,
-            space_panels=[space_panel(index, space) for space in spaces],
-            space_classes=sorted({k for space in spaces for k in space.silhouettes}),
-            compared=compared,
-            maps={"classes": index.class_names, "samples": maps},
-            kept=min((one["kept"] for sample in maps for one in sample["maps"]), default=1.0),
-            directions=DIRECTIONS,
-            most_points=MOST_POINTS,
+            **_embedded(results, shown),
             headline=wording.headline(rows, results.teacher_scores.miou),
             caveat=wording.caveat(rows),
             ablation=ablation.sentences(rows),
@@ -81,7 +70,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             teacher_colour=TEACHER_COLOUR,
             classes=class_panels(results, rows, colours),
             curves=curve_panels(results.runs, colours),
-            strips=[sample_strip(index.palette, one) for one in shown],
+            strips=[sample_strip(results.index.palette, one) for one in shown],
             costs=stage_costs(results),
             amortisation=amortisation_panel(results),
             arrays=main_arrays(results.store.arrays),
@@ -90,6 +79,23 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             params_yaml=_as_yaml(results.params.model_dump(mode="json")),
         )
     )
+
+
+def _embedded(results: Results, shown: Sequence[Shown]) -> dict[str, Any]:  # for the template
+    """Draw and store the embeddings of the networks that are compared."""
+    compared = choose_compared(results.runs) if shown else ()
+    spaces = [space for name in compared if (space := draw_space(name, shown)) is not None]
+    maps = [sample_maps(one, compared) for one in shown]
+    return {
+        "compared": compared,
+        "spaces": spaces,
+        "space_panels": [space_panel(results.index, space) for space in spaces],
+        "space_classes": sorted({k for space in spaces for k in space.silhouettes}),
+        "most_points": MOST_POINTS,
+        "maps": {"classes": results.index.class_names, "samples": maps},
+        "directions": DIRECTIONS,
+        "kept": min((one["kept"] for sample in maps for one in sample["maps"]), default=1.0),
+    }
 
 
 def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
@@ -120,11 +126,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "mean": fmean,
         "interval": interval,
         "percent": wording.percent,
         "points": wording.points,
-        "method_title": wording.method_title,
         "spread": wording.spread,
         "count": wording.count,
         "flops": wording.flops,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup
 
 from pipeline.datasets.index import Index
@@ -37,8 +36,6 @@ FEWEST_STUDENTS, MOST_STUDENTS = 8, 50
 """Counts of students that the costs are drawn to: at least, and to twice a break-even up to."""
 MOST_PANELS, MOST_CLASSES = 6, 40
 """Rows whose classes are drawn, and of each the classes that change most: the page stays small."""
-MOST_CONFUSED = 24
-"""Classes of a confusion matrix that are shown, those with most mistaken pixels."""
 SMALL_ARRAY = 0.005
 """Arrays below this share of the store, raw and stored, are counted together."""
 
@@ -70,26 +67,6 @@ class Strip:
     photo: str
     size: tuple[int, int]
     tiles: tuple[Tile, ...]
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Of some classes: by label, the share of its pixels 0..1 that each class was predicted for."""
-
-    run: str
-    classes: tuple[int, ...]
-    shares: tuple[tuple[float, ...], ...]
-
-    @property
-    def most(self) -> list[tuple[int, int, float]]:
-        """Return the largest mistakes, a tenth of a label or more: label, prediction, share."""
-        found = [
-            (label, predicted, share)
-            for label, row in zip(self.classes, self.shares, strict=True)
-            for predicted, share in zip(self.classes, row, strict=True)
-            if label != predicted and share >= 0.1
-        ]
-        return sorted(found, key=lambda mistake: -mistake[2])[:3]
 
 
 @dataclass(frozen=True)
@@ -198,19 +175,6 @@ def _class_panel(results: Results, row: Row, colours: Mapping[str, str]) -> Pane
         (method, colours[run.name]),
     )
     return Panel(title, row.name + some, figures, keys)
-
-
-def confusion_matrix(best: Row | None) -> Confusion | None:
-    """Return that of the best row's first run; None where nobody kept it."""
-    if best is None or not best.runs[0].scores.confusion:
-        return None
-    counts = np.array(best.runs[0].scores.confusion)
-    labelled, predicted = counts.sum(axis=1), counts.sum(axis=0)
-    mistaken = labelled + predicted - 2 * np.diag(counts)
-    most = np.argsort(-mistaken, kind="stable")[:MOST_CONFUSED]
-    shown = np.sort(most[labelled[most] > 0])
-    shares = counts[np.ix_(shown, shown)] / labelled[shown, None]
-    return Confusion(best.runs[0].name, tuple(shown.tolist()), tuple(map(tuple, shares.tolist())))
 
 
 def teacher_curves(log: Sequence[LoggedStep]) -> tuple[Panel, ...]:

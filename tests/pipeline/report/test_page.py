@@ -17,7 +17,7 @@ from pipeline.config.params import Params
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
 from pipeline.models.teacher import TeacherCard
-from pipeline.report import sections
+from pipeline.report import confusion, sections
 from pipeline.report.amortisation import Amortisation
 from pipeline.report.comparison import group_runs
 from pipeline.report.page import build_page, choose_shown
@@ -251,9 +251,9 @@ def test_details_and_confusion_of_the_best_student(profile: Path, params: Params
 def test_a_matrix_of_many_classes_shows_the_most_confused(
     profile: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sections, "MOST_CONFUSED", 2)
+    monkeypatch.setattr(confusion, "MOST_CONFUSED", 2)
     rows = group_runs(gather(profile, params).runs)
-    found = sections.confusion_matrix(rows[1])
+    found = confusion.confusion_matrix(rows[1])
     assert found is not None
     assert found.classes == (0, 1)  # with 60 and 30 mistaken pixels, as many as the third's 30
     assert found.shares == ((0.9, 0.1), (0.25, 0.75))
