@@ -315,7 +315,12 @@ def read_sizes(
     return [parse_size(text) for text in texts]
 
 
-@command.command("inference", cls=StageCommand)
+@command.command(
+    "inference",
+    cls=StageCommand,
+    example="cirkd benchmark inference --out inference.json "
+    "artifacts/profiles/scenes/students/r18_cirkd/model.pt",
+)
 @click.argument("paths", metavar="STUDENT...", nargs=-1, required=True, type=PATH)
 @out_option
 @click.option(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.config.architectures import refuse_unnamed
-from pipeline.config.params import load_params
 from stages.command import (
     PATH,
     StageCommand,
@@ -23,7 +22,7 @@ from stages.command import (
     params_option,
     print_table,
 )
-from stages.inference import batch_option, inference_options
+from stages.inference import batch_option, inference_options, named_architectures
 from stages.progress import is_quiet, progress, say
 from stages.work import remove_recorded
 from store.files import replacing, write_json
@@ -103,7 +102,7 @@ def command(
         found = ", ".join(index.labelled_splits)
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
-    named = load_params(params_path).architectures if params_path.exists() else ()
+    named = named_architectures(params_path)
     name, network, precision = _load(network_path, index.num_classes, named)
     network.to(device)
     measure_precision(precision, device, "training.precision")

@@ -3,33 +3,34 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.datasets.index import Index
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.inference import Inference
-from pipeline.models.export import SUFFIXES, TOLERANCE, Size, compare, export_student, quantise
-from pipeline.models.onnx_network import OnnxNetwork
-from pipeline.models.students import Student, load_student
 from stages.command import PATH, StageCommand, params_option
 from stages.inference import named_architectures, parse_size
-from stages.progress import progress
+from stages.progress import progress, say
 from store.files import replacing
 from store.manifest import Manifest
 from store.metrics import mean_iou
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    from pipeline.datasets.index import Index
+    from pipeline.models.export import Size
+    from pipeline.models.students import Student
 
 
-def _size(context: click.Context, option: click.Parameter, text: str | None) -> Size | None:
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> "Size | None":
     return None if text is None else parse_size(text)
 
 
-@click.command("export", cls=StageCommand)
+@click.command(
+    "export",
+    cls=StageCommand,
+    example="cirkd export artifacts/profiles/scenes/students/r18_cirkd/model.pt -o model.onnx",
+)
 @click.argument("student_path", metavar="STUDENT", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="File: .onnx, or .pt2 of torch.export.")
 @click.option(
@@ -38,8 +39,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    default=TOLERANCE,
-    show_default=True,
+    show_default="1e-3",
     help="Largest difference of a logit from torch's; above it no file is left.",
 )
 @click.option("--int8", is_flag=True, help="Quantise to 8 bits; needs --manifest and --index.")
@@ -59,8 +59,8 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 def command(
     student_path: Path,
     out: Path,
-    size: Size | None,
-    tolerance: float,
+    size: "Size | None",
+    tolerance: float | None,
     int8: bool,
     manifest_path: Path | None,
     index_path: Path | None,
@@ -70,9 +70,11 @@ def command(
     """Write STUDENT as a graph: uint8 RGB [N, H, W, 3] to logits and classes at the image's size.
 
     The graph is compared with torch at several sizes before the file appears.
-
-    Example: cirkd export artifacts/profiles/scenes/students/r18_ce/model.pt -o model.onnx
     """
+    from pipeline.datasets.index import Index
+    from pipeline.models.export import SUFFIXES, TOLERANCE, export_student, quantise
+    from pipeline.models.students import load_student
+
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"--out: expected {' or '.join(SUFFIXES)}; found {out.name}")
     if int8 and out.suffix != ".onnx":
@@ -83,23 +85,27 @@ def command(
     with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         graph = Path(folder) / "float32.onnx" if int8 else partial
         export_student(student, graph, out.suffix, size)
-        _check(student, graph, out.suffix, size, tolerance)
+        _check(student, graph, out.suffix, size, TOLERANCE if tolerance is None else tolerance)
         if manifest_path is not None and index_path is not None:
             quantise(graph, _read_images(manifest_path, num_records), partial)
             _measure({"float32": graph, "int8": partial}, Index.read(index_path))
         num_bytes = partial.stat().st_size
-    click.echo(f"{out}: {num_bytes / 1e6:.2f} MB")
+    say(f"{out}: {num_bytes / 1e6:.2f} MB")
 
 
-def _check(student: Student, path: Path, suffix: str, size: Size | None, tolerance: float) -> None:
+def _check(
+    student: "Student", path: Path, suffix: str, size: "Size | None", tolerance: float
+) -> None:
     """Print how the graph agrees with torch.
 
     Raises:
         ValueError: a logit differs by more than the tolerance.
     """
+    from pipeline.models.export import compare
+
     differences = []
     for found in compare(student, path, suffix, size):
-        click.echo(
+        say(
             f"{found.size[0]}x{found.size[1]}: largest difference of a logit "
             f"{found.difference:.1e}, same class at {found.equal:.2%} of the pixels"
         )
@@ -120,13 +126,20 @@ def _read_images(manifest_path: Path, num_records: int) -> Iterator[NDArray[np.u
         yield np.ascontiguousarray(image.transpose(0, 2, 3, 1))
 
 
-def _measure(graphs: dict[str, Path], index: Index) -> None:
+def _measure(graphs: dict[str, Path], index: "Index") -> None:
     """Print the mIoU of each graph on val."""
+    import torch
+
+    from pipeline.evaluation.evaluate import evaluate
+    from pipeline.evaluation.inference import Inference
+    from pipeline.models.onnx_network import OnnxNetwork
+
+    cpu = torch.device("cpu")
     for name, path in graphs.items():
-        network, total = OnnxNetwork(path, CPU), len(index.splits["val"])
+        network, total = OnnxNetwork(path, cpu), len(index.splits["val"])
         with progress(f"{name} on val", total, "images") as advance:
-            miou = mean_iou(evaluate(network, index, "val", CPU, Inference(), advance))
-        click.echo(f"{name}: val mIoU {miou:.4f}")
+            miou = mean_iou(evaluate(network, index, "val", cpu, Inference(), advance))
+        say(f"{name}: val mIoU {miou:.4f}")
 
 
 if __name__ == "__main__":

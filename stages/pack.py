@@ -4,21 +4,25 @@ import json
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.models.card import write_card
-from pipeline.models.export import TOLERANCE, compare, export_student
-from pipeline.models.pack import CARD, GRAPH, write_pack
-from pipeline.models.students import Student, describe_classes, load_student, read_saved
 from stages.command import PATH, StageCommand, params_option
 from stages.inference import named_architectures
+from stages.progress import say
 from store.files import reading
 from store.manifest import Manifest
 
+if TYPE_CHECKING:
+    from pipeline.models.students import Student
 
-@click.command("pack", cls=StageCommand)
+
+@click.command(
+    "pack",
+    cls=StageCommand,
+    example="cirkd pack artifacts/profiles/scenes/students/r18_cirkd/model.pt -o student.zip",
+)
 @click.argument("student_path", metavar="STUDENT", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder, or a file that ends in .zip.")
 @click.option(
@@ -31,10 +35,11 @@ from store.manifest import Manifest
 def command(
     student_path: Path, out: Path, manifest_path: Path | None, onnx: bool, params_path: Path
 ) -> None:
-    """Write STUDENT with a model card; run.json and evaluation.json beside it are read.
+    """Write STUDENT with a model card; run.json and evaluation.json beside it are read."""
+    from pipeline.models.card import write_card
+    from pipeline.models.pack import CARD, GRAPH, write_pack
+    from pipeline.models.students import describe_classes, load_student, read_saved
 
-    Example: cirkd pack artifacts/profiles/scenes/students/r18_ce/model.pt -o student.zip
-    """
     student = load_student(student_path, named_architectures(params_path))
     saved = read_saved(student_path)
     run, evaluation = (_read(student_path.with_name(f"{x}.json")) for x in ("run", "evaluation"))
@@ -48,7 +53,7 @@ def command(
     preprocessing = student.network.preprocessing.describe()
     described = {**describe_classes(student.classes), "preprocessing": preprocessing}
     write_pack({**saved, **described}, extra, out)
-    click.echo(f"{out}: {', '.join(sorted(extra))} and the student")
+    say(f"{out}: {', '.join(sorted(extra))} and the student")
 
 
 def _read(path: Path) -> dict[str, Any]:  # JSON
@@ -59,8 +64,11 @@ def _read(path: Path) -> dict[str, Any]:  # JSON
         return dict(json.loads(path.read_bytes()))
 
 
-def _export(student: Student) -> bytes | None:
+def _export(student: "Student") -> bytes | None:
     """Return the student as ONNX; None, and on stderr why, where that cannot be."""
+    from pipeline.models.export import TOLERANCE, compare, export_student
+    from pipeline.models.pack import GRAPH
+
     if find_spec("onnxruntime") is None:
         click.echo("no ONNX in the pack: pip install '.[export]' adds it", err=True)
         return None

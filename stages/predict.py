@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from pipeline.evaluation.pictures import Pictures, count_shares, predict_file
-from pipeline.evaluation.predictor import load_predictor
-from pipeline.evaluation.sources import list_sources
-from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, describe, device_option, params_option
 from stages.inference import inference_options, named_architectures
-from stages.progress import progress
+from stages.progress import progress, say
 from store.files import write_json
 
 if TYPE_CHECKING:
     from pipeline.evaluation.inference import Inference
 
 
-@click.command("predict", cls=StageCommand)
+@click.command(
+    "predict",
+    cls=StageCommand,
+    example="cirkd predict artifacts/profiles/scenes/students/r18_cirkd/model.pt photos -o out",
+)
 @click.argument("student_path", metavar="STUDENT", type=PATH)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
@@ -46,9 +46,12 @@ def command(
     A SOURCE is an image, a folder, a pattern ('in/**/*.jpg') or a .txt list of images. Label files,
     colours and overlays get the size and the name of the image. Images above 4 megapixels are
     predicted in windows of 1024 unless --window gives another.
-
-    Example: cirkd predict model.pt photos -o predicted
     """
+    from pipeline.evaluation.pictures import Pictures, count_shares, predict_file
+    from pipeline.evaluation.predictor import load_predictor
+    from pipeline.evaluation.sources import list_sources
+    from pipeline.runtime.device import pick_device
+
     device = pick_device(device_name)
     images = list_sources(sources)
     named = named_architectures(params_path)
@@ -74,7 +77,7 @@ def command(
     by_image = {name: count_shares(counted, classes.names) for name, counted in counts.items()}
     write_json({"all": shares, "images": by_image}, folder / "shares.json")
     pictures.write_legend([*shares.values()])
-    click.echo(f"{folder}: {len(counts)} of {len(images)} images predicted")
+    say(f"{folder}: {len(counts)} of {len(images)} images predicted")
     if failures:
         raise click.ClickException("\n".join(("not predicted:", *failures)))
 

@@ -84,7 +84,7 @@ def test_above_the_tolerance_no_file_is_left(
     student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = [Agreement((8, 8), 0.01, 1.0), Agreement((9, 9), 0.0, 1.0)]
-    monkeypatch.setattr("stages.export.compare", lambda *given: far)
+    monkeypatch.setattr("pipeline.models.export.compare", lambda *given: far)
     done = export(student, "model.pt2")
     assert done.exit_code == 1
     assert "differ from torch's by up to 1.0e-02" in done.output
