@@ -75,8 +75,9 @@ def command(
     total = sum(counts.values(), np.zeros(len(values), np.int64))
     shares = count_shares(total, classes.names)
     by_image = {name: count_shares(counted, classes.names) for name, counted in counts.items()}
-    write_json({"all": shares, "images": by_image}, folder / "shares.json")
-    pictures.write_legend([*shares.values()])
+    if counts:
+        write_json({"all": shares, "images": by_image}, folder / "shares.json")
+        pictures.write_legend([*shares.values()])
     say(f"{folder}: {len(counts)} of {len(images)} images predicted")
     if failures:
         raise click.ClickException("\n".join(("not predicted:", *failures)))

@@ -60,7 +60,9 @@ def train(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return run
 
 
-def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_path: Path) -> None:
+def test_a_student_trains_without_a_teacher_in_the_process(
+    manifest: Path, tiny_index: Index, tmp_path: Path
+) -> None:
     arguments = arguments_of("r18_cirkd", manifest, tmp_path / "run")
     command = [sys.executable, "-W", "error", "-c", CODE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -73,6 +75,7 @@ def test_a_student_trains_without_a_teacher_in_the_process(manifest: Path, tmp_p
     loaded = load_student(tmp_path / "run/model.pt")
     student, precision = loaded.network, loaded.precision
     assert precision == "float32"
+    assert loaded.classes == replace(tiny_index.classes, void_ids=())
     assert student.auxiliary is None
     assert not any(name.startswith("auxiliary") for name in student.state_dict())
     logged = (tmp_path / "run/log.jsonl").read_text().splitlines()

@@ -5,7 +5,7 @@ from torchvision.datasets import Cityscapes
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
 
-from pipeline.datasets.classes import official_table
+from pipeline.datasets.classes import class_table, official_table
 
 SIZES = {"cityscapes": 19, "voc": 21, "ade20k": 150, "coco_stuff": 171, "camvid": 11}
 
@@ -48,3 +48,28 @@ def test_camvid_has_32_colours() -> None:
     colours = dict(official_table("camvid").colours)
     assert len(colours) == 32
     assert {*colours.values()} == {*range(11), 255}
+
+
+def test_default_colours_are_pascal_vocs() -> None:
+    table = class_table(map(str, range(21)))
+    assert table.palette == official_table("voc").palette
+    assert table.label_ids == tuple(range(21))
+    assert len(set(class_table(map(str, range(255))).palette)) == 255
+
+
+@pytest.mark.parametrize(
+    ("palette", "label_ids"),
+    [
+        ([(0, 0, 0)], None),
+        ([(0, 0, 256), (0, 0, 0)], None),
+        ([(0, 0), (0, 0, 0)], None),
+        (None, [1]),
+        (None, [1, 1]),
+        (None, [1, 256]),
+    ],
+)
+def test_colours_and_ids_that_do_not_fit_are_refused(
+    palette: list[tuple[int, ...]] | None, label_ids: list[int] | None
+) -> None:
+    with pytest.raises(ValueError, match=r"expected|validation error"):
+        class_table("ab", palette, label_ids)
