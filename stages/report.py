@@ -13,7 +13,7 @@ from pipeline.models.students import load_student
 from pipeline.report.page import build_page, choose_shown
 from pipeline.report.plots import write_plots
 from pipeline.report.results import gather, metrics
-from pipeline.report.samples import Predictor, pick_samples, show
+from pipeline.report.samples import NamedNetwork, pick_samples, show
 from pipeline.runtime.device import pick_device
 from stages.command import PATH, StageCommand, device_option, params_option
 from stages.progress import progress, say
@@ -33,12 +33,12 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     card = results.teacher
     refuse_unnamed(card.architecture, params.architectures, weights.with_suffix(".json"))
     teacher = partial(card.load, weights, index.num_classes)
-    networks = [Predictor("teacher", teacher, params.teacher.training.precision)]
+    networks = [NamedNetwork("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"
         precision = params.students[run.name].training.precision
         networks.append(
-            Predictor(run.name, partial(_load_student, path, params.architectures), precision)
+            NamedNetwork(run.name, partial(_load_student, path, params.architectures), precision)
         )
     device, samples = pick_device(device_name), pick_samples(index, "val")
     with progress("predict", len(networks), "networks") as advance:

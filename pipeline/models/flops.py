@@ -18,7 +18,8 @@ def count_forward_flops(network: Network, height: int, width: int) -> int:
 
     Args:
         network: left as it is.
-        height, width: of the image in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
     bare = copy.deepcopy(network).eval()
     bare.drop_auxiliary()

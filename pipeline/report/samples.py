@@ -21,7 +21,7 @@ MOST_CELLS = 4096
 
 
 @dataclass(frozen=True)
-class Predictor:
+class NamedNetwork:
     """A network by name: how to load it, and the precision it predicts in."""
 
     name: str
@@ -82,7 +82,7 @@ def pick_samples(index: Index, split: str, most: int = 4) -> tuple[Sample, ...]:
 def show(
     index: Index,
     samples: tuple[Sample, ...],
-    networks: Sequence[Predictor],
+    networks: Sequence[NamedNetwork],
     device: torch.device,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[Shown, ...]:
@@ -107,7 +107,7 @@ def show(
 
 
 def _predict(
-    network: Predictor, images: Sequence[NDArray[np.uint8]], device: torch.device
+    network: NamedNetwork, images: Sequence[NDArray[np.uint8]], device: torch.device
 ) -> list[Prediction]:
     module = network.load().to(device).eval()
     # A copy: PyTorch warns about images that Pillow marks as read-only.
@@ -116,7 +116,7 @@ def _predict(
 
 
 @torch.inference_mode()
-def _predict_one(network: Predictor, module: Network, image: Tensor) -> Prediction:
+def _predict_one(network: NamedNetwork, module: Network, image: Tensor) -> Prediction:
     output = module.compute_output(image, network.precision)
     logits = module.enlarge_logits(output.logits, image.shape[-2:])
     height, width = output.features.shape[-2:]

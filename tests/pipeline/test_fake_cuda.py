@@ -12,6 +12,7 @@ from fake_cuda import CUDA, fake_cuda, to_cuda
 from tiny_networks import TinyTeacher
 from torch import Tensor
 
+from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.methods import TERMS
 from pipeline.config.params import Encodings, Params, StudentConfig
 from pipeline.datasets.index import Index
@@ -50,7 +51,8 @@ def test_a_planted_mistake_is_seen(name: str) -> None:
 
 
 def objective_on(reader: Reader, params: Params, term: str, precision: str) -> Objective:
-    raw = params.students["r18_ce"].model_dump() | {"method": None, "terms": {term: 1.0}}
+    changes = {"architecture": "tiny", "method": None, "terms": {term: 1.0}}
+    raw = params.students["r18_ce"].model_dump() | changes
     raw["training"]["precision"] = precision
     config = StudentConfig.model_validate(raw)
     student = build_network(config.architecture, reader.spec.num_classes).train()
@@ -60,11 +62,18 @@ def objective_on(reader: Reader, params: Params, term: str, precision: str) -> O
 
 
 @pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = Architecture("Tiny", "tiny_networks:tiny_student", "")
+    monkeypatch.setitem(ARCHITECTURES, "tiny", student)
+
+
+@pytest.fixture
 def batch(tiny_store: Reader) -> Batch:
     (batch,) = stream(tiny_store, LoaderConfig(0, 2), range(1), CPU)
     return batch
 
 
+@pytest.mark.usefixtures("_tiny")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_is_computed_without_a_look_at_values(

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.config.params import Params
 from pipeline.report.results import gather
-from pipeline.report.samples import Predictor, pick_samples, show
+from pipeline.report.samples import NamedNetwork, pick_samples, show
 
 
 def test_samples_are_spread_over_the_split(profile: Path, params: Params) -> None:
@@ -23,7 +23,7 @@ def test_shown_predictions_are_the_networks_own(
     profile: Path, params: Params, constant: type[nn.Module]
 ) -> None:
     index = gather(profile, params).index
-    networks = [Predictor(str(n), lambda n=n: constant(n), "float32") for n in (0, 1)]
+    networks = [NamedNetwork(str(n), lambda n=n: constant(n), "float32") for n in (0, 1)]
     told: list[None] = []
     samples = index.splits["val"][:1]
     (one,) = show(index, samples, networks, torch.device("cpu"), lambda: told.append(None))
