@@ -54,6 +54,8 @@ def test_the_same_student_gives_the_same_bytes(student: Path) -> None:
     os.utime(student, (0, 0))
     assert pack(student, "other.zip").read_bytes() == one
     assert pack(student.parent / "one.zip", "again.zip").read_bytes() == one
+    with ZipFile(student.parent / "one.zip") as archive:
+        assert {member.external_attr >> 16 for member in archive.infolist()} == {0o644}
 
 
 def test_the_card_says_what_is_recorded(student: Path) -> None:
