@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from pipeline.datasets.classes import class_table
 from stages.command import PATH, StageCommand, describe, device_option, params_option
 from stages.inference import inference_options, named_architectures
 from stages.progress import progress, say
@@ -56,8 +57,8 @@ def command(
     images = list_sources(sources)
     named = named_architectures(params_path)
     predictor, precision, classes = load_predictor(student_path, device, named)
-    values = classes.label_ids if ids else tuple(range(len(classes.names)))
-    pictures, inference = Pictures(folder, classes, values), infer(precision)
+    table = classes if ids else class_table(classes.names, classes.palette)
+    pictures, inference = Pictures(folder, table), infer(precision)
     if before := sum(pictures.paths(name)[0].exists() for name in images):
         click.echo(f"{folder}: {before} of {len(images)} predictions are overwritten", err=True)
     counts: dict[str, np.ndarray] = {}
@@ -70,9 +71,9 @@ def command(
                 failures.append(f"{name}: {describe(error)}")
             else:
                 pictures.write(name, image, predicted)
-                counts[name] = np.bincount(predicted.ravel(), minlength=len(values))
+                counts[name] = np.bincount(predicted.ravel(), minlength=len(table.names))
             advance()
-    total = sum(counts.values(), np.zeros(len(values), np.int64))
+    total = sum(counts.values(), np.zeros(len(table.names), np.int64))
     shares = count_shares(total, classes.names)
     by_image = {name: count_shares(counted, classes.names) for name, counted in counts.items()}
     if counts:

@@ -26,22 +26,15 @@ KINDS = ("labels", "colours", "overlays")
 
 @dataclass(frozen=True)
 class Pictures:
-    """Predicts images and writes what was predicted.
+    """The pictures that predictions are written as.
 
     Attributes:
         folder: that gets labels/, colours/ and overlays/.
-        classes: of the predictor.
-        values: what stands for each class in label files: class numbers, or label ids.
+        table: of the classes, by the ids that label files get.
     """
 
     folder: Path
-    classes: ClassTable
-    values: tuple[int, ...]
-
-    @property
-    def table(self) -> ClassTable:
-        """Return the classes by what stands for them here."""
-        return replace(self.classes, label_ids=self.values)
+    table: ClassTable
 
     def paths(self, name: str) -> list[Path]:
         """Return the files of an image, of each of KINDS."""
@@ -55,18 +48,18 @@ class Pictures:
             image: uint8 [H, W, 3].
             classes: that were predicted, uint8 [H, W].
         """
-        values = np.array(self.values, np.uint8)[classes]
+        ids = np.array(self.table.label_ids, np.uint8)[classes]
         pictures = (
-            Image.fromarray(values),
-            Image.fromarray(np.array(self.classes.palette, np.uint8)[classes]),
-            overlay(Image.fromarray(image), values, self.table),
+            Image.fromarray(ids),
+            Image.fromarray(np.array(self.table.palette, np.uint8)[classes]),
+            overlay(Image.fromarray(image), ids, self.table),
         )
         for picture, path in zip(pictures, self.paths(name), strict=True):
             write_png(picture, path)
 
     def write_legend(self, shares: Sequence[float]) -> None:
-        """Write legend.png: value, colour, name and share of each class."""
-        present = {value: x for value, x in zip(self.values, shares, strict=True) if x}
+        """Write legend.png: id, colour, name and share of each class."""
+        present = {n: x for n, x in zip(self.table.label_ids, shares, strict=True) if x}
         legend = draw_legend(self.table, present, "value, class, share of the pixels")
         write_png(ImageOps.expand(legend, MARGIN, PAPER), self.folder / "legend.png")
 

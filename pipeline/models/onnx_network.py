@@ -40,6 +40,9 @@ class OnnxNetwork:
             self.classes = class_table(
                 *(metadata[name] for name in ("class_names", "palette", "label_ids"))
             )
+            found = self._session.get_outputs()[0].shape[1]
+            if found != len(self.classes.names):
+                raise ValueError(f"{found} classes and {len(self.classes.names)} names")
             self.size = None if metadata["size"] is None else tuple(metadata["size"])
             self._align_corners = metadata["preprocessing"].get("align_corners", False)
 

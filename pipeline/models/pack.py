@@ -48,7 +48,9 @@ def write_pack(saved: Mapping[str, Any], extra: Mapping[str, bytes], path: Path)
         return
     with replacing(path) as partial, ZipFile(partial, "w", ZIP_STORED) as archive:
         for name in sorted(files):
-            archive.writestr(ZipInfo(name, EPOCH), files[name])
+            member = ZipInfo(name, EPOCH)
+            member.create_system, member.external_attr = 3, 0o644 << 16  # on every system alike
+            archive.writestr(member, files[name])
 
 
 def read_pack(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.params import Params
 from pipeline.datasets.classes import class_table
+from pipeline.models.card import write_card
 from pipeline.models.network import build_network
 from pipeline.models.pack import CONFIG, WEIGHTS
 from pipeline.models.students import load_student, save_student
@@ -53,6 +54,8 @@ def test_the_same_student_gives_the_same_bytes(student: Path) -> None:
     os.utime(student, (0, 0))
     assert pack(student, "other.zip").read_bytes() == one
     assert pack(student.parent / "one.zip", "again.zip").read_bytes() == one
+    with ZipFile(student.parent / "one.zip") as archive:
+        assert {member.external_attr >> 16 for member in archive.infolist()} == {0o644}
 
 
 def test_the_card_says_what_is_recorded(student: Path) -> None:
@@ -114,3 +117,11 @@ def test_a_folder_without_its_weights_is_named(student: Path) -> None:
     (folder / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
         load_student(folder)
+
+
+def test_the_card_of_a_network_of_ones_own_says_that_its_code_is_elsewhere(student: Path) -> None:
+    network = load_student(student).network
+    assert "not in this pack" not in write_card(network, ("a",), {}, {}, {})
+    network.architecture = "mynets:make"
+    card = write_card(network, ("a",), {}, {}, {})
+    assert "The code of `mynets:make` is not in this pack" in card
