@@ -111,6 +111,8 @@ def _start_cluster(num_workers: int) -> LocalCluster:
             threads_per_worker=1,
             memory_limit=1 / num_workers,
             dashboard_address=None,
+            # Of the status pages that are there all the same: a second cluster has other ports.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
         )
     finally:

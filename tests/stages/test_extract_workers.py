@@ -126,7 +126,7 @@ def scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     file = folder / "scheduler.json"
     options = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", file]
     with running(["-m", "distributed.cli.dask_scheduler", *map(str, options)], folder) as process:
-        wait_until(file.exists)
+        wait_until(lambda: file.exists() and file.stat().st_size > 0)
         yield json.loads(file.read_text())["address"], process
 
 
