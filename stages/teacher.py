@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.config.params import load_params
-from pipeline.config.weights import hash_weights_file
+from pipeline.config.weights import hash_network_files
 from pipeline.datasets.index import Index
 from stages.command import (
     StageCommand,
@@ -63,7 +63,7 @@ def command(
     index = Index.read(index_path)
     device = pick_device(device_name)
     teacher = build_teacher(settings, index.class_names).to(device)
-    weights = hash_weights_file(settings.backbone)
+    weights = hash_network_files(settings.architecture, settings.backbone)
     identity = [str(destination), device.type, settings.model_dump(), weights, index.fingerprint]
     work = work_folder("teacher", identity)
     precision, seconds = settings.training.precision, 0.0

@@ -4,13 +4,17 @@ import fcntl
 import json
 import os
 import socket
+import time
 import uuid
 import weakref
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from store.errors import StoreLockedError
 from store.layout import LOCK
+
+GLANCE_S = 0.1
+"""Longer than `is_locked` holds a lock to look: what it looks at is tried for once more."""
 
 
 class Lock:
@@ -34,7 +38,7 @@ class Lock:
         root.mkdir(parents=True, exist_ok=True)
         self._file = open(root / LOCK, "a+")  # noqa: SIM115 (open as long as the lock is held)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _take(self._file, wait)
         except BlockingIOError as error:
             found = f"the lock is held by {self._holder()}"
             self._file.close()
@@ -96,6 +100,14 @@ def _forget_all() -> None:
 
 # A forked process would share the lock, and could outlive its holder: loader processes do.
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def _take(file: IO[str], wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        time.sleep(GLANCE_S)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(root: Path) -> bool:

@@ -52,8 +52,8 @@ def hash_network_files(architecture: str, *weights: str | None) -> str:
         weights: files, `package`, or names, which are no files.
     """
     paths = [find_source(architecture)] if is_import_path(architecture) else []
+    encoder = find_architecture(architecture).encoder.rpartition("/")[2]
     for given in weights:
-        encoder = find_architecture(architecture).encoder.rpartition("/")[2]
         paths += [str(find_package_file(encoder)) if given == "package" else str(given)]
     hashes = [hash_weights_file(path) for path in paths]
     return "+".join(one for one in hashes if one != "none") or "none"

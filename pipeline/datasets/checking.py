@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from dask.bag import from_sequence
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from pipeline.datasets.errors import Finding, PixelError
 from pipeline.datasets.index import (
+    FORMATS,
     UNLABELLED,
     ClassTable,
     Sample,
@@ -193,6 +195,9 @@ def _read(
     except PixelError as error:
         finding = Finding(name, "pixels of another kind", error.expected, error.found, error.hint)
         return "", None, [finding]
+    except UnidentifiedImageError:  # its own text is an address in memory
+        found = f"cannot identify image file as one of {', '.join(FORMATS)}"
+        return "", None, [Finding(name, "unreadable", "a whole image file", found)]
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
         return "", None, [Finding(name, "unreadable", "a whole image file", reason)]

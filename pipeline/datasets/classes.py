@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -55,9 +56,9 @@ class Table(BaseConfig):
 
     classes: Sequence[ClassEntry]
 
+    @abstractmethod
     def meanings(self) -> list[tuple[str, str]]:
         """List what stands in label files, each with the name of the class, or with void."""
-        raise NotImplementedError
 
 
 class _Ids(Table):

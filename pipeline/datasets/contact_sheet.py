@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.datasets.index import ClassTable, decode_image, decode_labels
+from pipeline.datasets.index import RGB, ClassTable, decode_image, decode_labels
 from pipeline.datasets.listing import Listing, Pair
 from store.files import replacing
 
@@ -22,7 +22,6 @@ INK, FAINT, PAPER = (32, 33, 36), (110, 112, 118), (255, 255, 255)
 UNKNOWN_RGB = (255, 0, 255)
 OPACITY = 0.62
 
-RGB = tuple[int, int, int]
 Picked = tuple[str, NDArray[np.uint8], NDArray[np.uint8] | None]
 """A key, its image [H, W, 3], and its label file's ids [H, W], if it has labels."""
 

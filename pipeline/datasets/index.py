@@ -61,10 +61,7 @@ class ClassTable:
 
     def to_dict(self) -> dict[str, Any]:  # JSON
         """Return the fields; without colours the same as before there were any."""
-        fields = asdict(self)
-        return (
-            fields if self.colours else {name: fields[name] for name in fields if name != "colours"}
-        )
+        return {name: value for name, value in asdict(self).items() if value or name != "colours"}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,8 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
         archives: where the files come from.
 
     Raises:
-        DatasetError: with a finding for each that is missing, no text, or empty.
+        DatasetError: with a finding for each that is missing, no text, or empty; or for each image
+            that two of them name.
     """
     stems, findings = {}, []
     for split, name in files.items():
@@ -106,6 +108,13 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
             )
     if findings:
         raise DatasetError(str(root), findings, f"{REMEDY}\n{archives}")
+    for one, other in combinations(files, 2):
+        for stem in stems[one] & stems[other]:
+            findings.append(
+                Finding(files[one], "image of two splits", f"{stem} in one", f"{files[other]} too")
+            )
+    if findings:
+        raise DatasetError(str(root), findings)
     return stems
 
 

@@ -23,7 +23,7 @@ class PooledNetwork(Network):
         self.network = network
         self.stride, self.feature_channels = stride, network.feature_channels
         self.architecture, self.preprocessing = network.architecture, network.preprocessing
-        self.code = network.code
+        self.code = dict(network.code)  # a mapping proxy cannot be copied with the network
         self.auxiliary_name = f"network.{network.auxiliary_name}"
 
     @property

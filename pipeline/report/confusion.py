@@ -32,7 +32,7 @@ class Confusion:
         return sorted(found, key=lambda mistake: -mistake[2])[:3]
 
 
-def confusion_matrix(best: Row | None) -> Confusion | None:
+def find_confusion(best: Row | None) -> Confusion | None:
     """Return that of the best row's first run; None where nobody kept it."""
     if best is None or not best.runs[0].scores.confusion:
         return None

@@ -17,13 +17,6 @@ from pipeline.report.results import REMAKE, RunResult, read_run
 from pipeline.report.wording import architecture_title, duration, flops, percent, points, row_title
 from store.files import reading
 
-T_QUANTILES = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-"""Of Student's t at 97.5 %, for 1 to 30 degrees of freedom; the last bounds those beyond."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -119,8 +112,9 @@ def confidence_interval(spread: Spread | None) -> tuple[float | None, float | No
     """Return where the mean of paired differences lies with 95 %, by Student's t."""
     if spread is None or spread.deviation is None:
         return None, None
-    quantile = T_QUANTILES[min(spread.count - 1, len(T_QUANTILES)) - 1]
-    reach = quantile * spread.deviation / sqrt(spread.count)
+    from scipy.stats import t  # takes a second
+
+    reach = float(t.ppf(0.975, spread.count - 1)) * spread.deviation / sqrt(spread.count)
     return spread.mean - reach, spread.mean + reach
 
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from pipeline.report import ablation, published, wording
-from pipeline.report.comparison import find_best, find_headline, group_runs
-from pipeline.report.confusion import confusion_matrix
+from pipeline.report.comparison import Row, find_best, find_headline, group_runs
+from pipeline.report.confusion import find_confusion
 from pipeline.report.embeddings import DIRECTIONS, MOST_POINTS, draw_space, sample_maps
 from pipeline.report.figures import TEACHER_COLOUR, series_colour
 from pipeline.report.leaderboard import describe, interval, rank
@@ -57,7 +57,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             board=sorted(board, key=lambda pair: rank(pair[1])),
             best=find_best(rows),
             published=published.compare(results, rows),
-            confusion=confusion_matrix(find_best(rows)),
+            confusion=find_confusion(find_best(rows)),
             teacher_curves=teacher_curves(results.teacher_log),
             **_embedded(results, shown),
             headline=wording.headline(rows, results.teacher_scores.miou),
@@ -99,22 +99,28 @@ def _embedded(results: Results, shown: Sequence[Shown]) -> dict[str, Any]:  # fo
 
 
 def choose_shown(runs: Sequence[RunResult]) -> tuple[RunResult, ...]:
-    """Choose whose predictions are shown: one run of each row, the headline's pair first."""
+    """Choose whose predictions are shown: one run of each row, the compared pair first."""
     rows = group_runs(runs)
-    headline = find_headline(rows)
-    pair = list(headline.pairs[0]) if headline is not None else []
+    pair = _compared_pair(rows)
     order = pair + [row.runs[0] for row in rows if row.runs[0] not in pair]
     chosen = order[:MOST_SHOWN]
     return tuple(run for run in runs if run in chosen)
 
 
 def choose_compared(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Name the networks whose embeddings are compared: teacher, headline's baseline, its run."""
-    headline = find_headline(group_runs(runs))
-    if headline is None:
-        return ("teacher", choose_shown(runs)[0].name)
-    run, base = headline.pairs[0]
-    return ("teacher", base.name, run.name)
+    """Name the networks whose embeddings are compared: teacher, baseline, and a student of it."""
+    pair = _compared_pair(group_runs(runs)) or choose_shown(runs)[:1]
+    return ("teacher", *(run.name for run in pair))
+
+
+def _compared_pair(rows: Sequence[Row]) -> list[RunResult]:
+    """Take CIRKD's best row, whose terms are of embeddings, or else the headline; then its run."""
+    cirkd = find_headline([row for row in rows if row.label == "cirkd"])
+    chosen = cirkd or find_headline(rows)
+    if chosen is None:
+        return []
+    run, base = chosen.pairs[0]
+    return [base, run]
 
 
 def _environment() -> Environment:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.results import REMAKE, Results, RunResult
-from store.files import reading, replacing, write_json
+from pipeline.report.results import Results, RunResult
+from store.files import replacing, write_json
 
 PIXELS_PER_CLASS = 100
 
@@ -30,8 +28,8 @@ def write_plots(results: Results, profile: Path) -> None:
         classes = zip(names, run.scores.iou, strict=True)
         known = [{"class": name, "iou": iou} for name, iou in classes if iou is not None]
         write_json(known, folder / "classes" / f"{run.name}.json")
-        confusion = _read_confusion(profile / "students" / run.name)
-        if confusion.size:
+        if run.scores.confusion:
+            confusion = np.array(run.scores.confusion, dtype=np.int64)
             with replacing(folder / "confusion" / f"{run.name}.csv") as partial:
                 _write_confusion(confusion, names, partial)
 
@@ -41,14 +39,6 @@ def _curves(run: RunResult) -> Iterator[Mapping[str, float]]:
     for line in run.log:
         loss = sum(run.weights.get(name, 0.0) * value for name, value in line.terms.items())
         yield {"step": line.step, "loss": loss, **line.terms}
-
-
-def _read_confusion(run: Path) -> NDArray[np.int64]:
-    """Read pixels by label and prediction; empty where nobody kept them."""
-    path = run / "evaluation.json"
-    with reading(path, "what the evaluate stage measured", REMAKE):
-        values: dict[str, Any] = json.loads(path.read_bytes())
-        return np.array(values.get("confusion", ()), dtype=np.int64)
 
 
 def _write_confusion(matrix: NDArray[np.int64], names: Sequence[str], path: Path) -> None:

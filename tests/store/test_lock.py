@@ -1,15 +1,18 @@
 """The lock: held by one process, and by no copy of it."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from store.errors import StoreLockedError
-from store.lock import Lock, check_token
+from store.layout import LOCK
+from store.lock import Lock, check_token, is_locked
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -55,6 +58,18 @@ def test_a_forked_process_leaves_its_parent_the_lock(tmp_path: Path) -> None:
         check_token(tmp_path, lock.token)
         with pytest.raises(StoreLockedError):
             Lock(tmp_path)
+
+
+def test_a_glance_at_a_lock_keeps_nobody_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks whether a lock is held holds it for a moment."""
+    Lock(tmp_path).release()
+    with (tmp_path / LOCK).open("rb") as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(glance, fcntl.LOCK_UN))
+        with Lock(tmp_path):
+            assert is_locked(tmp_path)
 
 
 def test_a_token_holds_as_long_as_its_lock(tmp_path: Path) -> None:

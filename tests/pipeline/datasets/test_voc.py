@@ -105,3 +105,15 @@ def test_a_changed_split_file_shows(tmp_path: Path) -> None:
     before = fingerprint_dataset(dataset)["fingerprint"]
     shutil.copy(tmp_path / LISTS / "val.txt", tmp_path / LISTS / "train.txt")
     assert fingerprint_dataset(dataset)["fingerprint"] != before
+
+
+def test_an_image_of_two_splits_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    """Trained on and measured on, it would flatter every student."""
+    section = make_voc(tmp_path)
+    train, val = ((tmp_path / LISTS / f"{split}.txt") for split in ("train", "val"))
+    stem = val.read_text().split()[0]
+    train.write_text(f"{train.read_text()}\n{stem}\n")
+    with pytest.raises(
+        DatasetError, match=rf"train\.txt: image of two splits.*{stem}.*val\.txt too"
+    ):
+        prepare(section)

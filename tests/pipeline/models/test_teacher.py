@@ -1,5 +1,6 @@
 """The teacher: its outputs, its sources, and weights that do not fit."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -226,6 +227,8 @@ def test_a_teacher_is_averaged_down_to_the_declared_stride(
     crop = torch.zeros(1, 3, 40, 40)
     assert loaded(crop).logits.shape == (1, 5, 3, 3)
     assert build_teacher(settings.model_copy(update={**change, "stride": 8}), "abcde").stride == 8
+    # A moving average of its weights is a copy of it.
+    assert copy.deepcopy(coarse).stride == 16
     with pytest.raises(ValueError, match=r"a multiple of 8, .*windowed; found 12"):
         build_teacher(settings.model_copy(update={**change, "stride": 12}), "abcde")
 

@@ -45,8 +45,8 @@ def test_gains_are_paired_and_the_best_is_first(artifacts: Path) -> None:
     deviation = (sum((gain - mean) ** 2 for gain in gains) / 2) ** 0.5
     assert cirkd.gain == pytest.approx(mean)
     reach = 4.303 * deviation / 3**0.5
-    assert cirkd.gain_low == pytest.approx(mean - reach)
-    assert cirkd.gain_high == pytest.approx(mean + reach)
+    assert cirkd.gain_low == pytest.approx(mean - reach, rel=1e-3)
+    assert cirkd.gain_high == pytest.approx(mean + reach, rel=1e-3)
     assert cirkd.gain_is_certain
     assert (cirkd.seeds, kd.seeds) == ((0, 1, 2), (0,))
     assert (ce.gain, kd.gain_low) == (None, None)
@@ -55,12 +55,12 @@ def test_gains_are_paired_and_the_best_is_first(artifacts: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "quantile"), [(2, 12.706), (3, 4.303), (11, 2.228), (31, 2.042), (99, 2.042)]
+    ("count", "quantile"), [(2, 12.706), (3, 4.303), (11, 2.228), (31, 2.042), (101, 1.984)]
 )
 def test_intervals_are_students(count: int, quantile: float) -> None:
     low, high = confidence_interval(Spread(0.1, 0.02, count))
     assert low is not None
-    assert (high - low) / 2 == pytest.approx(quantile * 0.02 / count**0.5)
+    assert (high - low) / 2 == pytest.approx(quantile * 0.02 / count**0.5, rel=1e-3)
 
 
 def test_one_seed_has_no_interval() -> None:

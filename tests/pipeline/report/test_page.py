@@ -254,7 +254,7 @@ def test_a_matrix_of_many_classes_shows_the_most_confused(
 ) -> None:
     monkeypatch.setattr(confusion, "MOST_CONFUSED", 2)
     rows = group_runs(gather(profile, params).runs)
-    found = confusion.confusion_matrix(rows[1])
+    found = confusion.find_confusion(rows[1])
     assert found is not None
     assert found.classes == (0, 1)  # with 60 and 30 mistaken pixels, as many as the third's 30
     assert found.shares == ((0.9, 0.1), (0.25, 0.75))
