@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,19 @@ def cases(views: tuple[int, ...]) -> tuple[Case, ...]:
     return (*alone, Case("cirkd", None), *stored)
 
 
+def pick_cases(views: tuple[int, ...], only: Collection[str]) -> list[Case]:
+    """Return the cases of some names; all if no name is given.
+
+    Raises:
+        ValueError: there is no such case.
+    """
+    known = {case.name: case for case in cases(views)}
+    unknown = sorted(set(only) - set(known))
+    if unknown:
+        raise ValueError(f"--case: expected some of {', '.join(known)}; found {unknown[0]}")
+    return [case for name, case in known.items() if not only or name in only]
+
+
 def with_views(job: Extraction, num_views: int) -> Extraction:
     """Return the same extraction with another number of views."""
     return job.replan(job.settings.model_copy(update={"num_views": num_views}))
@@ -59,6 +72,7 @@ def benchmark(
     folder: Path,
     *,
     views: tuple[int, ...],
+    only: Collection[str] = (),
     num_seeds: int = 3,
     num_workers: int = 1,
     progress: Callable[[str], None] = lambda line: None,
@@ -76,6 +90,7 @@ def benchmark(
         config: a student of method cirkd, with the steps to take.
         folder: of finished runs, one file each.
         views: numbers of views.
+        only: names of the cases to take; without any, all.
         num_seeds: seeds 0, 1, ...
         num_workers: loader processes; never changes a result.
         progress: told of each run.
@@ -85,12 +100,14 @@ def benchmark(
         (evaluation left out), and both for every seed.
     """
     figures = {}
-    for case in cases(views):
+    for case in pick_cases(views, only):
         runs = []
         for seed in range(num_seeds):
             # Whole batches of whole views in every case: fresh crops are cut no further.
             whole = config.training.model_copy(update={"accumulate": 1, "augment": WHOLE})
             update = {"method": case.method, "seed": seed, "training": whole}
+            if case.method == "ce":
+                update["terms"] = None  # other weights of CIRKD's terms
             seeded = config.model_copy(update=update)
             progress(f"{case.name}, seed {seed}")
             runs.append(_finished(job, reader, seeded, case, folder, num_workers))
