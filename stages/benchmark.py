@@ -20,7 +20,7 @@ from stages.command import (
     workers_option,
 )
 from stages.inference import named_architectures, parse_size
-from stages.progress import is_quiet
+from stages.progress import is_quiet, progress_of_total
 from store.files import write_json
 
 if TYPE_CHECKING:
@@ -118,6 +118,25 @@ def benchmark_extract(files: JobFiles, out: Path) -> None:
     from pipeline.benchmarks.extract import benchmark
 
     _with_teacher(benchmark, files, out)
+
+
+@command.command(
+    "subspace",
+    cls=StageCommand,
+    example="cirkd benchmark subspace artifacts/datasets/scenes/index.json "
+    "artifacts/teachers/scenes.pt --out subspace.json",
+)
+@job_files
+@out_option
+@click.option("--views", "num_views", type=click.IntRange(min=2), default=128, show_default=True)
+def benchmark_subspace(files: JobFiles, out: Path, num_views: int) -> None:
+    """Similarities lost and bytes saved by the rank of a subspace of TEACHER's features."""
+    from pipeline.benchmarks.subspace import benchmark
+
+    with progress_of_total("find the subspace", "views") as bar:
+        found = benchmark(files.load_whole(), num_views, bar)
+    write_json(found, out)
+    show(found)
 
 
 @command.command("scale", cls=StageCommand, example="cirkd benchmark scale --out scale.json")
@@ -258,6 +277,12 @@ def read_views(context: click.Context, option: click.Parameter, value: str) -> t
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--views", default="1,2,4,8", show_default=True, callback=read_views)
 @click.option("--steps", type=click.IntRange(min=1), help="Of each student; default: as in params.")
+@click.option(
+    "--case",
+    "only",
+    multiple=True,
+    help="One of the table's rows, cirkd-online say.  [default: all]",
+)
 def benchmark_num_views(
     files: JobFiles,
     out: Path,
@@ -265,6 +290,7 @@ def benchmark_num_views(
     num_seeds: int,
     views: tuple[int, ...],
     steps: int | None,
+    only: tuple[str, ...],
 ) -> None:
     """Val mIoU of students of 1, 2, 4, .. stored views against fresh crops with TEACHER online.
 
@@ -273,10 +299,11 @@ def benchmark_num_views(
     """
     import torch
 
-    from pipeline.benchmarks.num_views import benchmark, with_views
+    from pipeline.benchmarks.num_views import benchmark, pick_cases, with_views
     from pipeline.benchmarks.trainer import pick_cirkd
     from pipeline.config.params import load_params
 
+    pick_cases(views, only)
     params = load_params(files.params)
     run = params.students[pick_cirkd(params)]
     if run.distillation.memory == "bank":
@@ -296,6 +323,7 @@ def benchmark_num_views(
         run,
         folder,
         views=views,
+        only=only,
         num_seeds=num_seeds,
         num_workers=num_workers,
         progress=show_progress,

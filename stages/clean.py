@@ -148,7 +148,7 @@ def _leads_to(params: Params, identity: Any) -> bool:  # JSON
         "samples_per_class": settings.samples_per_class,
         **settings.crop.model_dump(),
     }
-    if views != asked or identity["encodings"] != settings.encodings.model_dump():
+    if views != asked or identity["encodings"] != settings.encodings.model_dump(exclude_none=True):
         return False
     return (
         card.exists() and json.loads(card.read_bytes())["sha256"] == identity["teacher"]["sha256"]

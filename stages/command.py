@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params, StudentConfig
     from pipeline.extraction.extract import Extract
     from pipeline.extraction.job import Extraction
+    from pipeline.extraction.load import JobFiles
     from pipeline.training.run import TrainingRun
     from store.manifest import Manifest
 
@@ -289,6 +290,12 @@ def follow_training(run: TrainingRun) -> float:
         if seconds is None:
             stop.exit(f"{run.title} is kept at its last checkpoint")
     return seconds
+
+
+def load_job(files: JobFiles) -> Extraction:
+    """Load an extraction, with a progress line if the teacher must first look for a subspace."""
+    with progress_of_total("find the subspace", "views") as show:
+        return files.load(show)
 
 
 def follow_extraction(

@@ -13,6 +13,7 @@ from stages.command import (
     StageCommand,
     follow_extraction,
     job_files,
+    load_job,
     measure_precision,
     min_miou_option,
     stores_option,
@@ -69,7 +70,7 @@ def command(
 
     A killed run goes on at the first unit that is missing, one with --again, too.
     """
-    job = files.load()
+    job = load_job(files)
     warn_of_teacher(files.teacher, min_miou)
     cost = measure_precision(job.settings.precision, job.device, "store.precision")
     path = stores / job.spec.fingerprint

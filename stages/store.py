@@ -61,6 +61,7 @@ def plan_store(
     from pipeline.config.params import load_params
     from pipeline.datasets.index import Index
     from pipeline.extraction import job
+    from pipeline.extraction.basis import in_subspace
     from pipeline.models.teacher import build_teacher
     from pipeline.runtime.device import pick_device
 
@@ -75,6 +76,8 @@ def plan_store(
     teacher = build_teacher(settings, index.class_names).to(device).eval()
     spec = job.plan_store(index, params.store, teacher, "planned", device)
     extraction = job.Extraction(index, teacher, params.store, spec, device)
+    if params.store.encodings.subspace is not None:
+        extraction = in_subspace(extraction, None, lambda done, total: None)
     found = plan(extraction, student, Path("artifacts/stores"), num_workers, ahead_bytes)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))

@@ -9,11 +9,14 @@ a newer schema is refused; so is one of an older schema, unless a line here says
 version 1 did not store the stride, which was 8.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, get_origin
+
+import numpy as np
 
 from store.arrays import ARRAYS, AXES, TARGETS, ArrayRow, ArraySpec
 from store.encodings.base import Encoding, RecordArrays
@@ -41,7 +44,7 @@ class StoreSpec:
         num_images, num_views: Images, and views of each.
         height, width: Size of a view's image and labels, in pixels.
         num_classes: K.
-        feature_channels, feature_height, feature_width: D, h, w.
+        feature_channels, feature_height, feature_width: D, h, w; with a basis r, h, w.
         stride: Pixels of a view along one cell of the feature grid: the teacher's output stride.
         sample_slots: P, pixel samples of one record.
         logits_encoding, features_encoding: How the two maps are stored.
@@ -50,6 +53,8 @@ class StoreSpec:
         targets: Those of TARGETS that are stored, in that order.
         provenance: Recorded but not hashed (library versions, device, threads).
         schema_version: Of READABLE_VERSIONS; a copy of an older store stays one.
+        basis: Of the subspace that features, centers and samples are given in: B float32 [D,r],
+            little-endian, row by row, in base64; "" where they are the teacher's own channels.
     """
 
     identity: Mapping[str, Any]
@@ -70,6 +75,7 @@ class StoreSpec:
     targets: tuple[str, ...] = TARGETS
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    basis: str = ""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -106,10 +112,28 @@ class StoreSpec:
                 expected=f"some of {TARGETS}",
                 found=self.targets,
             )
+        if self.basis and self.basis_matrix.shape[0] < self.feature_channels:
+            raise StoreMismatchError(
+                "basis does not fit the features",
+                where="basis",
+                expected=f"D x {self.feature_channels} values, D no less",
+                found=self.basis_matrix.shape,
+            )
         object.__setattr__(self, "logits_encoding", self.logits_encoding.bind(self.num_classes))
         object.__setattr__(
             self, "features_encoding", self.features_encoding.bind(self.feature_channels)
         )
+
+    @property
+    def basis_matrix(self) -> np.ndarray:
+        """B [D,r], whose columns are orthonormal: x ~ B c for the stored coordinates c of x."""
+        values = np.frombuffer(base64.b64decode(self.basis), "<f4")
+        return values.reshape(-1, self.feature_channels)
+
+    @property
+    def teacher_channels(self) -> int:
+        """Channels of the teacher's own features: D, whatever they are stored as."""
+        return self.basis_matrix.shape[0] if self.basis else self.feature_channels
 
     @property
     def num_records(self) -> int:
@@ -140,8 +164,11 @@ class StoreSpec:
             values[name] = values[name].to_dict()
         if values.pop("schema_version") == 1:
             del values["stride"]
+        # Stores from before there was a choice say nothing of it.
         if self.targets == TARGETS:
-            del values["targets"]  # stores from before there was a choice say nothing of it
+            del values["targets"]
+        if not self.basis:
+            del values["basis"]
         described: dict[str, Any] = json.loads(canonical_json(values))
         return described
 

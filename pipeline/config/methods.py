@@ -16,11 +16,14 @@ class Term:
         title: in words, for reports.
         needs: stored targets that it reads, names of `store.arrays.TARGETS`.
         whole_records: whether it compares maps of one size, so that records cannot be cropped.
+        each_channel: whether it compares channels one by one, each at length one: a weak one, which
+            a subspace leaves out, counts as much as a strong one.
     """
 
     title: str
     needs: tuple[str, ...]
     whole_records: bool = False
+    each_channel: bool = False
 
 
 _LOGITS = ("logits",)
@@ -42,9 +45,11 @@ TERMS: dict[str, Term] = {
     "fitnet": Term("FitNet, the features themselves", _FEATURES),
     "dsd_csd": Term("DSD, similarity of classes", _LOGITS),
     "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS),
-    "channel_minibatch": Term("Mini-batch channel-to-channel", _FEATURES),
-    "channel_memory": Term("Memory channel-to-channel", _FEATURES, whole_records=True),
-    "channel_mse": Term("Channel maps, squared error", _FEATURES),
+    "channel_minibatch": Term("Mini-batch channel-to-channel", _FEATURES, each_channel=True),
+    "channel_memory": Term(
+        "Memory channel-to-channel", _FEATURES, whole_records=True, each_channel=True
+    ),
+    "channel_mse": Term("Channel maps, squared error", _FEATURES, each_channel=True),
     "contextual_fitnet": Term("FitNet after attention", _FEATURES),
 }
 

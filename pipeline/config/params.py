@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from pipeline.config.architectures import ArchitectureName, is_import_path
@@ -133,11 +133,46 @@ class TeacherConfig(BaseConfig):
         return self
 
 
+class Subspace(BaseConfig):
+    """Features by their coordinates in the subspace that they fill, in int8 with a scale a pixel.
+
+    Its rank is given, or is the least whose similarities diverge by no more than `max_kl` nats.
+    """
+
+    encoding: Literal["subspace"]
+    rank: Count | None = None
+    max_kl: Positive | None = None
+    fit_views: Annotated[int, Field(ge=8, lt=2**31)] = 128  # that the teacher sees before all views
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Subspace:
+        if (self.rank is None) == (self.max_kl is None):
+            raise ValueError("give a rank, or max_kl, and not both")
+        return self
+
+
+def _tag_features(value: Any) -> str:  # not checked yet
+    return "name" if isinstance(value, str) else "subspace"
+
+
 class Encodings(BaseConfig):
     """Which lossy encoding holds each of the two large arrays."""
 
     logits: Annotated[str, one_of(ENCODINGS)]
-    features: Annotated[str, one_of(ENCODINGS)]
+    features: Annotated[
+        Annotated[str, one_of(ENCODINGS), Tag("name")] | Annotated[Subspace, Tag("subspace")],
+        Discriminator(_tag_features),
+    ]
+
+    @property
+    def subspace(self) -> Subspace | None:
+        """Return what is asked of a subspace, if features are stored by one."""
+        return self.features if isinstance(self.features, Subspace) else None
+
+    @property
+    def stored_features(self) -> str:
+        """Return the name of what holds the features, or their coordinates."""
+        return self.features if isinstance(self.features, str) else "int8_per_pixel"
 
 
 class StoreConfig(BaseConfig):

@@ -38,7 +38,7 @@ class Setup:
 
     Attributes:
         student_channels: Ds of the student's features.
-        spec: of the store; K classes, D channels of the teacher's features.
+        spec: of the store; K classes, D channels of the teacher's features, stored in D or r.
         config: of the run.
         device: where everything lives.
         ranks: among which every batch is sharded.
@@ -88,15 +88,20 @@ class Components:
 
 
 def _between(module: Callable[[int, int], Module]) -> Callable[[Setup], Module]:
-    """Build a module from the student's channels to the teacher's."""
-    return lambda setup: module(setup.student_channels, setup.spec.feature_channels).to(
+    """Build a module from the student's channels to the teacher's own."""
+    return lambda setup: module(setup.student_channels, setup.spec.teacher_channels).to(
         setup.device
     )
 
 
+def _build_projector(setup: Setup) -> Projector:
+    """End in the channels that are stored: of the rest nothing meets a contrast embedding."""
+    return Projector(setup.student_channels, setup.spec.feature_channels).to(setup.device)
+
+
 def _build_cwd_adapter(setup: Setup) -> nn.Module:
     """Put a convolution only where channels differ: equal maps are compared as they are."""
-    if setup.student_channels == setup.spec.feature_channels:
+    if setup.student_channels == setup.spec.teacher_channels:
         return nn.Identity()
     return _between(Adapter)(setup)
 
@@ -116,7 +121,7 @@ def _build_discriminator(setup: Setup) -> LearningDiscriminator:
     return LearningDiscriminator(num_classes, seed, setup.device, setup.ranks)
 
 
-PROJECTOR = Component("projector", _between(Projector))
+PROJECTOR = Component("projector", _build_projector)
 CHANNEL_PROJECTOR = Component("channel_projector", _between(Projector))
 CWD_ADAPTER = Component("cwd_adapter", _build_cwd_adapter)
 FITNET_ADAPTER = Component("fitnet_adapter", _between(Adapter))

@@ -16,6 +16,7 @@ from pipeline.distillation.terms import COMPUTATIONS, Step
 from pipeline.loading.batch import Batch
 from pipeline.memory.contrast_memory import BANKS
 from pipeline.models.network import Network
+from pipeline.ops.subspace import basis_tensor
 from pipeline.runtime.checkpoint import SavedGenerator, Stateful
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
 from pipeline.runtime.precision import precision_scope
@@ -55,6 +56,7 @@ class Objective:
         wanted = [one for term in config.weights for one in COMPUTATIONS[term].components]
         setup = Setup(student.feature_channels, spec, config, device, ranks)
         self._components = Components(wanted, setup)
+        self._basis = basis_tensor(spec, device)
         self._generator = torch_generator(config.seed, "anchors", *ranks.path, device=device)
         self.settings = _split_anchors(config.distillation, ranks.size * config.training.accumulate)
 
@@ -96,7 +98,9 @@ class Objective:
             means = label_terms(self._student, output, batch.labels)
             components, generator = self._components, self._generator
             on_grid = to_grid(output, batch.grid_valid)
-            step = Step(batch, on_grid, self.settings, components, generator, self._ranks)
+            step = Step(
+                batch, on_grid, self.settings, components, generator, self._basis, self._ranks
+            )
             means |= {name: COMPUTATIONS[name].compute(step) for name in self._config.weights}
         for memory in self._components.memories:
             memory.push(batch)

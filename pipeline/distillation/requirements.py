@@ -25,11 +25,21 @@ def supported_methods(spec: StoreSpec) -> list[str]:
 
 
 def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> None:
-    """Refuse a run, before anything is built, whose terms miss arrays of the store.
+    """Refuse a run, before anything is built, that the store does not suffice for.
 
     Raises:
-        StoreMismatchError: naming the terms, the arrays, and what the store suffices for.
+        StoreMismatchError: naming the terms, the arrays they miss, and what the store suffices for.
     """
+    each_channel = [term for term in config.weights if TERMS[term].each_channel]
+    if spec.basis and each_channel:
+        raise StoreMismatchError(
+            f"{each_channel[0]} compares channels one by one, and the store's are a subspace's",
+            where=where,
+            expected=f"all {spec.teacher_channels} channels of the teacher's features",
+            found=f"{spec.feature_channels} coordinates",
+            hint="set another encoding in store.encodings.features of params.yaml, or leave the "
+            "term out",
+        )
     missing = missing_targets(config.weights, spec)
     if not missing:
         return

@@ -30,6 +30,7 @@ from pipeline.models.network import Output
 from pipeline.ops.attention_map import power
 from pipeline.ops.mean import Mean
 from pipeline.ops.pooling import CHANNEL_POOL, mean_pool
+from pipeline.ops.subspace import lift
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 
 SPATIAL_TEMPERATURE = 4.0  # of CWD and of CSD
@@ -45,6 +46,7 @@ class Step:
         settings: temperatures and numbers of anchors.
         components: what the terms keep beside the student, each by its definition.
         generator: draws anchors where only some are wanted.
+        basis: B [D, r] of the subspace that the store keeps features in, if it does.
         ranks: among which a batch is sharded; contrast may come from all of them.
     """
 
@@ -53,6 +55,7 @@ class Step:
     settings: DistillationConfig
     components: Components
     generator: torch.Generator
+    basis: Tensor | None = None
     ranks: Ranks = SINGLE_PROCESS
 
     @property
@@ -67,8 +70,17 @@ class Step:
         return self.batch.grid_valid
 
     @cached_property
+    def teacher_features(self) -> Tensor:
+        """Return the teacher's features in its own channels, [B, D, h, w].
+
+        Terms of similarities alone take the stored ones, `targets.features`: an orthonormal basis
+        changes no similarity.
+        """
+        return lift(self.targets.features, self.basis)
+
+    @cached_property
     def projected(self) -> Tensor:
-        """Project student features to the teacher's channels, [B, D, h, w], once for all terms."""
+        """Project student features to the stored channels, once for all terms."""
         projected: Tensor = self.components[PROJECTOR](self.output.features)
         return projected
 
@@ -116,7 +128,7 @@ def _memory(kind: Kind) -> Callable[[Step], Mean]:
 
 
 def _skd_pairwise(step: Step) -> Mean:
-    return skd.pairwise(step.output.features, step.targets.features, step.valid)
+    return skd.pairwise(step.output.features, step.teacher_features, step.valid)
 
 
 def _skd_holistic(step: Step) -> Mean:
@@ -135,7 +147,7 @@ def _cwd_logits(step: Step) -> Mean:
 
 def _cwd_features(step: Step) -> Mean:
     student = step.components[CWD_ADAPTER](step.output.features)
-    return cwd.cwd(student, step.targets.features, step.valid, SPATIAL_TEMPERATURE)
+    return cwd.cwd(student, step.teacher_features, step.valid, SPATIAL_TEMPERATURE)
 
 
 def _at(step: Step) -> Mean:
@@ -144,7 +156,7 @@ def _at(step: Step) -> Mean:
 
 def _fitnet(step: Step) -> Mean:
     student = step.components[FITNET_ADAPTER](step.output.features)
-    return fitnet.fitnet(student, step.targets.features, step.valid)
+    return fitnet.fitnet(student, step.teacher_features, step.valid)
 
 
 def _dsd_csd(step: Step) -> Mean:
@@ -175,7 +187,7 @@ def _channel_mse(step: Step) -> Mean:
 
 def _contextual_fitnet(step: Step) -> Mean:
     adapter, output = step.components[CONTEXT_ADAPTER], step.output
-    return cirkdv2.contextual_fitnet(adapter, output.features, step.targets.features, step.valid)
+    return cirkdv2.contextual_fitnet(adapter, output.features, step.teacher_features, step.valid)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from pipeline.config.params import StoreConfig
 from pipeline.datasets.index import Index
+from pipeline.extraction.subspace_network import SubspaceNetwork
 from pipeline.models.network import Network
 from pipeline.runtime.environment import describe_device, versions
 from store.arrays import TARGETS
@@ -57,10 +60,14 @@ def plan_store(
             "samples_per_class": settings.samples_per_class,
             **crop.model_dump(),
         },
-        "encodings": encodings.model_dump(),
+        "encodings": encodings.model_dump(exclude_none=True),
         "precision": settings.precision,
         "unit_size": settings.unit_size,
     }
+    basis = b""
+    if isinstance(teacher, SubspaceNetwork):
+        basis = teacher.basis.cpu().numpy().astype("<f4").tobytes()
+        identity["teacher"]["basis"] = hashlib.sha256(basis).hexdigest()
     if teacher.code:
         identity["teacher"]["code"] = dict(teacher.code)
     if settings.targets != TARGETS:
@@ -83,8 +90,9 @@ def plan_store(
         unit_size=settings.unit_size,
         targets=settings.targets,
         logits_encoding=find_encoding(encodings.logits),
-        features_encoding=find_encoding(encodings.features),
+        features_encoding=find_encoding(encodings.stored_features),
         class_names=tuple(index.class_names),
+        basis=base64.b64encode(basis).decode(),
         provenance=_provenance(index, settings, device),
     )
 

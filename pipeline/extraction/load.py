@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
+from pipeline.extraction.basis import Progress, in_subspace
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import TeacherCard
 from pipeline.runtime.device import pick_device
@@ -22,8 +23,21 @@ class JobFiles:
     params: Path
     device: str
 
-    def load(self) -> Extraction:
-        """Load index, teacher and settings, and plan the store."""
+    def load(self, progress: Progress = lambda done, total: None) -> Extraction:
+        """Load index, teacher and settings, and plan the store.
+
+        Args:
+            progress: of the pass that a subspace is made from, once for all its stores.
+        """
+        job = self.load_whole()
+        if job.settings.encodings.subspace is None:
+            return job
+        # Beside the teacher, where workers find it.
+        path = self.teacher.with_suffix(f".basis-{job.spec.fingerprint}.npy")
+        return in_subspace(job, path, progress)
+
+    def load_whole(self) -> Extraction:
+        """Load the extraction of the teacher's own features, whatever the settings make of them."""
         params = load_params(self.params)
         index = Index.read(self.index)
         device = pick_device(self.device)

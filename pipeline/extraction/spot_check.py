@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch.nn import functional
 
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
+from pipeline.extraction.subspace_network import SubspaceNetwork
 from pipeline.extraction.targets import forward_teacher
 from pipeline.losses.kd import kd
 from pipeline.ops.embedding import embed
 from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.ops.subspace import basis_tensor, lift
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.errors import StoreMismatchError
 from store.reader import Reader
@@ -89,6 +92,11 @@ def spot_check(
     names = [array for name in maps for array in reader.map_arrays(name).values()]
     arrays = reader.read(records, ["image", *names])
     stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
+    if isinstance(job.teacher, SubspaceNetwork):  # what the subspace loses counts, too
+        job = replace(job, teacher=job.teacher.network)
+        stored["features"] = lift(
+            stored["features"], basis_tensor(reader.spec, torch.device("cpu"))
+        )
     images = arrays["image"]
     num_passes = 3 if "features" in stored else 1
     progress(0, num_passes)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.models.network import Network, Output
+from pipeline.models.wrapped import WrappedNetwork
 
 
-class PooledNetwork(Network):
+class PooledNetwork(WrappedNetwork):
     """Another network at a multiple of its stride: each cell is the mean of those it covers.
 
     Args:
@@ -19,22 +18,8 @@ class PooledNetwork(Network):
     """
 
     def __init__(self, network: Network, stride: int) -> None:
-        super().__init__()
-        self.network = network
-        self.stride, self.feature_channels = stride, network.feature_channels
-        self.architecture, self.preprocessing = network.architecture, network.preprocessing
-        self.code = dict(network.code)  # a mapping proxy cannot be copied with the network
-        self.auxiliary_name = f"network.{network.auxiliary_name}"
-
-    @property
-    def weights(self) -> nn.Module:
-        """Return the module whose names a teacher's file holds."""
-        return self.network.weights
-
-    @property
-    def dropouts(self) -> Sequence[nn.Dropout | nn.Dropout2d]:
-        """Return the layers whose probability `teacher.dropout` sets."""
-        return self.network.dropouts
+        super().__init__(network)
+        self.stride = stride
 
     def forward(self, image: Tensor) -> Output:
         """Map normalised images [B, 3, H, W] (multiples of the stride) to outputs at the stride."""

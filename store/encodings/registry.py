@@ -3,7 +3,13 @@
 from store.encodings.affine import Uint8Affine
 from store.encodings.base import Encoding
 from store.encodings.floats import Float16, Float32
-from store.encodings.scaled import Int8PerChannel, Uint4PerChannel, Uint8PerChannel, Uint8PerPixel
+from store.encodings.scaled import (
+    Int8PerChannel,
+    Int8PerPixel,
+    Uint4PerChannel,
+    Uint8PerChannel,
+    Uint8PerPixel,
+)
 from store.encodings.top_k import TopK
 from store.errors import StoreMismatchError
 
@@ -11,6 +17,7 @@ ENCODINGS: dict[str, Encoding] = {
     "float32": Float32(),
     "float16": Float16(),
     "uint8_per_pixel": Uint8PerPixel(),
+    "int8_per_pixel": Int8PerPixel(),
     "uint8_per_channel": Uint8PerChannel(),
     "int8_per_channel": Int8PerChannel(),
     "uint4_per_channel": Uint4PerChannel(),

@@ -67,6 +67,16 @@ class Uint8PerPixel(Scaled):
 
 
 @dataclass(frozen=True)
+class Int8PerPixel(Scaled):
+    """One scale a pixel, code in -127..127: for signed features; the scale cancels, too."""
+
+    name: str = "int8_per_pixel"
+    dtype = np.int8
+    levels = 127
+    per = "pixel"
+
+
+@dataclass(frozen=True)
 class Uint8PerChannel(Scaled):
     """One scale a channel of a view, code in 0..255."""
 

@@ -1,0 +1,191 @@
+"""The basis of the subspace that a teacher's embeddings fill, from a first pass over some views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Subspace
+from pipeline.datasets.views import grid_valid
+from pipeline.extraction.job import Extraction, plan_store
+from pipeline.extraction.records import draw_records
+from pipeline.extraction.subspace_network import SubspaceNetwork
+from pipeline.extraction.targets import forward_teacher
+from pipeline.ops.embedding import embed
+from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.runtime.rng import seed_sequence
+from store.encodings.registry import find_encoding
+from store.files import reading, replacing
+
+NUM_JUDGED = 4096
+"""Embeddings by which a rank is judged, of views that the basis was not made from."""
+TEMPERATURE = 0.1
+RANK_STEP = 8
+
+Progress = Callable[[int, int], None]
+
+
+def in_subspace(job: Extraction, path: Path | None, progress: Progress) -> Extraction:
+    """Return the extraction whose features are coordinates in a subspace.
+
+    Args:
+        job: of the teacher's own features; its settings ask for a subspace.
+        path: file of the basis, read if it is there and written if not; None keeps none.
+        progress: called with (views that the teacher has seen, views it is to see).
+
+    Raises:
+        ValueError: no rank is small enough, or large enough.
+    """
+    subspace = job.settings.encodings.subspace
+    assert subspace is not None
+    if path is not None and path.exists():
+        with reading(path, "a basis", "remove it; the next extraction makes it again"):
+            basis = np.load(path)
+    else:
+        basis = _choose(subspace, *first_pass(job, subspace.fit_views, path, progress))
+        if path is not None:
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.save(file, basis)
+            _seen_file(path).unlink(missing_ok=True)
+    teacher = SubspaceNetwork(job.teacher, torch.from_numpy(basis)).to(job.device).eval()
+    sha256 = job.spec.identity["teacher"]["sha256"]
+    spec = plan_store(job.index, job.settings, teacher, sha256, job.device)
+    return replace(job, teacher=teacher, spec=spec)
+
+
+@dataclass
+class _Seen:
+    """What a first pass has gathered.
+
+    Attributes:
+        views: how many the teacher has seen.
+        moment: sum of f f^T over the embeddings f of the first three quarters, float64 [D, D].
+        judged: embeddings of the other views, float32 [n, D].
+    """
+
+    views: int
+    moment: np.ndarray
+    judged: np.ndarray
+
+
+def _seen_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.pass.npz")
+
+
+def first_pass(
+    job: Extraction, num_views: int, path: Path | None, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run the teacher over random views; a pass that was stopped goes on at the next unit.
+
+    Args:
+        job: of the teacher's own features.
+        num_views: how many, drawn from the seed of the store.
+        path: of the basis; what was seen so far lies beside it. None keeps nothing.
+        progress: called with (views seen, views to see).
+
+    Returns:
+        The second moment of its embeddings, float64 [D, D], and others to judge by, [n, D].
+    """
+    torch.set_num_threads(job.settings.threads)
+    spec, channels = job.spec, job.spec.feature_channels
+    rng = np.random.default_rng(seed_sequence(job.settings.seed, "basis"))
+    records = rng.permutation(spec.num_records)[:num_views]
+    num_fitted = max(1, len(records) * 3 // 4)
+    fitted, judged = records[:num_fitted], records[num_fitted:]
+    seen = _Seen(0, np.zeros((channels, channels)), np.empty((0, channels), np.float32))
+    file = None if path is None else _seen_file(path)
+    if file is not None and file.exists():
+        with reading(file, "a first pass", "remove it"), np.load(file) as saved:
+            seen = _Seen(int(saved["views"]), saved["moment"], saved["judged"])
+    progress(seen.views, len(records))
+    parts = [*_units(fitted, spec.unit_size), *_units(judged, spec.unit_size)]
+    done = 0
+    for part in parts:
+        done += len(part)
+        if done <= seen.views:
+            continue
+        embeddings = _embeddings(job, part)
+        if done <= num_fitted:
+            wide = embeddings.double()
+            seen.moment += (wide.mT @ wide).numpy()
+        else:
+            draw = np.random.default_rng(seed_sequence(job.settings.seed, "basis", done))
+            per_view = -(-NUM_JUDGED // len(judged))
+            drawn = draw.permutation(len(embeddings))[: per_view * len(part)]
+            seen.judged = np.concatenate([seen.judged, embeddings[drawn].numpy()])
+        seen.views = done
+        if file is not None:
+            with replacing(file) as partial, partial.open("wb") as opened:
+                np.savez(opened, **vars(seen))
+        progress(done, len(records))
+    return seen.moment, seen.judged
+
+
+def _units(records: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for first in range(0, len(records), size):
+        yield records[first : first + size]
+
+
+def _embeddings(job: Extraction, records: np.ndarray) -> Tensor:
+    """Return the teacher's embeddings of all pixels of some views that are no padding, [n, D]."""
+    arrays = draw_records(job.index, job.settings, records.tolist())
+    outputs = forward_teacher(job, arrays["image"]).cpu()
+    valid = torch.from_numpy(grid_valid(arrays, job.spec.stride))
+    return outputs.embeddings.permute(0, 2, 3, 1)[valid]
+
+
+def _choose(subspace: Subspace, moment: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Return the basis float32 [D, r]: the leading eigenvectors of the second moment."""
+    channels = len(moment)
+    vectors = leading(moment)
+    if subspace.rank is not None:
+        if subspace.rank > channels:
+            raise ValueError(
+                f"store.encodings.features.rank: expected at most {channels}, the channels of the "
+                f"teacher's features; found {subspace.rank}"
+            )
+        return np.ascontiguousarray(vectors[:, : subspace.rank])
+    assert subspace.max_kl is not None
+    divergence = float("inf")
+    for rank in [*range(RANK_STEP, channels, RANK_STEP), channels]:
+        divergence = similarity_loss(vectors[:, :rank], judged)
+        if divergence <= subspace.max_kl:
+            return np.ascontiguousarray(vectors[:, :rank])
+    raise ValueError(
+        f"store.encodings.features.max_kl: similarities diverge by {divergence:.1e} nats with all "
+        f"{channels} channels; expected no more than {subspace.max_kl:g}: raise it, or take "
+        "another encoding"
+    )
+
+
+def leading(moment: np.ndarray) -> np.ndarray:
+    """Return the eigenvectors of a second moment, the most important first, float32 [D, D]."""
+    vectors = np.linalg.eigh(moment)[1][:, ::-1]
+    # An eigenvector's sign is free: its largest component is positive.
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(len(moment))])
+    return np.asarray(vectors * signs, "<f4")
+
+
+def similarity_loss(basis: np.ndarray, embeddings: np.ndarray, encode: bool = True) -> float:
+    """Return how far similarities diverge through a basis [D, r] and its encoding, mean KL, nats.
+
+    Args:
+        basis: orthonormal columns.
+        embeddings: float32 [n, D]; one half is compared with the other.
+        encode: whether the encoding counts, too.
+    """
+    coordinates = (embeddings @ basis)[:, :, None, None]
+    if encode:
+        encoding = find_encoding("int8_per_pixel")
+        coordinates = encoding.decode(encoding.encode(coordinates))
+    kept, whole = embed(torch.from_numpy(coordinates)).flatten(1), torch.from_numpy(embeddings)
+    rows, contrast = slice(0, None, 2), slice(1, None, 2)
+    divergence = similarity_kl(
+        kept[rows], whole[rows], kept[contrast], whole[contrast], temperature=TEMPERATURE
+    )
+    return divergence.value.item()
