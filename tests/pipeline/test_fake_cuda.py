@@ -1,6 +1,8 @@
-"""No step waits for the GPU, and none mixes devices: held without a GPU, by fake tensors."""
+"""No step waits for the GPU, none mixes devices, and what compiles does so whole: without a GPU."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +13,8 @@ import torch
 from fake_cuda import CUDA, fake_cuda, to_cuda
 from tiny_networks import TinyTeacher
 from torch import Tensor
+from torch._dynamo.exc import Unsupported
+from torch._dynamo.utils import counters
 
 from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.methods import TERMS
@@ -23,7 +27,7 @@ from pipeline.extraction.job import Extraction
 from pipeline.extraction.targets import compute_targets, forward_teacher
 from pipeline.loading.batch import Batch
 from pipeline.loading.stream import LoaderConfig, decode_batch, stream, stream_arrays
-from pipeline.models.network import build_network
+from pipeline.models.network import build_network, compile_network
 from store.arrays import TARGETS
 from store.reader import Reader
 
@@ -41,6 +45,24 @@ PLANTED: dict[str, Callable[[Tensor], Any]] = {
     "numpy": lambda x: x.to("cpu").numpy(),
     "index on the host": lambda x: x[torch.tensor([0])],
     "tensor of the host": lambda x: x + torch.ones(3),
+}
+SIMILARITY_KL = "the similarity KL, a custom autograd.Function, is left out of torch.compile"
+DRAWN = f"{SIMILARITY_KL}; the memory draws from a torch.Generator"
+# Term -> why torch.compile cannot take it as one graph.
+BREAKS = {
+    "minibatch_pixel": SIMILARITY_KL,
+    "channel_minibatch": SIMILARITY_KL,
+    "memory_pixel": DRAWN,
+    "memory_region": DRAWN,
+    "channel_memory": DRAWN,
+    "skd_holistic": "the discriminator takes a step of its own: a backward pass, an optimizer",
+}
+if sys.version_info < (3, 12):
+    BREAKS["channel_mse"] = "functools.cached_property (Step.channels) takes a lock"
+# Networks that are traced in seconds, at least one of every builder.
+SMALL = {
+    *("deeplabv3_resnet18", "pspnet_resnet18", "segformer_mit_b0", "lraspp_mobilenet_v3_large"),
+    *("cirkd_deeplabv3_resnet18", "cirkd_pspnet_resnet18"),
 }
 
 
@@ -152,3 +174,40 @@ def test_images_are_predicted(options: dict[str, Any], tiny_store: Reader) -> No
         image = torch.zeros(2, 3, 40, 56, dtype=torch.uint8, device=CUDA)
         classes = predict_classes(to_cuda(student), image, Inference(**options))
         assert (classes.shape, classes.device) == ((2, 40, 56), CUDA)
+
+
+@pytest.fixture
+def _compiling() -> Iterator[None]:
+    """Let no test see what another compiled."""
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_compiling")
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in SMALL)) for x in ARCHITECTURES]
+)
+def test_a_student_compiles_into_one_graph(name: str) -> None:
+    network = build_network(name, 5).train()
+    with fake_cuda(compiling=True):
+        compile_network(to_cuda(network), "eager")
+        assert network(torch.zeros(2, 3, 64, 64, device=CUDA)).logits.device == CUDA
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+# The project compiles students alone, whose images are normalised before.
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+@pytest.mark.usefixtures("_tiny", "_compiling")
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_compiles_into_one_graph_with_its_student_or_is_named(
+    term: str, tiny_store: Reader, tiny_params: Params, batch: Batch
+) -> None:
+    objective = objective_on(tiny_store, tiny_params, term, "float32")
+    compute = torch.compile(objective.compute_terms, backend="eager", fullgraph=True)
+    with fake_cuda(compiling=True):
+        to_cuda(objective), to_cuda(batch)
+        with pytest.raises(Unsupported) if term in BREAKS else nullcontext():
+            assert compute(batch)[term].device == CUDA

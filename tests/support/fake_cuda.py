@@ -47,8 +47,12 @@ class FakeGenerator:
 
 
 @contextmanager
-def fake_cuda() -> Iterator[None]:
-    """Within, tensors made on cuda:0 are fake, and what a real GPU would wait for raises."""
+def fake_cuda(*, compiling: bool = False) -> Iterator[None]:
+    """Within, tensors made on cuda:0 are fake, and what a real GPU would wait for raises.
+
+    Args:
+        compiling: without `NoHostCopy`: torch.compile traces nothing below a mode of another's.
+    """
     network._mean_and_std.cache_clear()
     with ExitStack() as patches:
         for name in ("rand", "randperm"):
@@ -57,8 +61,10 @@ def fake_cuda() -> Iterator[None]:
         # Autocast asks for a real GPU, and switches itself off without.
         patches.enter_context(patch.object(common, "amp_definitely_not_available", lambda: False))
         patches.enter_context(patch.object(torch.cuda, "is_bf16_supported", lambda *_: True))
-        with FakeTensorMode(allow_non_fake_inputs=True), NoHostCopy():
-            yield
+        patches.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        if not compiling:
+            patches.enter_context(NoHostCopy())
+        yield
     network._mean_and_std.cache_clear()
 
 
