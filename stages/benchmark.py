@@ -135,8 +135,7 @@ def benchmark_subspace(files: JobFiles, out: Path, num_views: int) -> None:
 
     with progress_of_total("find the subspace", "views") as bar:
         found = benchmark(files.load_whole(), num_views, bar)
-    write_json(found, out)
-    show(found)
+    report(found, out)
 
 
 @command.command("scale", cls=StageCommand, example="cirkd benchmark scale --out scale.json")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.extraction.load import JobFiles
     from pipeline.training.run import TrainingRun
     from store.manifest import Manifest
+    from store.schema import StoreSpec
 
 Command = Callable[..., None]
 DEBUG = "CIRKD_DEBUG"
@@ -292,10 +293,10 @@ def follow_training(run: TrainingRun) -> float:
     return seconds
 
 
-def load_job(files: JobFiles) -> Extraction:
+def load_job(files: JobFiles, stored: StoreSpec | None = None) -> Extraction:
     """Load an extraction, with a progress line if the teacher must first look for a subspace."""
     with progress_of_total("find the subspace", "views") as show:
-        return files.load(show)
+        return files.load(show, stored)
 
 
 def follow_extraction(

@@ -13,13 +13,12 @@ from stages.command import (
     StageCommand,
     follow_extraction,
     job_files,
-    load_job,
     measure_precision,
     min_miou_option,
     stores_option,
     warn_of_teacher,
 )
-from stages.progress import say
+from stages.progress import progress_of_total, say
 from store.files import write_json
 
 if TYPE_CHECKING:
@@ -70,16 +69,18 @@ def command(
 
     A killed run goes on at the first unit that is missing, one with --again, too.
     """
-    job = load_job(files)
+    job = files.load_whole()
     warn_of_teacher(files.teacher, min_miou)
     cost = measure_precision(job.settings.precision, job.device, "store.precision")
+    start = time.perf_counter()
+    with progress_of_total("find the subspace", "views") as show:
+        job = files.in_subspace(job, show)
     path = stores / job.spec.fingerprint
     marker = path.with_suffix(".again")
     if again:
         from pipeline.extraction.extract import revoke_once
 
         revoke_once(job.spec, path, marker)
-    start = time.perf_counter()
     alone = scheduler is None and num_workers == 1
     on_cluster = None if alone else _on_cluster(files, num_workers, scheduler)
     manifest = follow_extraction(job, path, extract_with=on_cluster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from stages.command import (
     follow_extraction,
     job_files,
     json_option,
+    load_job,
     manifest_argument,
     params_option,
     pick_student,
@@ -57,11 +59,13 @@ def plan_store(
     run: str, params_path: Path, device_name: str, num_workers: int, ahead_bytes: int, as_json: bool
 ) -> None:
     """Measure a sample and say what the store of params.yaml will cost; RUN is a student."""
+    import numpy as np
+
     from pipeline.benchmarks.store_plan import plan
     from pipeline.config.params import load_params
     from pipeline.datasets.index import Index
     from pipeline.extraction import job
-    from pipeline.extraction.basis import in_subspace
+    from pipeline.extraction.basis import with_basis
     from pipeline.models.teacher import build_teacher
     from pipeline.runtime.device import pick_device
 
@@ -76,8 +80,15 @@ def plan_store(
     teacher = build_teacher(settings, index.class_names).to(device).eval()
     spec = job.plan_store(index, params.store, teacher, "planned", device)
     extraction = job.Extraction(index, teacher, params.store, spec, device)
-    if params.store.encodings.subspace is not None:
-        extraction = in_subspace(extraction, None, lambda done, total: None)
+    if (subspace := params.store.encodings.subspace) is not None:
+        if subspace.rank is None:
+            raise ValueError(
+                "store.encodings.features.max_kl: the rank is known after the teacher's first pass "
+                "alone; plan with a rank, or see `cirkd benchmark subspace`"
+            )
+        # Any basis takes the same time; what compresses differs.
+        basis = np.eye(spec.feature_channels, subspace.rank, dtype=np.float32)
+        extraction = with_basis(extraction, basis)
     found = plan(extraction, student, Path("artifacts/stores"), num_workers, ahead_bytes)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
@@ -198,7 +209,7 @@ def verify_store(
 
         reader = manifest.open()
         files = JobFiles(index_path, teacher_path, params_path, device_name)
-        fidelity = spot_check_store(files.load(), reader, num_spots)
+        fidelity = spot_check_store(load_job(files, reader.spec), reader, num_spots)
     if as_json:
         listed = [one.to_dict() for one in findings]
         click.echo(json.dumps({"findings": listed, "fidelity": fidelity}, indent=2))
@@ -221,6 +232,8 @@ def verify_store(
 @manifest_argument
 def repair_store(files: JobFiles, manifest_path: Path) -> None:
     """Extract the damaged units of the store behind MANIFEST again, and only those."""
+    from store.errors import StoreError
+    from store.layout import LocalFiles, read_spec
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
     from store.writer import local_folder
@@ -228,7 +241,10 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
     manifest = Manifest.read(manifest_path)
     folder = local_folder(manifest.path)
     units = damaged_units(verify(folder))
-    repaired = follow_extraction(files.load(), folder, revoked=units)
+    stored = None
+    with suppress(StoreError):  # its metadata is among what is repaired
+        stored = read_spec(LocalFiles(folder))
+    repaired = follow_extraction(load_job(files, stored), folder, revoked=units)
     say(f"{len(units)} units extracted again")
     left = verify(folder)
     if left or repaired.digest != manifest.digest:

@@ -27,7 +27,7 @@ JOURNAL = "journal.jsonl"
 LOCK = "lock"
 METADATA = "zarr.json"
 MAX_METADATA_BYTES = 2**24
-"""Of one metadata file; names of classes and provenance take kilobytes."""
+"""Of one metadata file; names of classes and provenance take kilobytes, a basis up to 8 MiB."""
 HDF5_SUFFIXES = (".h5", ".hdf5")
 KIND = "offline-cirkd feature store"
 

@@ -28,6 +28,8 @@ READABLE_VERSIONS = (1, 2)
 _STRIDE_OF_VERSION_1 = 8
 MAX_SIZE = 2**31 - 1
 """Of anything that is counted: the columns of a store and of a bank are int32."""
+MAX_BASIS = 2**23
+"""Characters of a basis: it lies in the metadata, which readers read whole."""
 VOID = 255
 """The label of pixels that have none, and the class of an empty sample slot."""
 NO_RECORD = -1
@@ -111,6 +113,14 @@ class StoreSpec:
                 where="targets",
                 expected=f"some of {TARGETS}",
                 found=self.targets,
+            )
+        if len(self.basis) > MAX_BASIS:
+            raise StoreMismatchError(
+                "basis is too large",
+                where="basis",
+                expected=f"at most {MAX_BASIS} characters",
+                found=len(self.basis),
+                hint="store fewer channels (store.encodings.features.rank)",
             )
         if self.basis and self.basis_matrix.shape[0] < self.feature_channels:
             raise StoreMismatchError(
@@ -282,4 +292,4 @@ def _flat(values: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _shown(values: Mapping[str, str], name: str) -> str:
-    return values.get(name, "nothing")
+    return f"{values.get(name, 'nothing'):.200}"

@@ -19,6 +19,7 @@ from pipeline.extraction.records import draw_records
 from pipeline.extraction.spot_check import compare
 from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
 from pipeline.loading.workers import open_loader
+from pipeline.ops.subspace import basis_tensor, lift
 from pipeline.runtime.rng import torch_generator
 from store.files import sync_path
 from store.hdf5 import to_hdf5
@@ -68,7 +69,8 @@ def benchmark(
     records = spec.unit_records(0)
     arrays = draw_records(job.index, settings, records)
     outputs = forward_teacher(job, arrays["image"]).cpu()
-    raw = _raw_float16(arrays, outputs)
+    whole = forward_teacher(replace(job, teacher=job.whole_teacher), arrays["image"]).cpu()
+    raw = _raw_float16(arrays, whole)
 
     def write_store() -> None:
         path = folder / f"store-{len(list(folder.iterdir()))}"
@@ -93,8 +95,9 @@ def benchmark(
         torch.from_numpy(reader.decode(name, reader.read(records, names)))
         for name in ("logits", "features")
     )
+    stored = stored[0], lift(stored[1], basis_tensor(spec, stored[1].device))
     generator = torch_generator(settings.seed, "benchmark")
-    deviation = compare((outputs.logits, outputs.features), (stored[0], stored[1]), generator)
+    deviation = compare((whole.logits, whole.features), (stored[0], stored[1]), generator)
     stored_bytes = sum(reader.journal.units[0].num_bytes[name] for name in names[2:])
     raw_bytes = raw["logits"].nbytes + raw["features"].nbytes
     return {
@@ -111,7 +114,7 @@ def benchmark(
         "raw_write_ms_per_view": 1000 * write_s["raw"] / len(records),
         "stored_bytes_per_view": stored_bytes / len(records),
         "num_classes": spec.num_classes,
-        "feature_channels": spec.feature_channels,
+        "feature_channels": spec.teacher_channels,
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.extraction.basis import first_pass, leading, similarity_loss
 from pipeline.extraction.job import Extraction
 
-RANKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+RANKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _SCALE_BYTES = 4  # of a pixel, float32
 
 
@@ -42,7 +42,6 @@ def benchmark(
                 "cosine": float(np.linalg.norm(judged @ vectors[:, :rank], axis=1).mean()),
                 "bytes": (rank + _SCALE_BYTES) / (2 * channels),
             }
-            for rank in RANKS
-            if rank <= channels
+            for rank in sorted({*(rank for rank in RANKS if rank < channels), channels})
         },
     }

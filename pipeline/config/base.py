@@ -40,7 +40,9 @@ def explain(error: ValidationError) -> list[str]:
     """Put every finding into a line: where, what is expected, what was found."""
     lines = []
     for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"]) or "(top level)"
+        # Which member of a union was tried is no key: such names stand in angle brackets.
+        keys = [str(part) for part in finding["loc"] if not str(part).startswith("<")]
+        where = ".".join(keys) or "(top level)"
         found = "" if finding["type"] == "missing" else f"; found {finding['input']!r:.80}"
         lines.append(f"{where}: {finding['msg']}{found}")
     return lines

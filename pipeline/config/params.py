@@ -152,7 +152,7 @@ class Subspace(BaseConfig):
 
 
 def _tag_features(value: Any) -> str:  # not checked yet
-    return "name" if isinstance(value, str) else "subspace"
+    return "<name>" if isinstance(value, str) else "<subspace>"
 
 
 class Encodings(BaseConfig):
@@ -160,7 +160,7 @@ class Encodings(BaseConfig):
 
     logits: Annotated[str, one_of(ENCODINGS)]
     features: Annotated[
-        Annotated[str, one_of(ENCODINGS), Tag("name")] | Annotated[Subspace, Tag("subspace")],
+        Annotated[str, one_of(ENCODINGS), Tag("<name>")] | Annotated[Subspace, Tag("<subspace>")],
         Discriminator(_tag_features),
     ]
 

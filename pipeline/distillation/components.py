@@ -96,7 +96,8 @@ def _between(module: Callable[[int, int], Module]) -> Callable[[Setup], Module]:
 
 def _build_projector(setup: Setup) -> Projector:
     """End in the channels that are stored: of the rest nothing meets a contrast embedding."""
-    return Projector(setup.student_channels, setup.spec.feature_channels).to(setup.device)
+    channels = setup.student_channels, setup.spec.teacher_channels, setup.spec.feature_channels
+    return Projector(*channels).to(setup.device)
 
 
 def _build_cwd_adapter(setup: Setup) -> nn.Module:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,44 +20,82 @@ from pipeline.extraction.subspace_network import SubspaceNetwork
 from pipeline.extraction.targets import forward_teacher
 from pipeline.ops.embedding import embed
 from pipeline.ops.similarity_kl import similarity_kl
+from pipeline.ops.tiling import slices
 from pipeline.runtime.rng import seed_sequence
 from store.encodings.registry import find_encoding
 from store.files import reading, replacing
+from store.lock import Lock
+from store.schema import canonical_json
 
 NUM_JUDGED = 4096
 """Embeddings by which a rank is judged, of views that the basis was not made from."""
 TEMPERATURE = 0.1
 RANK_STEP = 8
+_ROWS_AT_ONCE = 2**16
 
 Progress = Callable[[int, int], None]
 
 
-def in_subspace(job: Extraction, path: Path | None, progress: Progress) -> Extraction:
-    """Return the extraction whose features are coordinates in a subspace.
+def with_basis(job: Extraction, basis: np.ndarray) -> Extraction:
+    """Return the extraction whose features are coordinates: B^T x of the teacher's own features x.
+
+    Args:
+        job: of the teacher's own features.
+        basis: B float32 [D, r], orthonormal columns.
+
+    Raises:
+        ValueError: the teacher has other channels.
+    """
+    if len(basis) != job.spec.feature_channels:
+        raise ValueError(
+            f"a basis of {len(basis)} channels; the features of {job.teacher.architecture} have "
+            f"{job.spec.feature_channels}: give the teacher that the store was made with"
+        )
+    matrix = torch.tensor(basis)
+    teacher = SubspaceNetwork(job.teacher, matrix).to(job.device).eval()
+    sha256 = job.spec.identity["teacher"]["sha256"]
+    spec = plan_store(job.index, job.settings, teacher, sha256, job.device)
+    return replace(job, teacher=teacher, spec=spec)
+
+
+def find_basis(job: Extraction, folder: Path, progress: Progress) -> np.ndarray:
+    """Return the basis [D, r] that an extraction's settings ask for, made once.
 
     Args:
         job: of the teacher's own features; its settings ask for a subspace.
-        path: file of the basis, read if it is there and written if not; None keeps none.
+        folder: of the bases of this teacher and these views, and of what the first pass saw.
         progress: called with (views that the teacher has seen, views it is to see).
 
     Raises:
         ValueError: no rank is small enough, or large enough.
     """
-    subspace = job.settings.encodings.subspace
+    subspace, channels = job.settings.encodings.subspace, job.spec.feature_channels
     assert subspace is not None
-    if path is not None and path.exists():
-        with reading(path, "a basis", "remove it; the next extraction makes it again"):
-            basis = np.load(path)
-    else:
-        basis = _choose(subspace, *first_pass(job, subspace.fit_views, path, progress))
-        if path is not None:
-            with replacing(path) as partial, partial.open("wb") as file:
-                np.save(file, basis)
-            _seen_file(path).unlink(missing_ok=True)
-    teacher = SubspaceNetwork(job.teacher, torch.from_numpy(basis)).to(job.device).eval()
-    sha256 = job.spec.identity["teacher"]["sha256"]
-    spec = plan_store(job.index, job.settings, teacher, sha256, job.device)
-    return replace(job, teacher=teacher, spec=spec)
+    if subspace.rank is not None and subspace.rank > channels:
+        raise ValueError(
+            f"store.encodings.features.rank: expected at most {channels}, the channels of the "
+            f"teacher's features; found {subspace.rank}"
+        )
+    measure = f"rank-{subspace.rank}" if subspace.rank else f"max-kl-{subspace.max_kl:g}"
+    path = folder / f"{measure}.npy"
+    with Lock(folder, wait=True):
+        if path.exists():
+            with reading(path, "a basis", "remove it; the next extraction makes it again"):
+                return np.asarray(np.load(path))
+        seen = first_pass(job, subspace.fit_views, folder / "seen.npz", progress)
+        basis = _choose(subspace, *seen)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, basis)
+    return basis
+
+
+def pass_name(job: Extraction, subspace: Subspace) -> str:
+    """Name all that decides what a first pass sees and adds up, in 12 hexadecimal digits."""
+    identity = job.spec.identity
+    decides = {key: identity[key] for key in ("dataset", "teacher", "views", "precision")}
+    decides |= {"unit_size": job.settings.unit_size, "fit_views": subspace.fit_views}
+    decides |= {"forward_batch": job.settings.forward_batch}
+    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()[:12]
 
 
 @dataclass
@@ -73,32 +113,26 @@ class _Seen:
     judged: np.ndarray
 
 
-def _seen_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.pass.npz")
-
-
 def first_pass(
-    job: Extraction, num_views: int, path: Path | None, progress: Progress
+    job: Extraction, num_views: int, file: Path | None, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the teacher over random views; a pass that was stopped goes on at the next unit.
 
     Args:
         job: of the teacher's own features.
         num_views: how many, drawn from the seed of the store.
-        path: of the basis; what was seen so far lies beside it. None keeps nothing.
+        file: keeps what was seen so far; None keeps nothing.
         progress: called with (views seen, views to see).
 
     Returns:
         The second moment of its embeddings, float64 [D, D], and others to judge by, [n, D].
     """
-    torch.set_num_threads(job.settings.threads)
     spec, channels = job.spec, job.spec.feature_channels
     rng = np.random.default_rng(seed_sequence(job.settings.seed, "basis"))
     records = rng.permutation(spec.num_records)[:num_views]
     num_fitted = max(1, len(records) * 3 // 4)
     fitted, judged = records[:num_fitted], records[num_fitted:]
     seen = _Seen(0, np.zeros((channels, channels)), np.empty((0, channels), np.float32))
-    file = None if path is None else _seen_file(path)
     if file is not None and file.exists():
         with reading(file, "a first pass", "remove it"), np.load(file) as saved:
             seen = _Seen(int(saved["views"]), saved["moment"], saved["judged"])
@@ -109,11 +143,11 @@ def first_pass(
         done += len(part)
         if done <= seen.views:
             continue
-        embeddings = _embeddings(job, part)
-        if done <= num_fitted:
-            wide = embeddings.double()
-            seen.moment += (wide.mT @ wide).numpy()
-        else:
+        with _threads(job.settings.threads):
+            embeddings = _embeddings(job, part)
+            if done <= num_fitted:
+                seen.moment += _moment(embeddings).numpy()
+        if done > num_fitted:
             draw = np.random.default_rng(seed_sequence(job.settings.seed, "basis", done))
             per_view = -(-NUM_JUDGED // len(judged))
             drawn = draw.permutation(len(embeddings))[: per_view * len(part)]
@@ -124,6 +158,25 @@ def first_pass(
                 np.savez(opened, **vars(seen))
         progress(done, len(records))
     return seen.moment, seen.judged
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with a number of threads of torch, whatever the number around."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _moment(embeddings: Tensor) -> Tensor:
+    total = torch.zeros(embeddings.shape[1], embeddings.shape[1], dtype=torch.float64)
+    for rows in slices(len(embeddings), _ROWS_AT_ONCE):
+        wide = embeddings[rows].double()
+        total.addmm_(wide.mT, wide)
+    return total
 
 
 def _units(records: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -141,14 +194,8 @@ def _embeddings(job: Extraction, records: np.ndarray) -> Tensor:
 
 def _choose(subspace: Subspace, moment: np.ndarray, judged: np.ndarray) -> np.ndarray:
     """Return the basis float32 [D, r]: the leading eigenvectors of the second moment."""
-    channels = len(moment)
-    vectors = leading(moment)
+    channels, vectors = len(moment), leading(moment)
     if subspace.rank is not None:
-        if subspace.rank > channels:
-            raise ValueError(
-                f"store.encodings.features.rank: expected at most {channels}, the channels of the "
-                f"teacher's features; found {subspace.rank}"
-            )
         return np.ascontiguousarray(vectors[:, : subspace.rank])
     assert subspace.max_kl is not None
     divergence = float("inf")

@@ -127,6 +127,11 @@ class Extraction:
     spec: StoreSpec
     device: torch.device
 
+    @property
+    def whole_teacher(self) -> Network:
+        """Return the teacher with its own features, also where coordinates of them are stored."""
+        return self.teacher.network if isinstance(self.teacher, SubspaceNetwork) else self.teacher
+
     def replan(self, settings: StoreConfig, index: Index | None = None) -> Extraction:
         """Return the same extraction with other settings of the store, or of other images."""
         index, sha256 = index or self.index, self.spec.identity["teacher"]["sha256"]

@@ -8,10 +8,11 @@ from pathlib import Path
 from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
-from pipeline.extraction.basis import Progress, in_subspace
+from pipeline.extraction.basis import Progress, find_basis, pass_name, with_basis
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import TeacherCard
 from pipeline.runtime.device import pick_device
+from store.schema import StoreSpec
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,31 @@ class JobFiles:
     params: Path
     device: str
 
-    def load(self, progress: Progress = lambda done, total: None) -> Extraction:
+    def load(
+        self, progress: Progress = lambda done, total: None, stored: StoreSpec | None = None
+    ) -> Extraction:
         """Load index, teacher and settings, and plan the store.
 
         Args:
-            progress: of the pass that a subspace is made from, once for all its stores.
+            progress: of the pass that a subspace is made from; see `in_subspace`.
+            stored: of a store that is there; its basis is taken.
         """
         job = self.load_whole()
-        if job.settings.encodings.subspace is None:
+        if stored is not None and stored.basis:
+            return with_basis(job, stored.basis_matrix)
+        return self.in_subspace(job, progress)
+
+    def in_subspace(self, job: Extraction, progress: Progress) -> Extraction:
+        """Return the extraction with features as its settings ask for them.
+
+        The teacher looks at some views first, once for all stores of the same views, and what it
+        saw lies beside its weights, where workers find it.
+        """
+        subspace = job.settings.encodings.subspace
+        if subspace is None:
             return job
-        # Beside the teacher, where workers find it.
-        path = self.teacher.with_suffix(f".basis-{job.spec.fingerprint}.npy")
-        return in_subspace(job, path, progress)
+        folder = self.teacher.with_suffix(f".views-{pass_name(job, subspace)}")
+        return with_basis(job, find_basis(job, folder, progress))
 
     def load_whole(self) -> Extraction:
         """Load the extraction of the teacher's own features, whatever the settings make of them."""

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
-from pipeline.extraction.subspace_network import SubspaceNetwork
 from pipeline.extraction.targets import forward_teacher
 from pipeline.losses.kd import kd
 from pipeline.ops.embedding import embed
@@ -92,11 +91,11 @@ def spot_check(
     names = [array for name in maps for array in reader.map_arrays(name).values()]
     arrays = reader.read(records, ["image", *names])
     stored = {name: torch.from_numpy(reader.decode(name, arrays)) for name in maps}
-    if isinstance(job.teacher, SubspaceNetwork):  # what the subspace loses counts, too
-        job = replace(job, teacher=job.teacher.network)
-        stored["features"] = lift(
-            stored["features"], basis_tensor(reader.spec, torch.device("cpu"))
-        )
+    if "features" in stored:
+        # What a subspace loses counts, too.
+        basis = basis_tensor(reader.spec, stored["features"].device)
+        stored["features"] = lift(stored["features"], basis)
+    job = replace(job, teacher=job.whole_teacher)
     images = arrays["image"]
     num_passes = 3 if "features" in stored else 1
     progress(0, num_passes)

@@ -105,12 +105,20 @@ def memory(
 
 
 class Projector(nn.Sequential):
-    """Map student features [B, Ds, h, w] to the teacher's channels [B, D, h, w] for the memory."""
+    """Map student features [B, Ds, h, w] to the teacher's channels [B, D, h, w] for the memory.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    Args:
+        in_channels: Ds.
+        hidden_channels: D.
+        out_channels: D, or those of the subspace that the teacher's embeddings are stored in.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int | None = None
+    ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            nn.Conv2d(in_channels, hidden_channels, 1, bias=False),
+            nn.BatchNorm2d(hidden_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 1),
+            nn.Conv2d(hidden_channels, out_channels or hidden_channels, 1),
         )

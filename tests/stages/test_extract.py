@@ -38,7 +38,7 @@ def write_card(val: dict[str, object], folder: Path) -> None:
 def test_a_doubtful_teacher_is_named_before_it_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(JobFiles, "load", lambda self, *shown: None)
+    monkeypatch.setattr(JobFiles, "load_whole", lambda self: None)
     command = ["extract", "index.json", str(tmp_path / "teacher.pt"), str(tmp_path / "out.json")]
 
     def say(confusion: object, *options: str) -> str:
@@ -59,7 +59,7 @@ def test_again_replaces_every_unit_once_however_often_it_is_stopped(
     teacher = ChangedTeacher(tiny_teacher)
     job = tiny_job(tiny_params.store, teacher)
     assert job.spec.num_units > 1
-    monkeypatch.setattr(JobFiles, "load", lambda self, *shown: job)
+    monkeypatch.setattr(JobFiles, "load_whole", lambda self: job)
 
     def extract(folder: str, *options: str) -> Result:
         paths = ["index.json", str(tmp_path / "teacher.pt"), str(tmp_path / f"{folder}.json")]

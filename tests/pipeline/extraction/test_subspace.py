@@ -1,21 +1,35 @@
 """Features by their coordinates in a subspace: its basis, what the store holds, what terms get."""
 
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.benchmarks.online import online_batch
+from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.methods import TERMS
-from pipeline.config.params import Encodings, Params, StoreConfig, StudentConfig, Subspace
+from pipeline.config.params import (
+    Encodings,
+    Params,
+    StoreConfig,
+    StudentConfig,
+    Subspace,
+    write_params,
+)
+from pipeline.datasets.index import Index
 from pipeline.distillation.objective import Objective
 from pipeline.distillation.requirements import check_requirements
-from pipeline.extraction.basis import in_subspace, similarity_loss
+from pipeline.extraction.basis import find_basis, first_pass, similarity_loss, with_basis
 from pipeline.extraction.extract import extract
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.spot_check import spot_check_store
@@ -23,12 +37,15 @@ from pipeline.extraction.subspace_network import SubspaceNetwork
 from pipeline.loading.stream import LoaderConfig, stream
 from pipeline.losses import at, dsd, ifvd
 from pipeline.models.network import Network, Output, build_network
+from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
 from pipeline.ops.attention_map import power
-from pipeline.ops.embedding import embed
 from pipeline.ops.subspace import lift, project
-from pipeline.runtime.rng import seed_torch, torch_generator
+from pipeline.runtime.rng import seed_torch
+from stages.cli import main
 from store.errors import StoreMismatchError
+from store.files import write_json
 from store.hdf5 import from_hdf5, to_hdf5
+from store.manifest import Manifest
 from store.reader import Reader, open_store
 from store.schema import StoreSpec
 from store.writer import Writer
@@ -67,6 +84,11 @@ def silent(done: int, total: int) -> None:
     """Show nothing."""
 
 
+def in_subspace(job: Extraction) -> Extraction:
+    with TemporaryDirectory() as folder:
+        return with_basis(job, find_basis(job, Path(folder), silent))
+
+
 @pytest.fixture(scope="module")
 def extract_to(tmp_path_factory: pytest.TempPathFactory) -> Extract:
     """Make the store of an extraction."""
@@ -83,7 +105,7 @@ def extract_to(tmp_path_factory: pytest.TempPathFactory) -> Extract:
 
 @pytest.fixture(scope="module")
 def subspace_job(tiny_job: Build, tiny_params: Params) -> Extraction:
-    return in_subspace(tiny_job(asked(tiny_params, rank=64)), None, silent)
+    return in_subspace(tiny_job(asked(tiny_params, rank=64)))
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +126,9 @@ def test_the_basis_is_orthonormal_and_part_of_the_identity(
     torch.testing.assert_close(basis.mT @ basis, torch.eye(64), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(spec.basis_matrix, basis.numpy())
     assert (spec.feature_channels, spec.teacher_channels) == (64, 256)
-    again = in_subspace(tiny_job(asked(tiny_params, rank=64)), None, silent)
+    again = in_subspace(tiny_job(asked(tiny_params, rank=64)))
     assert again.spec == spec
-    other = in_subspace(tiny_job(asked(tiny_params, rank=64, fit_views=10)), None, silent)
+    other = in_subspace(tiny_job(asked(tiny_params, rank=64, fit_views=10)))
     assert other.spec.identity["teacher"]["basis"] != spec.identity["teacher"]["basis"]
     assert tiny_job(tiny_params.store).spec.basis == ""
     assert StoreSpec.from_dict(spec.to_dict()) == spec
@@ -115,48 +137,50 @@ def test_the_basis_is_orthonormal_and_part_of_the_identity(
 def test_a_first_pass_that_is_stopped_goes_on_where_it_was(
     tiny_job: Build, tiny_teacher: Network, tiny_params: Params, tmp_path: Path
 ) -> None:
-    settings = asked(tiny_params, rank=16)
-    teacher, path = CountingTeacher(tiny_teacher), tmp_path / "teacher.basis.npy"
-    job = tiny_job(settings, teacher)
+    teacher = CountingTeacher(tiny_teacher)
+    job = tiny_job(asked(tiny_params, rank=16), teacher)
 
-    def stop_at_four(done: int, total: int) -> None:
-        if done == 4:
-            raise KeyboardInterrupt
+    def stop_at(stop: int) -> Callable[[int, int], None]:
+        def show(done: int, total: int) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        in_subspace(job, path, stop_at_four)
+        return show
+
+    for stop in (4, 6):
+        with pytest.raises(KeyboardInterrupt):
+            find_basis(job, tmp_path, stop_at(stop))
     seen: list[tuple[int, int]] = []
-    resumed = in_subspace(job, path, lambda done, total: seen.append((done, total)))
-    assert seen == [(4, 8), (6, 8), (8, 8)]
+    basis = find_basis(job, tmp_path, lambda done, total: seen.append((done, total)))
+    assert seen == [(6, 8), (8, 8)]
+    resumed = first_pass(job, 8, tmp_path / "seen.npz", silent)
+    whole = first_pass(tiny_job(job.settings), 8, None, silent)
+    for found, expected in zip(resumed, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # Another rank of the same views costs the teacher nothing.
+    find_basis(tiny_job(asked(tiny_params, rank=8), teacher), tmp_path, silent)
+    np.testing.assert_array_equal(find_basis(job, tmp_path, silent), basis)
     assert teacher.images == 8
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    whole = in_subspace(tiny_job(settings), None, silent)
-    assert torch.equal(basis_of(resumed), basis_of(whole))
-    in_subspace(job, path, silent)
-    assert teacher.images == 8
-    path.write_bytes(b"none")
+    (tmp_path / "rank-16.npy").write_bytes(b"none")
     with pytest.raises(ValueError, match=r"expected a basis; .*remove it"):
-        in_subspace(job, path, silent)
+        find_basis(job, tmp_path, silent)
 
 
 def test_a_tolerance_picks_the_least_rank_that_keeps_it(
     tiny_job: Build, tiny_params: Params
 ) -> None:
-    generator = torch_generator(0, "judged")
-    embeddings = embed(torch.randn(200, 12, generator=generator) @ torch.randn(12, 256))
-    vectors = torch.linalg.svd(embeddings)[2].mT.numpy()
-    found = [similarity_loss(vectors[:, :rank], embeddings.numpy()) for rank in (4, 8, 16, 256)]
-    assert found[0] > found[1] > found[2]
-    assert found[2] < 1e-3
-    ranks = [
-        in_subspace(tiny_job(asked(tiny_params, max_kl=kl)), None, silent).spec.feature_channels
-        for kl in (1e-2, 1e-3)
-    ]
-    assert ranks[0] <= ranks[1] < 256
+    for tolerated in (1e-2, 1e-3):
+        job = in_subspace(tiny_job(asked(tiny_params, max_kl=tolerated)))
+        rank = job.spec.feature_channels
+        _, judged = first_pass(tiny_job(job.settings), 8, None, silent)
+        basis = job.spec.basis_matrix
+        assert similarity_loss(basis, judged) <= tolerated
+        assert rank == 8 or similarity_loss(basis[:, : rank - 8], judged) > tolerated
+        assert similarity_loss(basis, judged, encode=False) < similarity_loss(basis, judged)
     with pytest.raises(ValueError, match=r"max_kl: similarities diverge by .* with all 256"):
-        in_subspace(tiny_job(asked(tiny_params, max_kl=1e-12)), None, silent)
+        in_subspace(tiny_job(asked(tiny_params, max_kl=1e-12)))
     with pytest.raises(ValueError, match=r"rank: expected at most 256, .* found 300"):
-        in_subspace(tiny_job(asked(tiny_params, rank=300)), None, silent)
+        in_subspace(tiny_job(asked(tiny_params, rank=300)))
 
 
 def test_rank_and_tolerance_exclude_each_other() -> None:
@@ -195,6 +219,16 @@ def test_a_basis_that_does_not_fit_is_refused(subspace_job: Extraction) -> None:
     described = subspace_job.spec.to_dict()
     with pytest.raises(StoreMismatchError, match="basis does not fit the features"):
         StoreSpec.from_dict(described | {"feature_channels": 256 * 64})
+    with pytest.raises(StoreMismatchError, match="basis is too large"):
+        StoreSpec.from_dict(described | {"basis": "A" * (2**23 + 4)})
+
+
+def test_a_teacher_of_other_channels_is_refused(
+    tiny_job: Build, tiny_params: Params, subspace_job: Extraction
+) -> None:
+    job = tiny_job(asked(tiny_params, rank=64))
+    with pytest.raises(ValueError, match=r"a basis of 100 channels; .* have 256"):
+        with_basis(job, subspace_job.spec.basis_matrix[:100])
 
 
 def terms_of(
@@ -222,7 +256,7 @@ SIMILAR = [name for name, term in TERMS.items() if not term.each_channel]
 @pytest.fixture(scope="module")
 def whole_rank(tiny_job: Build, tiny_params: Params, extract_to: Extract) -> Extracted:
     """A basis of all channels, which only turns them: what a term loses then is a fault."""
-    return extract_to(in_subspace(tiny_job(asked(tiny_params, rank=256)), None, silent))
+    return extract_to(in_subspace(tiny_job(asked(tiny_params, rank=256))))
 
 
 @pytest.mark.parametrize("term", SIMILAR)
@@ -272,3 +306,43 @@ def test_an_orthonormal_basis_changes_no_similarity(seed: int) -> None:
         ]
 
     assert terms(coordinates) == pytest.approx(terms(features), rel=1e-9)
+
+
+def test_a_store_is_made_and_looked_at_through_the_commands(
+    tiny_params: Params, tiny_index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files: alone, once more after the basis is lost, audited by the store's own basis."""
+    build = "tiny_networks:tiny_student"
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture("Tiny", build, "none"))
+    monkeypatch.setattr("stages.command.warn_of_teacher", lambda *_: None)
+    changes = {"architecture": "tiny", "source": "train"}
+    teacher_settings = tiny_params.teacher.model_copy(update=changes)
+    params = tiny_params.model_copy(
+        update={"teacher": teacher_settings, "store": asked(tiny_params, rank=8)}
+    )
+    index, teacher, written = (tmp_path / x for x in ("index.json", "tiny.pt", "params.yaml"))
+    tiny_index.write(index)
+    write_params(params, written)
+    network = build_teacher(teacher_settings, tiny_index.class_names)
+    sha256 = save_teacher(network, teacher)
+    card = TeacherCard("tiny", [], "train", sha256, {"confusion": [[1]]}, 0, 0.0)
+    write_json(asdict(card), teacher.with_suffix(".json"))
+    manifest, stores = tmp_path / "manifests/tiny.json", str(tmp_path / "stores")
+
+    def run(*arguments: object) -> Result:
+        found = CliRunner().invoke(main, [*map(str, arguments), "--params", str(written)])
+        assert found.exit_code == 0, found.output
+        return found
+
+    run("extract", index, teacher, manifest, "--stores", stores)
+    spec = Manifest.read(manifest).open().spec
+    assert (spec.feature_channels, spec.teacher_channels) == (8, 16)
+    for folder in tmp_path.glob("tiny.views-*"):
+        shutil.rmtree(folder)
+    run("audit", index, teacher, manifest, tmp_path / "audit.json")
+    assert not list(tmp_path.glob("tiny.views-*"))
+    fidelity = json.loads((tmp_path / "tiny.fidelity.json").read_bytes())
+    assert fidelity["images_equal"] == 1
+    run("extract", index, teacher, manifest, "--stores", stores, "--again")
+    assert Manifest.read(manifest).fingerprint == spec.fingerprint
+    assert len(list(Path(stores).glob("*/zarr.json"))) == 1
