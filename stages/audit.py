@@ -48,9 +48,8 @@ def command(
 
     manifest = Manifest.read(manifest_path)
     reader = manifest.open()
-    job = load_job(
-        files, reader.spec
-    )  # before the store is read: what is wrong with it is said at once
+    # Before the store is read: what is wrong with it is said at once.
+    job = load_job(files, reader.spec)
     with progress_of_total("verify, tally", "units") as show:
         findings = audit(reader, show)
     # Apart from the findings, so that another machine's last bits never make a student stale.
