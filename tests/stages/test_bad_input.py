@@ -84,6 +84,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "store to-hdf5": ("store", "to-hdf5", BAD, "out.h5"),
     "store from-hdf5": ("store", "from-hdf5", BAD, "out.json", "--stores", "out"),
     "benchmark store": ("benchmark", "store", BAD, TEACHER, "--out", "out.json", *CPU),
+    "benchmark subspace": ("benchmark", "subspace", INDEX, BAD, "--out", "out.json", *CPU),
     "benchmark num-views": ("benchmark", "num-views", BAD, TEACHER, "--out", "out.json", *CPU),
 }
 
@@ -145,6 +146,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("benchmark", "step", "--out", "out.json", "--student", "nobody"): "--student",
     ("benchmark", "num-views", INDEX, TEACHER, "--out", "out.json", "--views", "0"): "--views",
     ("benchmark", "num-views", INDEX, TEACHER, "--out", "out.json", "--views", "x"): "--views",
+    ("benchmark", "num-views", INDEX, TEACHER, "--out", "out.json", "--case", "x"): "--case",
+    ("benchmark", "subspace", INDEX, TEACHER, "--out", "out.json", "--views", "1"): "--views",
     ("benchmark", "amortise", "nowhere"): "nowhere",
 }
 DEVICES = ("meta", "tpu", "cuda:99", "cpu:x", "", "mps", "-1")

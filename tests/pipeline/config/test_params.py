@@ -67,6 +67,10 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
             load_params(write(tmp_path / "params.yaml", document))
 
 
+def with_features(features: object) -> dict[str, object]:
+    return {"logits": "float16", "features": features}
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
@@ -81,6 +85,16 @@ def test_every_unknown_key_fails(raw: dict, tmp_path: Path) -> None:
         ("store", "targets", [], "at least 1 item"),
         ("store", "targets", "logits", "valid tuple"),
         ("store", "targets", ["logits", "gradients"], "expected some of logits, features"),
+        ("store", "encodings", with_features("float8"), r"encodings\.features: .*expected one of"),
+        ("store", "encodings", with_features({"rank": 8}), r"encodings\.features\.encoding: Field"),
+        (
+            *("store", "encodings", with_features({"encoding": "subspace", "rank": 0})),
+            r"encodings\.features\.rank: .*greater than or equal to 1",
+        ),
+        (
+            *("store", "encodings", with_features({"encoding": "subspace"})),
+            r"encodings\.features: .*give a rank, or max_kl",
+        ),
         ("distillation", "memory", "heap", "bank"),
         ("distillation", "queue_storage", "int8", "uint8"),
         ("dataset", "kind", "imagenet", "scenes"),
