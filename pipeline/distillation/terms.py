@@ -69,7 +69,7 @@ class Step:
         """Tell where the view lies on its image, bool [B, h, w]."""
         return self.batch.grid_valid
 
-    @cached_property
+    @property
     def teacher_features(self) -> Tensor:
         """Return the teacher's features in its own channels, [B, D, h, w].
 

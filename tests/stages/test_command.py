@@ -143,7 +143,7 @@ def test_a_shell_completes_students_profiles_and_manifests(project: Path) -> Non
     assert complete([], "fing") == ["fingerprint"]
     assert complete(["train"], "r18_c") == ["r18_ce", "r18_cirkd"]
     assert complete(["train", "--params", "profiles/scenes.yaml"], "r") == ["r18_ce", "r18_cirkd"]
-    assert complete(["profile", "use"], "cam") == ["camvid", "camvid-small"]
+    assert complete(["profile", "use"], "camvid-") == ["camvid-lite", "camvid-small"]
     manifests = ["artifacts/manifests/other.json", "artifacts/manifests/tiny.json"]
     for words in (["train", "r18_ce"], ["store", "info"], ["audit", "i.json", "t.pt"]):
         assert complete(words, "art") == manifests, words
