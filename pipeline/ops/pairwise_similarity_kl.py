@@ -16,7 +16,6 @@ from pipeline.ops.mean import Mean
 from pipeline.ops.similarity_kl import check_match, similarity_kl
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
-    LN_2,
     add_product,
     exp_is_safe,
     product_dtype,
@@ -114,8 +113,8 @@ class _PairsKL(torch.autograd.Function):
                 if 0 in shape:
                     continue
                 student, teacher = (x[: shape[0] * shape[1]].view(shape) for x in memory)
-                similarities(students[i], students[j], scale / LN_2, student)
-                similarities(teachers[i], teachers[j], scale / LN_2, teacher)
+                similarities(students[i], students[j], scale, student)
+                similarities(teachers[i], teachers[j], scale, teacher)
                 kl = _kl_and_gradient_(student, teacher)
                 # An image with itself is both directions at once, and so is its gradient.
                 total += kl if i != j else kl / 2
@@ -134,10 +133,9 @@ class _PairsKL(torch.autograd.Function):
 
 
 def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute both directions' KL of a pair's logits [n, m], and `student` becomes its gradient.
+    """Compute both directions' KL of a pair's logits [n, m]; `student` becomes its gradient.
 
-    The logits are in bits, x here in nats. With e = exp(x), Z_a and Z_b its sums over the columns
-    and over the rows,
+    With e = exp(x), Z_a and Z_b its sums over the columns and over the rows,
     KL = sum_a (sum_b e^t (x^t - x^s) / Z^t_a - log Z^t_a + log Z^s_a) + the same with a, b swapped;
     its gradient in x^s is e^s (1 / Z^s_a + 1 / Z^s_b) - e^t (1 / Z^t_a + 1 / Z^t_b).
     """
@@ -150,13 +148,13 @@ def _kl_and_gradient_(student: Tensor, teacher: Tensor) -> Tensor:
     for tile in slices(num_rows, length):
         x_student, x_teacher = student[tile], teacher[tile]
         difference = torch.sub(x_teacher, x_student, out=spare[: len(x_student)])
-        exp_student, exp_teacher = x_student.exp2_(), x_teacher.exp2_()
+        exp_student, exp_teacher = x_student.exp_(), x_teacher.exp_()
         parts = exp_student, exp_teacher, difference.mul_(exp_teacher)
         for part, of_rows, of_columns in zip(parts, rows, columns, strict=True):
             torch.sum(part, 1, out=of_rows[tile])
             of_columns += part.sum(0)
     z_student, z_teacher, weighted_sum = torch.cat((rows, columns), 1).double()
-    kl: Tensor = LN_2 * weighted_sum / z_teacher - z_teacher.log() + z_student.log()
+    kl: Tensor = weighted_sum / z_teacher - z_teacher.log() + z_student.log()
     rows, columns = rows.reciprocal_(), columns.reciprocal_()
     for tile in slices(num_rows, length):
         exp_student, exp_teacher = student[tile], teacher[tile]

@@ -13,7 +13,6 @@ from pipeline.ops.embedding import work_dtype
 from pipeline.ops.mean import Mean
 from pipeline.ops.tiling import (
     BLOCK_BYTES,
-    LN_2,
     add_product,
     exp_is_safe,
     product_dtype,
@@ -128,7 +127,6 @@ class _SimilarityKL(torch.autograd.Function):
         """Walk row blocks; value and unit gradients come from the same pass."""
         ctx.dtypes = student.dtype, contrast.dtype
         dtype, scale = work_dtype(student), settings.scale
-        logit_scale = scale / LN_2 if settings.exp_is_safe else scale
         with torch.autocast(student.device.type, enabled=False):
             student, contrast, teacher, teacher_contrast = (
                 x.to(settings.product_dtype) for x in (student, contrast, teacher, teacher_contrast)
@@ -140,10 +138,8 @@ class _SimilarityKL(torch.autograd.Function):
             total = student.new_zeros((), dtype=torch.float64)
             for block, blocks in _walk(student, contrast, dtype, settings.block_bytes):
                 for j in range(len(contrast)):
-                    similarities(student[block], contrast[j], logit_scale, blocks.student_logits)
-                    similarities(
-                        teacher[block], teacher_contrast[j], logit_scale, blocks.overwritten
-                    )
+                    similarities(student[block], contrast[j], scale, blocks.student_logits)
+                    similarities(teacher[block], teacher_contrast[j], scale, blocks.overwritten)
                     kept = None if columns is None else columns[j]
                     kl, gradient = _kl_and_gradient(blocks, kept, settings.exp_is_safe)
                     total += kl
@@ -185,8 +181,7 @@ def _kl_and_gradient(blocks: _Blocks, kept: Tensor | None, safe: bool) -> tuple[
     """Compute the sum of the rows' KL and its gradient [r, m] in x^s, inside the blocks.
 
     KL = sum_b t_b (x^t_b - x^s_b) - log Z^t + log Z^s, and its gradient in x^s is s - t, where s
-    and t are the softmaxes of the logits x and Z their denominators. Where exp is `safe`, the
-    logits are in bits.
+    and t are the softmaxes of the logits x and Z their denominators.
     """
     softmax = partial(_safe_softmax, kept=kept) if safe else _softmax
     if kept is not None and not safe:
@@ -211,8 +206,6 @@ def _kl_and_gradient(blocks: _Blocks, kept: Tensor | None, safe: bool) -> tuple[
     # Logits are only ever subtracted from each other in the dtype of `difference`, so that a
     # constant cancels exactly; logs are float64, one number a row costs nothing.
     kl = weighted.sub_(teacher_peak - student_peak).double()
-    if safe:
-        kl *= LN_2
     kl += student_rest.double().log() - teacher_rest.double().log()
     return kl.sum(), blocks.overwritten
 
@@ -227,8 +220,8 @@ def _softmax(logits: Tensor, out: Tensor, peak: Tensor, rest: Tensor) -> None:
 def _safe_softmax(
     logits: Tensor, out: Tensor, peak: Tensor, rest: Tensor, kept: Tensor | None
 ) -> None:
-    """Like `_softmax`, in half the time, of safe logits in bits: the peak stays zero."""
-    torch.exp2(logits, out=out)
+    """Like `_softmax`, in half the time, of logits whose exp is safe: the peak stays zero."""
+    torch.exp(logits, out=out)
     if kept is not None:
         out.mul_(kept)
     torch.sum(out, 1, out=rest)

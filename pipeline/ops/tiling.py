@@ -18,8 +18,6 @@ TILE_BYTES = 2**20
 threads seldom wait for each other (each step of each tile is a barrier, dear on shared cores)."""
 LARGEST_LOGIT = 30.0
 """exp of it, and of its negative, summed over any number of columns, is safe in float32."""
-LN_2 = math.log(2)
-"""A bit in nats. Where exp is safe, logits are in bits: on some CPUs exp2 takes a third of exp."""
 FEWEST_COLUMNS = 64
 """Rounding errors of exp average out over so many."""
 
