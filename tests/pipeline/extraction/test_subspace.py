@@ -316,7 +316,6 @@ def test_a_store_is_made_and_looked_at_through_the_commands(
     """From files: alone, once more after the basis is lost, audited by the store's own basis."""
     build = "tiny_networks:tiny_student"
     monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture("Tiny", build, "none"))
-    monkeypatch.setattr("stages.command.warn_of_teacher", lambda *_: None)
     changes = {"architecture": "tiny", "source": "train"}
     teacher_settings = tiny_params.teacher.model_copy(update=changes)
     params = tiny_params.model_copy(
