@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import torch
@@ -29,6 +29,8 @@ def fetch(weights: WeightsEnum) -> dict[str, Tensor]:
                 progress=True, check_hash=True, map_location="cpu", weights_only=True
             )
         except URLError as error:
+            if isinstance(error, HTTPError):
+                error.close()  # It is the answer, too, and holds the connection.
             raise ValueError(f"no file, and no download: {error.reason}") from None
         # torch compares the hash of what it downloads, not of what was there before.
         found = hash_weights_file(str(path))

@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.error import HTTPError
 
 import huggingface_hub.constants
 import pytest
@@ -141,6 +142,9 @@ def test_a_download_that_fails_says_what_to_put_where(
     assert f"/{file_name} in its place" in str(refused.value)
     assert place.exists() == (fault == "altered in the cache")
     assert not list(publisher.cache.glob("*.partial"))
+    reason: BaseException | None = refused.value
+    while reason := reason.__context__:
+        assert not isinstance(reason, HTTPError) or reason.fp.closed
 
 
 def test_classes_in_another_order_are_refused_before_any_download(
