@@ -20,7 +20,12 @@ if __name__ == "__main__":  # loader processes may import this file
     stored = Manifest.read(Path(manifest))
     reader = stored.open()
     seed_torch(settings.seed, "student", "weights")
-    student = build_network(settings.architecture, reader.spec.num_classes)
+    student = build_network(
+        settings.architecture,
+        reader.spec.num_classes,
+        settings.encoder_weights,
+        settings.feature_layer,
+    )
     header = {"params": settings.model_dump(mode="json")}
     run_training(student_run(run, student, settings, reader, header, Resources(Path(folder))))
     save_student(student, settings, stored_classes(reader.spec), Path(folder) / "model.pt")

@@ -66,7 +66,7 @@ class Commands(click.Group):
 def main(context: click.Context, debug: bool, quiet: bool) -> None:
     """One segmentation teacher, run once; many students distilled from its stored targets."""
     for variable, chosen in ((DEBUG, debug), (QUIET, quiet)):
-        if chosen and variable not in os.environ:
+        if chosen and not os.environ.get(variable):
             os.environ[variable] = "1"  # the stages that DVC starts inherit it
             context.call_on_close(partial(os.environ.pop, variable))
 

@@ -94,7 +94,8 @@ def command(
     from pipeline.runtime.device import pick_device
     from pipeline.runtime.distributed import joined
 
-    if destination.resolve() == _card_of(network_path).resolve():
+    card = _card_of(network_path)
+    if card is not None and destination.resolve() == card.resolve():
         raise click.UsageError(f"{destination} is where a teacher's card lies; name another file")
     remove_recorded()
     index = Index.read(index_path)
@@ -137,8 +138,9 @@ def command(
         say(f"{name}: {split} mIoU {figures['miou']}")
 
 
-def _card_of(network: Path) -> Path:
-    return network.with_suffix(".json")
+def _card_of(network: Path) -> Path | None:
+    """Return where the card of a teacher lies, if the file may be a teacher's."""
+    return network.with_suffix(".json") if network.suffix == ".pt" else None
 
 
 def _load(path: Path, num_classes: int, named: Collection[str]) -> tuple[str, Network, str]:
@@ -147,7 +149,7 @@ def _load(path: Path, num_classes: int, named: Collection[str]) -> tuple[str, Ne
     from pipeline.models.teacher import TeacherCard
 
     card = _card_of(path)
-    if not card.exists():
+    if card is None or not card.exists():
         student = load_student(path, named)
         return path.parent.name, student.network, student.precision
     teacher = TeacherCard.read(card)

@@ -53,3 +53,7 @@ def _print_table(entries: "tuple[Entry, ...]") -> None:
         if entry.gain is not None and not entry.gain_is_certain
     }
     print_table(COLUMNS, table(entries), faint=uncertain)
+
+
+if __name__ == "__main__":
+    command()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from types import MappingProxyType
 
 import click
 
@@ -47,7 +48,12 @@ class Done:
         return "\n    ".join([f"{self.run}: exit code {self.code}, all of it in {self.log}", *tail])
 
 
-def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> list[Done]:
+def train_all(
+    runs: Sequence[str],
+    num_jobs: int,
+    devices: Sequence[str],
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> list[Done]:
     """Bring every run up to date, `num_jobs` at a time; one that fails stops no other.
 
     Each is `dvc repro -s train@RUN`, so what is up to date is not trained again, and a later
@@ -57,6 +63,7 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         runs: names of students.
         num_jobs: how many train at a time.
         devices: dealt out to the jobs in turn; on a CPU the jobs share its cores evenly.
+        options: of every training, by their environment variables: DVC passes no others on.
     """
     command, environment = prepare_dvc()
     # As the first stage does, which `dvc repro -s` leaves out.
@@ -74,7 +81,8 @@ def train_all(runs: Sequence[str], num_jobs: int, devices: Sequence[str]) -> lis
         cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
         own = {"CIRKD_DEVICE": device, **(cores if device == "cpu" else {})}
         try:
-            code = _run([*command, "repro", "-s", f"train@{run}"], environment | own, log, stop)
+            own_environment = {**environment, **options, **own}
+            code = _run([*command, "repro", "-s", f"train@{run}"], own_environment, log, stop)
         finally:
             slots.put(device)
         done = Done(run, None if code and stop.requested else code, log)

@@ -180,8 +180,8 @@ def show_store(manifest_path: Path, figure: Path | None, record: int, as_json: b
 )
 @manifest_argument
 @spots_option("Also run the teacher again on that many records; needs --index and --teacher.")
-@click.option("--index", "index_path", type=PATH)
-@click.option("--teacher", "teacher_path", type=PATH)
+@click.option("--index", "index_path", type=PATH, help="Of the dataset, for --spot.")
+@click.option("--teacher", "teacher_path", type=PATH, help="Its file, for --spot.")
 @params_option
 @device_option
 @json_option
@@ -198,8 +198,8 @@ def verify_store(
     from store.manifest import Manifest
     from store.verify import verify
 
-    if num_spots is not None and (index_path is None or teacher_path is None):
-        raise click.UsageError("--spot runs the teacher: give --index and --teacher")
+    if len({num_spots is None, index_path is None, teacher_path is None}) > 1:
+        raise click.UsageError("--spot runs the teacher: --spot, --index and --teacher go together")
     manifest = Manifest.read(manifest_path)
     findings = verify(manifest.path, digest=manifest.digest)
     fidelity = None
@@ -250,7 +250,7 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
     if left or repaired.digest != manifest.digest:
         raise ValueError(
             f"{manifest.path}: {len(left)} findings left; expected digest {manifest.digest}, found "
-            f"{repaired.digest}; remove the store and run `dvc repro -f extract`"
+            f"{repaired.digest}; remove the store and run `dvc repro -f -s extract`"
         )
 
 

@@ -1,5 +1,7 @@
 """Stage 5: train one student from the store alone; no teacher in this process."""
 
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +29,15 @@ from store.files import replace_file, write_json
 from store.manifest import Manifest
 
 
+def read_gb(context: click.Context, option: click.Parameter, gb: float | None) -> int | None:
+    """Convert GB to bytes."""
+    if gb is None:
+        return None
+    if not isfinite(gb * 10**9):
+        raise click.BadParameter(f"expected a number of GB; found {gb}")
+    return int(gb * 10**9)
+
+
 @click.command(
     "train",
     cls=StageCommand,
@@ -36,7 +47,7 @@ from store.manifest import Manifest
 @click.argument("run", required=False, shell_complete=complete_student)
 @click.argument(
     "manifest_path",
-    metavar="MANIFEST",
+    metavar="[MANIFEST]",
     required=False,
     type=PATH,
     shell_complete=complete_manifest,
@@ -75,7 +86,7 @@ from store.manifest import Manifest
     envvar="CIRKD_CACHE_GB",
     show_envvar=True,
     help="What all copies in it may take; those used longest ago give way. Without it, no bound.",
-    callback=lambda context, option, gb: None if gb is None else int(gb * 10**9),
+    callback=read_gb,
 )
 def command(
     run: str | None,
@@ -108,7 +119,19 @@ def command(
 
     params = load_params(params_path)
     if every_run:
-        train_every(list(params.students), num_jobs, device_name)
+        if run is not None or params_path != Path("params.yaml"):
+            raise click.UsageError("--all trains every student of params.yaml; no arguments")
+        options = {
+            "CIRKD_WORKERS": num_workers,
+            "CIRKD_AHEAD_MB": ahead_bytes // 10**6,
+            "CIRKD_TENSORBOARD": tensorboard,
+            "CIRKD_CACHE": cache,
+            "CIRKD_CACHE_GB": cache_bytes and cache_bytes / 10**9,
+        }
+        given = {name: str(value) for name, value in options.items() if value is not None}
+        train_every(list(params.students), num_jobs, device_name, given)
+    if num_jobs > 1:
+        raise click.UsageError("--jobs goes with --all")
     if run is None or manifest_path is None or destination is None:
         raise click.UsageError("give RUN MANIFEST DESTINATION, or --all")
     settings = pick_student(params, run)
@@ -141,6 +164,8 @@ def command(
         seconds = follow_training(student_run(run, student, settings, reader, header, resources))
     if not ranks.is_main:
         return
+    # What was measured of the student before this one.
+    (destination / "evaluation.json").unlink(missing_ok=True)
     save_student(student, settings, classes, destination / "model.pt")
     summary = {
         **header,
@@ -155,12 +180,14 @@ def command(
     say(f"student {run}: {settings.training.steps} steps in {seconds:.0f} s")
 
 
-def train_every(runs: list[str], num_jobs: int, device_name: str) -> NoReturn:
+def train_every(
+    runs: list[str], num_jobs: int, device_name: str, options: Mapping[str, str]
+) -> NoReturn:
     """Train several students at a time; exit code 1 if any failed, 3 if interrupted."""
     from pipeline.runtime.device import pick_slots
     from stages.many import exit_code, train_all
 
-    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device_name))))
+    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device_name), options)))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ STORES, MANIFESTS = Path("artifacts/stores"), Path("artifacts/manifests")
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
 RECENT = 20
+DONE = "done"
 """Logged steps, or units of a store, that the rate is of."""
 
 
@@ -66,7 +67,7 @@ class Job:
 
 
 def find_jobs() -> Iterator[Job]:
-    """Read every training in artifacts/work, and every store that is not complete."""
+    """Read every training in artifacts/work, and every store that is being made, or waits to be."""
     for work in sorted(WORK.glob("*/")):
         with suppress(LookupError, TypeError, ValueError):  # the log of something else
             yield _read_training(work)
@@ -77,7 +78,10 @@ def find_jobs() -> Iterator[Job]:
     for folder in sorted(STORES.glob("*/")):
         if folder.name not in finished or is_locked(folder):
             with suppress(StoreError):
-                yield _read_extraction(folder)
+                job = _read_extraction(folder)
+                # A whole one that no manifest names is of settings of before.
+                if job.state != DONE:
+                    yield job
 
 
 def _read_training(work: Path) -> Job:
@@ -120,7 +124,7 @@ def _read_extraction(folder: Path) -> Job:
 def _state(folder: Path, whole: bool) -> str:
     if is_locked(folder):
         return "running"
-    return "done" if whole else "unfinished"
+    return DONE if whole else "unfinished"
 
 
 def _seconds_of(path: Path) -> float:

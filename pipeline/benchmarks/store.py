@@ -34,8 +34,17 @@ NUM_PASSES = 4  # over the records in one timed call, so that the loader's start
 
 
 def fixed_views(job: Extraction, height: int, width: int, unit_size: int) -> Extraction:
-    """Return the extraction of 32 images, each scaled so that its one window has no padding."""
+    """Return the extraction of 32 images, each scaled so that its one window has no padding.
+
+    Raises:
+        ValueError: the dataset has fewer.
+    """
     samples = job.index.splits["train"][:NUM_RECORDS]
+    if len(samples) < NUM_RECORDS:
+        raise ValueError(
+            f"{job.index.name}: expected {NUM_RECORDS} training images or more to measure with; "
+            f"found {len(samples)}"
+        )
     scale = max(max(height / one.height, width / one.width) for one in samples)
     scale = math.ceil(scale * 100) / 100
     crop = Crop(height=height, width=width, scale_min=scale, scale_max=scale, flip_probability=0.0)

@@ -59,7 +59,9 @@ class Setting:
 
 def ce(setting: Setting) -> Iterator[StepResult]:
     """Take steps on labels alone."""
-    objective = _build(setting, setting.config.model_copy(update={"method": "ce"}))
+    # Without other weights of CIRKD's terms.
+    alone = setting.config.model_copy(update={"method": "ce", "terms": None})
+    objective = _build(setting, alone)
     return take_steps(objective, setting.config.training, _stream(setting))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Protocol
 
 import torch
@@ -44,8 +45,8 @@ class Inference:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales: expected numbers above 0; found {self.scales}")
+        if not self.scales or not all(0 < scale < inf for scale in self.scales):
+            raise ValueError(f"scales: expected finite numbers above 0; found {self.scales}")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window: expected 1 pixel or more; found {self.window}")
         if not 0 <= self.overlap < 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.architectures import find_architecture, is_import_path
+from pipeline.config.methods import METHODS
 from pipeline.models.network import Network
 
 UNKNOWN = "not recorded"
@@ -37,7 +38,7 @@ def write_card(
         "teacher": _name_teacher(teacher) if teacher else UNKNOWN,
         "store (fingerprint)": run.get("store", UNKNOWN),
         "method": params.get("method") or run.get("label", UNKNOWN),
-        "terms": _list_terms(params.get("terms")),
+        "terms": _list_terms(params),
         "steps": params.get("training", {}).get("steps", UNKNOWN),
         "seed": params.get("seed", UNKNOWN),
         "commit": run.get("commit") or UNKNOWN,
@@ -84,9 +85,10 @@ def _name_teacher(teacher: Mapping[str, Any]) -> str:
     return f"{teacher['architecture']} (SHA-256 {teacher['sha256'][:16]})"
 
 
-def _list_terms(terms: Mapping[str, float] | None) -> str:
-    if terms is None:
-        return "the method's"
+def _list_terms(params: Mapping[str, Any]) -> str:
+    if not params:
+        return UNKNOWN
+    terms = {**METHODS.get(params.get("method"), {}), **(params.get("terms") or {})}
     return ", ".join(f"{name} {weight:g}" for name, weight in terms.items()) or "none"
 
 

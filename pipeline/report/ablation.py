@@ -14,7 +14,7 @@ from pipeline.report.comparison import Row, Spread, describe_settings, differenc
 from pipeline.report.wording import spread, term_title
 
 QUEUES = ("pixel_queue", "region_queue")
-VERDICTS = ("holds here", "does not hold here", "cannot be told from the deviation over seeds")
+VERDICTS = ("holds here", "does not hold here", "cannot be told from chance")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Ordering:
 
     @property
     def verdict(self) -> str:
-        """Return one of VERDICTS; a gap within one sample deviation of zero tells nothing."""
-        gap = self.gap
-        if gap is None or gap.deviation is None or abs(gap.mean) <= gap.deviation:
+        """Return one of VERDICTS; a gap whose 95 % interval holds zero tells nothing."""
+        if self.gap is None or not self.gap.is_certain:
             return VERDICTS[2]
-        return VERDICTS[gap.mean < 0]
+        return VERDICTS[self.gap.mean < 0]
 
 
 def find_orderings(rows: Sequence[Row]) -> tuple[Ordering, ...]:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
@@ -27,6 +28,24 @@ class Spread:
         if not known:
             return None
         return cls(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return where the mean lies with 95 %, by Student's t; None with one value."""
+        if self.deviation is None:
+            return None
+        from scipy.stats import t  # takes a second
+
+        reach = float(t.ppf(0.975, self.count - 1)) * self.deviation / sqrt(self.count)
+        return self.mean - reach, self.mean + reach
+
+    @property
+    def is_certain(self) -> bool:
+        """Return whether the interval leaves zero out; with one value it is never certain."""
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return low > 0 or high < 0
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import StudentConfig
-from pipeline.report.comparison import Row, Spread, group_runs
+from pipeline.report.comparison import Row, group_runs
 from pipeline.report.results import REMAKE, RunResult, read_run
 from pipeline.report.wording import architecture_title, duration, flops, percent, points, row_title
 from store.files import reading
@@ -63,7 +62,11 @@ def read_leaderboard(artifacts: Path) -> tuple[Entry, ...]:
     """
     entries: list[Entry] = []
     for profile in sorted((artifacts / "profiles").glob("*")):
-        rows = group_runs(list(_runs(profile)))
+        stores: dict[str, list[RunResult]] = {}
+        for run in _runs(profile):
+            stores.setdefault(run.store, []).append(run)
+        # Students of two stores are neither seeds of one row nor each other's baselines.
+        rows = [row for runs in stores.values() for row in group_runs(runs)]
         entries += sorted((describe(profile.name, row) for row in rows), key=rank)
     return tuple(entries)
 
@@ -87,7 +90,7 @@ def rank(entry: Entry) -> float:
 def describe(profile: str, row: Row) -> Entry:
     """Describe a row of a profile."""
     first, miou, gain = row.runs[0], row.miou, row.gain
-    low, high = confidence_interval(gain)
+    low, high = (gain and gain.interval) or (None, None)
     return Entry(
         profile=profile,
         architecture=architecture_title(row.architecture),
@@ -106,16 +109,6 @@ def describe(profile: str, row: Row) -> Entry:
         store=first.store,
         commit=first.commit,
     )
-
-
-def confidence_interval(spread: Spread | None) -> tuple[float | None, float | None]:
-    """Return where the mean of paired differences lies with 95 %, by Student's t."""
-    if spread is None or spread.deviation is None:
-        return None, None
-    from scipy.stats import t  # takes a second
-
-    reach = float(t.ppf(0.975, spread.count - 1)) * spread.deviation / sqrt(spread.count)
-    return spread.mean - reach, spread.mean + reach
 
 
 COLUMNS = (

@@ -166,16 +166,16 @@ def caveat(rows: Sequence[Row]) -> str:
     if row is None or row.gain is None:
         return ""
     spread = row.gain
-    if spread.deviation is None:
+    if spread.interval is None:
         return (
             "One seed: a single pair of runs cannot tell a gain from chance. "
             "Add seeds to params.students to see the spread."
         )
-    within = abs(spread.mean) <= spread.deviation
-    verdict = "within" if within else "outside"
+    low, high = spread.interval
+    verdict = "leaves zero out" if spread.is_certain else "holds zero: the gain may be chance"
     return (
-        f"{spread.count} seeds: the gain is {points(spread.mean)} ± {percent(spread.deviation)} "
-        f"points (sample deviation), {verdict} one deviation of zero."
+        f"{spread.count} seeds: the gain is {points(spread.mean)} points, and its 95 % interval, "
+        f"{points(low)} to {points(high)}, {verdict}."
     )
 
 

@@ -112,6 +112,11 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("train", "r18_ce", MANIFEST, "out", "--cache", "params.yaml"): "--cache",
     ("train", "--all", "--jobs", "0"): "--jobs",
     ("train", "--all"): "no dvc.yaml",
+    ("train", "r18_ce", "--all"): "no arguments",
+    ("train", "--all", "--params", "profiles/tiny.yaml"): "every student of params.yaml",
+    ("train", "r18_ce", MANIFEST, "out", "--jobs", "2"): "--jobs goes with --all",
+    ("train", "r18_ce", MANIFEST, "out", "--cache-gb", "inf"): "--cache-gb",
+    ("train", "r18_ce", MANIFEST, "out", "--cache-gb", "nan"): "--cache-gb",
     ("repro",): "no dvc.yaml",
     ("fingerprint",): "DESTINATION",
     ("fingerprint", "out.json", "--nothing"): "--nothing",
@@ -139,6 +144,7 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("store", "info", MANIFEST, "--figure", "params.yaml/out.png"): "params.yaml",
     ("store", "verify", MANIFEST, "--spot", "0"): "--spot",
     ("store", "verify", MANIFEST, "--spot", "1"): "--spot",
+    ("store", "verify", MANIFEST, "--index", INDEX): "--spot",
     ("store", "adopt", "nothing://host/store", "out.json"): "nothing",
     ("store", "to-hdf5", MANIFEST, "params.yaml/out.h5"): "params.yaml",
     ("benchmark", "losses"): "--out",
@@ -273,7 +279,9 @@ def test_a_device_that_is_none_is_named(words: tuple[str, ...], device: str, pro
 def test_debug_keeps_the_traceback(project: Path) -> None:
     words = ("store", "info", "absent.json")
     assert isinstance(CliRunner().invoke(main, words).exception, SystemExit)
-    assert isinstance(CliRunner().invoke(main, ("--debug", *words)).exception, FileNotFoundError)
+    for set_before in (None, ""):
+        runner = CliRunner(env={"CIRKD_DEBUG": set_before})
+        assert isinstance(runner.invoke(main, ("--debug", *words)).exception, FileNotFoundError)
     assert isinstance(CliRunner().invoke(main, words).exception, SystemExit)
 
 

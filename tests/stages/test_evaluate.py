@@ -85,7 +85,9 @@ def test_scales_mirror_and_windows_are_options(folder: Path) -> None:
         (("--scales", "big"), "expected numbers such as 0.5,1,1.5; found big"),
         (("--overlap", "1"), "--overlap"),
         (("--batch", "0"), "--batch"),
-        (("--scales", "0"), "scales: expected numbers above 0"),
+        (("--scales", "0"), "scales: expected finite numbers above 0"),
+        (("--scales", "1,inf"), "scales: expected finite numbers above 0"),
+        (("--scales", "nan"), "scales: expected finite numbers above 0"),
     ],
 )
 def test_options_out_of_range_are_named(
@@ -113,6 +115,13 @@ def test_a_card_is_no_destination(folder: Path, teacher: str) -> None:
     assert done.exit_code == 2
     assert "where a teacher's card lies" in done.stderr
     assert (folder / "teacher.json").read_bytes() == before
+
+
+def test_figures_beside_a_pack_are_no_card(folder: Path) -> None:
+    pack = ["pack", str(folder / "model.pt"), "-o", str(folder / "student.zip")]
+    assert CliRunner().invoke(main, pack).exit_code == 0
+    figures = [run(folder, network="student.zip", scores="student.json") for _ in range(2)]
+    assert [done.exit_code for done in figures] == [0, 0], figures[1].output
 
 
 def test_a_teacher_without_its_cards_weights_is_refused(folder: Path, teacher: str) -> None:

@@ -45,16 +45,19 @@ def test_devices_are_dealt_out_in_turn(tmp_path: Path, monkeypatch: pytest.Monke
 
     def run(command: list[str], environment: dict[str, str], *rest: object) -> int:
         seen.append((command[-1], environment["CIRKD_DEVICE"]))
+        assert environment.get("CIRKD_WORKERS") == options.get("CIRKD_WORKERS")
         return 0
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(many, "prepare_dvc", lambda: (["dvc"], {}))
     shutil.copy(ROOT / "profiles/tiny.yaml", "params.yaml")
     monkeypatch.setattr(many, "_run", run)
+    options: dict[str, str] = {}
     many.train_all(["one", "two", "three"], 1, ["cuda:0", "cuda:1"])
     assert seen == [(f"train@{name}", "cuda:0") for name in ("one", "two", "three")]
     seen.clear()
-    many.train_all(["one", "two", "three", "four"], 4, ["cuda:0", "cuda:1"])
+    options = {"CIRKD_WORKERS": "3"}
+    many.train_all(["one", "two", "three", "four"], 4, ["cuda:0", "cuda:1"], options)
     assert sorted(device for _, device in seen) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
 
 

@@ -87,6 +87,8 @@ def test_an_extraction_is_shown_until_its_manifest_is_there(tiny_store: Reader) 
     left = len(spec.unit_records(last))
     assert (found["done"], found["total"]) == (spec.num_records - left, spec.num_records)
     assert watch()[0]["state"] == "unfinished"
+    shutil.copytree(tiny_store.path, store.with_name("of-former-settings"))
+    assert len(watch()) == 1
     Manifest.of(str(store), spec, tiny_store.journal).write("manifest.json")
     Path("artifacts/manifests").mkdir()
     os.replace("manifest.json", "artifacts/manifests/tiny.json")

@@ -128,6 +128,12 @@ def test_the_public_codes_memory_format_is_not_given_to_the_callers_teacher(
     assert not job.teacher._forward_pre_hooks
 
 
+def test_labels_alone_take_no_weights_of_cirkds_terms(reader: Reader, job: Extraction) -> None:
+    config = RUN.model_copy(update={"terms": {"memory_pixel": 0.01}})
+    measured = variants.Setting(reader, config, lambda: job, lambda *_: None, CPU, 0)
+    assert next(variants.ce(measured)).terms.keys() == {"task", "auxiliary"}
+
+
 def test_relational_flops_by_hand(reader: Reader) -> None:
     # A 4x8 grid, 2 images: 64 rows and columns; 27 + 15 embeddings of 256 channels in the queues.
     minibatch = 2 * 64 * 64 * (64 + 256) + 2 * 64 * 64 * 64 * 2

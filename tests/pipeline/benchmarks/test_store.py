@@ -1,6 +1,7 @@
 """The store's and the extraction's benchmarks, at a size that takes seconds."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,9 @@ def test_extraction_is_measured(job: Extraction, folder: Path) -> None:
     found = extract.benchmark(job, folder, **sizes)
     assert found["overhead_ratio"] == pytest.approx(found["extract_s"] / found["forward_s"])
     assert found["views_per_s"] > 0
+
+
+def test_fewer_images_are_refused(job: Extraction, folder: Path) -> None:
+    index = replace(job.index, splits={"train": job.index.splits["train"][:31]})
+    with pytest.raises(ValueError, match="expected 32 training images or more .* found 31"):
+        store.benchmark(job.replan(job.settings, index), folder, height=32, width=64)

@@ -64,7 +64,12 @@ def test_the_card_says_what_is_recorded(student: Path) -> None:
     scores = {"split": "val", "miou": 0.5, "pixel_accuracy": 0.75}
     (student.parent / "evaluation.json").write_text(json.dumps(scores))
     card = (pack(student, "pack") / "README.md").read_text()
-    for row in ("method | cirkd", "terms | kd 0.5", "seed | 5", "commit | abc123"):
+    for row in (
+        "method | cirkd",
+        "terms | kd 0.5, minibatch_pixel 1, memory_pixel 0.1, memory_region 0.1",
+        "seed | 5",
+        "commit | abc123",
+    ):
         assert f"| {row} |" in card
     assert "| mIoU on val | 50.00 % |" in card
     assert "| FLOPs of a training view | 2.50 G |" in card
@@ -121,7 +126,9 @@ def test_a_folder_without_its_weights_is_named(student: Path) -> None:
 
 def test_the_card_of_a_network_of_ones_own_says_that_its_code_is_elsewhere(student: Path) -> None:
     network = load_student(student).network
-    assert "not in this pack" not in write_card(network, ("a",), {}, {}, {})
+    unknown = write_card(network, ("a",), {}, {}, {})
+    assert "not in this pack" not in unknown
+    assert "| terms | not recorded |" in unknown
     network.architecture = "mynets:make"
     card = write_card(network, ("a",), {}, {}, {})
     assert "The code of `mynets:make` is not in this pack" in card

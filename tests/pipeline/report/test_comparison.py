@@ -193,7 +193,12 @@ def test_headline_counts_the_comparisons() -> None:
 
 @pytest.mark.parametrize(
     ("gains", "words"),
-    [((0.02,), "One seed"), ((0.02, 0.03), "outside"), ((0.02, -0.03), "within")],
+    [
+        ((0.02,), "One seed"),
+        ((0.02, 0.021), "leaves zero out"),
+        ((0.02, 0.03), "holds zero"),  # 0.025 is more than its deviation, but 12.7 times 0.005
+        ((0.02, -0.03), "holds zero"),
+    ],
 )
 def test_caveat_weighs_the_seeds(gains: tuple[float, ...], words: str) -> None:
     runs = [

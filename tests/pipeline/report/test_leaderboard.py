@@ -17,7 +17,6 @@ from pipeline.report.leaderboard import (
     as_csv,
     as_json,
     as_markdown,
-    confidence_interval,
     read_leaderboard,
 )
 from stages.cli import main
@@ -54,18 +53,27 @@ def test_gains_are_paired_and_the_best_is_first(artifacts: Path) -> None:
     assert (cirkd.store, cirkd.commit) == ("f00d", None)
 
 
+def test_students_of_another_store_are_a_row_of_their_own(artifacts: Path) -> None:
+    path = artifacts / "profiles/tiny/students/cirkd_2/run.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"store": "beef"}))
+    cirkd, other = (e for e in read_leaderboard(artifacts) if e.method == "CIRKD")
+    found = {entry.seeds: (entry.store, entry.gain) for entry in (cirkd, other)}
+    assert found == {(0, 1): ("f00d", pytest.approx(0.025)), (2,): ("beef", None)}
+
+
 @pytest.mark.parametrize(
     ("count", "quantile"), [(2, 12.706), (3, 4.303), (11, 2.228), (31, 2.042), (101, 1.984)]
 )
 def test_intervals_are_students(count: int, quantile: float) -> None:
-    low, high = confidence_interval(Spread(0.1, 0.02, count))
-    assert low is not None
+    spread = Spread(0.1, 0.02, count)
+    assert spread.interval is not None
+    low, high = spread.interval
     assert (high - low) / 2 == pytest.approx(quantile * 0.02 / count**0.5, rel=1e-3)
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert confidence_interval(Spread(0.1, None, 1)) == (None, None)
-    assert confidence_interval(None) == (None, None)
+    assert Spread(0.1, None, 1).interval is None
+    assert not Spread(0.1, None, 1).is_certain
 
 
 def test_every_form_has_every_row(artifacts: Path) -> None:
