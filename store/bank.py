@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     """Where the embeddings of one kind lie in a store.
 
     Attributes:
-        name: of the array of embeddings [N, M, D].
+        name: of the array of embeddings [N, M, D], or of their coordinates [N, M, r].
         classes: uint8 [N, M], 255 = no embedding.
     """
 
@@ -50,12 +50,14 @@ def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
         kind: "pixel" (every pixel sample) or "region" (every center).
 
     Returns:
-        Structured [n + 1]: class and record int32, embedding float16 [D].
+        Structured [n + 1]: class and record int32, embedding float16 [D] ([r] in a
+        subspace).
 
     Raises:
         StoreWriteError: there is no room for it.
     """
-    path = folder / reader.journal.digest[:16] / f"{kind}.npy"
+    # Readers of a store's first views share its digest.
+    path = folder / reader.journal.digest[:16] / f"{kind}-{len(reader)}.npy"
     dtype = _row_dtype(reader.spec.feature_channels)
     if not _is_whole(path, dtype):
         with _lock_folder(path.parent):

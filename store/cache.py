@@ -4,10 +4,14 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from store.files import PARTIAL, replace_file
 from store.layout import Files, LocalFiles
+
+CACHE = "offline-cirkd"
+"""The folder below the one that a user names, which holds nothing but copies."""
 
 
 class CachedFiles:
@@ -62,7 +66,10 @@ class CachedFiles:
 
     def _locate(self, key: str) -> Files:
         """Return the files that hold this one: the copies, unless what was read is damaged."""
-        if key in self._checked or self._is_right(key):
+        if key in self._checked:
+            self._touch(key)
+            return self._copies
+        if self._is_right(key):
             return self._copies
         content = b"" if self._full else self._files.read(key)
         if hashlib.sha256(content).hexdigest() != self._sha256.get(key):
@@ -83,11 +90,16 @@ class CachedFiles:
         try:
             right = hashlib.sha256(self._copies.read(key)).hexdigest() == self._sha256.get(key)
             if right:
-                os.utime(self._folder / key)  # used now: others give way first
+                self._touch(key)
                 self._checked.add(key)
         except OSError:
             return False
         return right
+
+    def _touch(self, key: str) -> None:
+        """Note that a copy is used now: others give way first."""
+        with suppress(OSError):  # another process has made room
+            os.utime(self._folder / key)
 
 
 def make_room(folder: Path, max_bytes: int) -> None:

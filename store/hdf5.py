@@ -44,6 +44,14 @@ def to_hdf5(path: StorePath, file: StorePath) -> None:
             hint="name the file so: by its suffix it is opened",
         )
     reader = open_store(path)
+    if reader.path.endswith(HDF5_SUFFIXES):
+        raise StoreMismatchError(
+            "the store is an HDF5 file",
+            where=reader.path,
+            expected="a folder",
+            found="a file",
+            hint="copy the file",
+        )
     if target.exists():
         raise StoreMismatchError(
             "the file exists",

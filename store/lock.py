@@ -48,6 +48,9 @@ class Lock:
                 found=found,
                 hint="wait for that process, or stop it",
             ) from error
+        except BaseException:  # a disk without locks, or Ctrl-C while waiting
+            self._file.close()
+            raise
         self.token = uuid.uuid4().hex
         try:
             self._name_holder()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from store.arrays import ArraySpec
-from store.cache import CachedFiles
+from store.cache import CACHE, CachedFiles
 from store.chunks import Rows, ZarrSource
 from store.errors import (
     StoreDamagedError,
@@ -64,8 +64,8 @@ class Source(Protocol):
 class Reader:
     """A finished store, read-only.
 
-    It is made by `open_store`, holds no open file and pickles, so every loader process may have
-    one.
+    It is made by `open_store`, holds no open file (one of HDF5: its own, in each process) and
+    pickles, so every loader process may have one.
 
     Attributes:
         path: Where the store lies.
@@ -154,7 +154,8 @@ class Reader:
             arrays: Among others the arrays of that map, leading axis n.
 
         Returns:
-            float32 [n,K,h,w] or [n,D,h,w], of the kind that was given.
+            float32 [n,K,h,w] or [n,D,h,w] ([n,r,h,w] coordinates of a subspace), of the kind that
+            was given.
         """
         encoding = getattr(self.spec, f"{name}_encoding")
         parts = {suffix: arrays[stored] for suffix, stored in self.map_arrays(name).items()}
@@ -228,9 +229,10 @@ def open_store(
     _refuse_foreign(source.location, spec, expected)
     journal = _whole_journal(source, spec)
     if cache is not None and is_url(path):
-        # Named by the content, so that a copy is never that of another store.
-        folder, hashes = Path(cache) / journal.digest, _unit_hashes(spec, journal)
-        files = open_files(path, storage_options)
+        # Named by the content, so that a copy is never that of another store; below a folder of
+        # our own, so that what gives way is never a file of the user's.
+        folder = Path(cache) / CACHE / journal.digest
+        files, hashes = open_files(path, storage_options), _unit_hashes(spec, journal)
         source = ZarrSource(CachedFiles(files, folder, hashes, cache_bytes))
     return Reader(source, spec, journal)
 

@@ -44,7 +44,9 @@ class RemoteFiles:
         with self._translate_errors(key):
             file_system, root = self._connect()
             size = file_system.size(f"{root}/{key}")
-        return self._cat(key, max(0, size - num_bytes))[-num_bytes:]
+        # Some servers do not tell.
+        start = None if size is None else max(0, size - num_bytes)
+        return self._cat(key, start)[-num_bytes:]
 
     def _cat(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
         with self._translate_errors(key):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -27,7 +28,14 @@ from store.errors import (
     list_lines,
 )
 from store.files import PARTIAL, remove_folder, replace_file, sync_path
-from store.journal import UnitDigest, append_entry, check_units, create_journal, read_journal
+from store.journal import (
+    Journal,
+    UnitDigest,
+    append_entry,
+    check_units,
+    create_journal,
+    read_journal,
+)
 from store.layout import (
     HDF5_SUFFIXES,
     JOURNAL,
@@ -220,8 +228,11 @@ def _refuse_unknown_files(root: Path, spec: StoreSpec) -> None:
     if not root.is_dir() or (root / JOURNAL).exists():
         return
     beginnings = {LOCK, METADATA, *array_specs(spec)}
-    unknown = sorted(entry.name for entry in root.iterdir() if entry.name not in beginnings)
-    unknown = [name for name in unknown if not name.endswith(PARTIAL)]
+    entries = [entry for entry in root.iterdir() if entry.name not in beginnings]
+    # A unit comes after the journal.
+    for name in array_specs(spec):
+        entries += [entry for entry in (root / name).glob("*") if entry.name != METADATA]
+    unknown = sorted(str(entry.relative_to(root)) for entry in entries if entry.suffix != PARTIAL)
     if unknown:
         raise StoreMismatchError(
             "not a feature store",
@@ -234,6 +245,18 @@ def _refuse_unknown_files(root: Path, spec: StoreSpec) -> None:
 
 def _create(root: Path, spec: StoreSpec) -> None:
     """Write all metadata, force it to the disk, and only then the journal that makes it a store."""
+    # Of a writer that was killed, whole or not.
+    (root / METADATA).unlink(missing_ok=True)
+    _write_metadata(root, spec)
+    keys = metadata_keys(spec)
+    sync_path(root.parent)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        for paths in ([root / key for key in keys], [(root / key).parent for key in keys]):
+            list(pool.map(sync_path, paths))
+    create_journal(root, {key: _hash_file(root / key) for key in keys})
+
+
+def _write_metadata(root: Path, spec: StoreSpec) -> None:
     group = zarr.open_group(root, mode="a", zarr_format=3, use_consolidated=False)
     for array in array_specs(spec).values():
         group.create_array(
@@ -248,20 +271,30 @@ def _create(root: Path, spec: StoreSpec) -> None:
             overwrite=True,
         )
     group.attrs.put(group_attributes(spec))
-    keys = metadata_keys(spec)
-    sync_path(root.parent)
-    with ThreadPoolExecutor(len(keys)) as pool:
-        for paths in ([root / key for key in keys], [(root / key).parent for key in keys]):
-            list(pool.map(sync_path, paths))
-    create_journal(
-        root, {key: hashlib.sha256((root / key).read_bytes()).hexdigest() for key in keys}
-    )
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+
+
+def _mend_metadata(root: Path, spec: StoreSpec, journal: Journal) -> None:
+    """Write damaged metadata again, where it comes out as the journal says that it was."""
+    expected = {key: journal.metadata.get(key) for key in metadata_keys(spec)}
+    damaged = [key for key, sha256 in expected.items() if _hash_file(root / key) != sha256]
+    if not damaged:
+        return
+    with TemporaryDirectory() as folder:
+        _write_metadata(Path(folder), spec)
+        for key in damaged:
+            if _hash_file(Path(folder, key)) == expected[key]:
+                replace_file(root / key, Path(folder, key).read_bytes())
 
 
 def _resume(root: Path, spec: StoreSpec) -> set[int]:
     """Remove what a killed writer left, and return the units that are complete."""
-    _refuse_other_store(root, spec)
     journal = read_journal(LocalFiles(root))
+    _mend_metadata(root, spec, journal)
+    _refuse_other_store(root, spec)
     check_units(journal, spec, str(root / JOURNAL))
     os.truncate(root / JOURNAL, journal.num_bytes)
     _remove_leftovers(root)

@@ -47,12 +47,15 @@ class Objective:
     ) -> None:
         self._student, self._config, self._device, self._ranks = student, config, device, ranks
         height, width = config.training.augment.cut_size(spec.height, spec.width)
-        if height % student.stride or width % student.stride:
-            raise ValueError(
-                f"{config.architecture} has output stride {student.stride}; expected records, or "
-                f"crops of them, in multiples of it; found {height} x {width} (store.crop, "
-                "training.augment)"
-            )
+        strides = {config.architecture: student.stride}
+        if (height, width) != (spec.height, spec.width):
+            strides["the store"] = spec.stride
+        for owner, stride in strides.items():
+            if height % stride or width % stride:
+                raise ValueError(
+                    f"{owner} has output stride {stride}; expected records, or crops of them, in "
+                    f"multiples of it; found {height} x {width} (store.crop, training.augment)"
+                )
         wanted = [one for term in config.weights for one in COMPUTATIONS[term].components]
         setup = Setup(student.feature_channels, spec, config, device, ranks)
         self._components = Components(wanted, setup)

@@ -137,7 +137,11 @@ def first_pass(
         with reading(file, "a first pass", "remove it"), np.load(file) as saved:
             seen = _Seen(int(saved["views"]), saved["moment"], saved["judged"])
     progress(seen.views, len(records))
-    parts = [*_units(fitted, spec.unit_size), *_units(judged, spec.unit_size)]
+    parts = [
+        records[rows]
+        for records in (fitted, judged)
+        for rows in slices(len(records), spec.unit_size)
+    ]
     done = 0
     for part in parts:
         done += len(part)
@@ -177,11 +181,6 @@ def _moment(embeddings: Tensor) -> Tensor:
         wide = embeddings[rows].double()
         total.addmm_(wide.mT, wide)
     return total
-
-
-def _units(records: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for first in range(0, len(records), size):
-        yield records[first : first + size]
 
 
 def _embeddings(job: Extraction, records: np.ndarray) -> Tensor:

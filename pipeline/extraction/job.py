@@ -100,7 +100,7 @@ def plan_store(
 def _provenance(index: Index, settings: StoreConfig, device: torch.device) -> dict[str, Any]:
     """Recorded, never part of the fingerprint: an upgrade must not orphan a store."""
     return {
-        "device": describe_device(device),
+        "device": describe_device(device, settings.threads),
         "threads": settings.threads,
         "forward_batch": settings.forward_batch,
         "versions": versions(),

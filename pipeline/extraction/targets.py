@@ -28,7 +28,7 @@ class TeacherOutputs:
 
     Attributes:
         logits: [n, K, h, w].
-        features: [n, D, h, w].
+        features: [n, D, h, w], or coordinates [n, r, h, w] in a subspace.
         auxiliary_power: [n, h, w], mean square over classes of `Output.auxiliary_logits`.
     """
 

@@ -33,7 +33,7 @@ class Targets:
 
     @property
     def features(self) -> Tensor:
-        """float32 [B, D, h, w], the layer before the classifier."""
+        """float32 [B, D, h, w], the layer before the classifier; [B, r, h, w] in a subspace."""
         return self.arrays["features"]
 
     @property
@@ -43,7 +43,7 @@ class Targets:
 
     @property
     def region_center(self) -> Tensor:
-        """float32 [B, K, D], zero where a class is absent."""
+        """float32 [B, K, D], zero where a class is absent; [B, K, r] in a subspace."""
         return self.arrays["region_center"]
 
     @property

@@ -81,7 +81,8 @@ def memory(
     Source: Yang et al., CVPR 2022, memory-based pixel-to-pixel and pixel-to-region distillation.
 
     Args:
-        student_embedding: [B, D, h, w] features after the projector; normalised here.
+        student_embedding: [B, D, h, w] features after the projector; normalised here. In a
+            subspace D reads r, here and below.
         teacher_features: [B, D, h, w], no gradient; normalised here.
         anchors: bool [B, h, w], True = takes part as row (neither padding nor void).
         contrast: [m, D] teacher embeddings from a queue, with the columns that are usable.
@@ -105,7 +106,7 @@ def memory(
 
 
 class Projector(nn.Sequential):
-    """Map student features [B, Ds, h, w] to the teacher's channels [B, D, h, w] for the memory.
+    """Map student features [B, Ds, h, w] to what the memory holds of the teacher's, [B, D, h, w].
 
     Args:
         in_channels: Ds.

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from pipeline.ops.embedding import work_dtype
 from pipeline.ops.mean import Mean
 
 
@@ -24,8 +25,6 @@ def kd(
     return Mean(temperature**2 * kl.where(valid, 0).sum(), valid.sum())
 
 
-def log_softmax(logits: Tensor, temperature: float, dim: int = 1) -> Tensor:
-    """Take the log-softmax of logits / temperature, in float32 at least."""
-    if logits.dtype.itemsize < 4:
-        logits = logits.float()
-    return (logits / temperature).log_softmax(dim)
+def log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Take the log-softmax over classes of logits / temperature, in float32 at least."""
+    return (logits.to(work_dtype(logits)) / temperature).log_softmax(1)

@@ -35,7 +35,7 @@ class BankMemory:
     host; only what was drawn goes to the device.
 
     Args:
-        spec: of the store; K classes, D channels.
+        spec: of the store; K classes, D channels, or r coordinates in a subspace.
         settings: contrast sizes; queue sizes and `queue_storage` have no meaning here.
         seed: of the run.
         device: where contrasts are wanted.

@@ -32,7 +32,7 @@ class QueueMemory:
     queues before the first step.
 
     Args:
-        spec: of the store; K classes, D channels.
+        spec: of the store; K classes, D channels, or r coordinates in a subspace.
         settings: queue sizes, contrast sizes, V.
         seed: of the run.
         device: where the queues live.

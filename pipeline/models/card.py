@@ -88,7 +88,7 @@ def _name_teacher(teacher: Mapping[str, Any]) -> str:
 def _list_terms(params: Mapping[str, Any]) -> str:
     if not params:
         return UNKNOWN
-    terms = {**METHODS.get(params.get("method"), {}), **(params.get("terms") or {})}
+    terms = {**METHODS.get(params.get("method") or "", {}), **(params.get("terms") or {})}
     return ", ".join(f"{name} {weight:g}" for name, weight in terms.items()) or "none"
 
 

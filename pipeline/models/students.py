@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.config.architectures import refuse_unnamed
+from pipeline.config.base import Precision
 from pipeline.config.params import StudentConfig
 from pipeline.datasets.classes import class_table
 from pipeline.datasets.index import ClassTable
@@ -90,7 +91,9 @@ def load_student(path: Path | str, named: Collection[str] = ()) -> Student:
         network = build_network(architecture, len(classes.names), feature_layer=feature_layer)
         network.drop_auxiliary()
         network.load_state_dict(saved["state_dict"])
-        return Student(network.eval(), saved["precision"], classes)
+        if (precision := saved["precision"]) not in get_args(Precision):
+            raise ValueError(f"precision {precision}")
+        return Student(network.eval(), precision, classes)
 
 
 def read_saved(path: Path) -> Any:  # of whatever type was saved

@@ -31,11 +31,11 @@ def commit() -> str | None:
     return described.stdout.strip()
 
 
-def describe_device(device: torch.device) -> str:
-    """Name a device: a GPU's name, or the processor's with its thread count."""
+def describe_device(device: torch.device, num_threads: int | None = None) -> str:
+    """Name a device: a GPU's name, or the processor's with its threads, torch's if not given."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {num_threads or torch.get_num_threads()} threads"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

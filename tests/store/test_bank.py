@@ -66,6 +66,13 @@ def test_a_bank_is_every_embedding_by_class(reader: Reader, kind: str, tmp_path:
     assert none == (reader.spec.num_classes, -1, [0.0] * reader.spec.feature_channels)
 
 
+def test_the_bank_of_the_first_views_is_not_the_stores(reader: Reader, tmp_path: Path) -> None:
+    part = reader.first_views(1)
+    assert listed(open_bank(part, tmp_path, "pixel"))[:-1] == naive(part, "pixel")
+    assert listed(open_bank(reader, tmp_path, "pixel"))[:-1] == naive(reader, "pixel")
+    assert listed(open_bank(part, tmp_path, "pixel"))[:-1] == naive(part, "pixel")
+
+
 def test_it_is_built_once_and_cannot_be_written(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +104,7 @@ def test_a_killed_build_leaves_no_bank_and_the_next_one_clears_up(
     assert [path.suffix for path in tmp_path.rglob("pixel*")] == [".partial"]
     reader = open_store(finished)
     assert listed(open_bank(reader, tmp_path, "pixel"))[:-1] == naive(reader, "pixel")
-    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["pixel.npy"]
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == [f"pixel-{len(reader)}.npy"]
 
 
 def test_processes_may_build_at_once(finished: Path, tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ def test_a_bank_that_is_not_whole_is_built_again(
     reader: Reader, tmp_path: Path, spoil: Callable[[bytes], bytes]
 ) -> None:
     open_bank(reader, tmp_path, "region")
-    (path,) = tmp_path.rglob("region.npy")
+    (path,) = tmp_path.rglob("region-*.npy")
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
     assert listed(open_bank(reader, tmp_path, "region"))[:-1] == naive(reader, "region")
@@ -136,7 +143,7 @@ def test_a_bank_that_is_not_whole_is_built_again(
 
 def test_another_kind_of_rows_is_no_bank(reader: Reader, tmp_path: Path) -> None:
     open_bank(reader, tmp_path, "region")
-    (path,) = tmp_path.rglob("region.npy")
+    (path,) = tmp_path.rglob("region-*.npy")
     np.save(path, np.zeros(3))
     assert listed(open_bank(reader, tmp_path, "region"))[:-1] == naive(reader, "region")
 
@@ -148,7 +155,9 @@ def test_a_full_disk_is_a_message_before_a_row_is_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(StoreWriteError, match=r"pixel\.npy(.|\n)*No space left(.|\n)*make room"):
+    with pytest.raises(
+        StoreWriteError, match=r"pixel-\d+\.npy(.|\n)*No space left(.|\n)*make room"
+    ):
         open_bank(reader, tmp_path, "pixel")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
 

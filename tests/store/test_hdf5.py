@@ -99,6 +99,8 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(
     with pytest.raises(StoreMismatchError, match="the file exists"):
         to_hdf5(finished, file)
     assert file.read_bytes() == before
+    with pytest.raises(StoreMismatchError, match="copy the file"):
+        to_hdf5(file, tmp_path / "new.h5")
     next((store / "features").glob("c.2*")).unlink()
     with pytest.raises(StoreDamagedError, match="features of unit 2"):
         to_hdf5(store, tmp_path / "new.h5")

@@ -1,5 +1,6 @@
 """The lock: held by one process, and by no copy of it."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -70,6 +71,20 @@ def test_a_glance_at_a_lock_keeps_nobody_from_it(
         monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(glance, fcntl.LOCK_UN))
         with Lock(tmp_path):
             assert is_locked(tmp_path)
+
+
+def test_a_disk_without_locks_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No locks available") as refused:
+        Lock(tmp_path)
+    assert os.listdir("/proc/self/fd") == before
+    del refused
 
 
 def test_a_token_holds_as_long_as_its_lock(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -11,7 +12,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from store.cache import CACHE
 from store.errors import StoreDamagedError, StoreNotFoundError, StoreUnreachableError
 from store.reader import open_store
 from store.verify import verify
@@ -89,8 +92,7 @@ def test_a_plain_web_server_will_do(web: str, finished: Path) -> None:
 def test_a_cache_keeps_what_was_read_and_spares_the_origin(url: str, tmp_path: Path) -> None:
     reader = open_store(url, cache=tmp_path)
     expected = reader.read([5], ["image", "key"])
-    (copies,) = tmp_path.iterdir()
-    assert copies.name == reader.journal.digest
+    copies = tmp_path / CACHE / reader.journal.digest
     assert sorted(str(file.relative_to(copies)) for file in copies.rglob("c.*")) == [
         "image/c.1.0.0.0",
         "key/c.1",
@@ -144,6 +146,37 @@ def test_copies_used_longest_ago_give_way(url: str, tmp_path: Path) -> None:
     for name, column in expected.items():
         np.testing.assert_array_equal(reader.column(name), column)
     assert sum(path.stat().st_size for path in tmp_path.rglob("c.*")) <= bound
+
+
+def test_a_copy_that_is_read_again_stays(url: str, tmp_path: Path) -> None:
+    whole = open_store(url, cache=tmp_path)
+    whole.column("image")
+    sizes = [path.stat().st_size for path in tmp_path.rglob("c.*")]
+    for path in tmp_path.rglob("c.*"):
+        path.unlink()
+    reader = open_store(url, cache=tmp_path, cache_bytes=sum(sizes) - 1)
+    for record in (0, 5, 0, 8):  # of three units
+        reader.read([record], ["image"])
+        time.sleep(0.01)
+    assert {path.name for path in tmp_path.rglob("c.*")} == {"c.0.0.0.0", "c.2.0.0.0"}
+
+
+def test_room_is_made_among_the_copies_alone(url: str, tmp_path: Path) -> None:
+    own = tmp_path / "thesis/chapter.tex"
+    own.parent.mkdir()
+    own.write_text("years of work" * 1000)
+    os.utime(own, (1, 1))
+    open_store(url, cache=tmp_path, cache_bytes=1).column("image")
+    assert own.exists()
+    assert not list(tmp_path.rglob("c.*"))
+
+
+def test_a_server_that_tells_no_size_is_read(
+    url: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "size", lambda self, path: None)
+    expected = open_store(finished).column("image")
+    np.testing.assert_array_equal(open_store(url).column("image"), expected)
 
 
 def test_a_local_store_is_not_copied(finished: Path, tmp_path: Path) -> None:

@@ -17,14 +17,16 @@ import zarr
 
 from store.errors import (
     StoreDamagedError,
+    StoreError,
     StoreIncompleteError,
     StoreLockedError,
     StoreMismatchError,
     StoreWriteError,
 )
-from store.layout import JOURNAL, LOCK
+from store.layout import JOURNAL, LOCK, METADATA
 from store.reader import open_store
 from store.schema import SCHEMA_VERSION, StoreSpec
+from store.verify import verify
 from store.writer import Writer, write_unit
 
 MakeSpec = Callable[..., StoreSpec]
@@ -164,6 +166,45 @@ def test_a_folder_with_other_things_in_it_is_left_alone(
     with pytest.raises(StoreMismatchError, match=r"thesis\.tex"):
         Writer.open(tmp_path, make_spec())
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_programs_arrays_are_left_alone(make_spec: MakeSpec, tmp_path: Path) -> None:
+    zarr.open_group(tmp_path, mode="w").create_array("image", data=np.arange(10))
+    with pytest.raises(StoreMismatchError, match="image/c"):
+        Writer.open(tmp_path, make_spec())
+    assert zarr.open_group(tmp_path, mode="r")["image"][9] == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"{"])
+def test_metadata_that_a_killed_writer_left_is_written_again(
+    content: bytes, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    (tmp_path / METADATA).write_bytes(content)
+    with Writer.open(tmp_path, make_spec()) as writer:
+        assert writer.missing_units() == list(range(make_spec().num_units))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+@pytest.mark.parametrize("key", [METADATA, f"logits/{METADATA}"])
+def test_damaged_metadata_is_written_again(
+    key: str, content: bytes | None, make_spec: MakeSpec, finished: Path, store: Path
+) -> None:
+    (store / key).unlink()
+    if content is not None:
+        (store / key).write_bytes(content)
+    with pytest.raises(StoreError):
+        open_store(store)
+    with Writer.open(store, make_spec()):
+        pass
+    assert (store / key).read_bytes() == (finished / key).read_bytes()
+    assert verify(store) == []
+
+
+def test_metadata_that_would_come_out_otherwise_is_left(make_spec: MakeSpec, store: Path) -> None:
+    (store / METADATA).write_bytes(b"{}")
+    with pytest.raises(StoreError):
+        Writer.open(store, make_spec(provenance={"numpy": "newer"}))
+    assert (store / METADATA).read_bytes() == b"{}"
 
 
 def test_a_url_is_for_reading(make_spec: MakeSpec) -> None:

@@ -50,5 +50,5 @@ def test_extraction_is_measured(job: Extraction, folder: Path) -> None:
 
 def test_fewer_images_are_refused(job: Extraction, folder: Path) -> None:
     index = replace(job.index, splits={"train": job.index.splits["train"][:31]})
-    with pytest.raises(ValueError, match="expected 32 training images or more .* found 31"):
+    with pytest.raises(ValueError, match=r"expected 32 training images or more .* found 31"):
         store.benchmark(job.replan(job.settings, index), folder, height=32, width=64)

@@ -1,12 +1,13 @@
 """The objective: every term by name, weighted as the method says, on a real batch of a store."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
-from pipeline.config.augment import Augment
+from pipeline.config.augment import WHOLE, Augment
 from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import DistillationConfig, Params, StudentConfig
 from pipeline.distillation.components import CWD_ADAPTER, MEMORIES, Components, Setup
@@ -92,6 +93,22 @@ def test_a_stride_that_does_not_divide_the_records_is_refused(
     student.stride = 64
     with pytest.raises(ValueError, match=r"output stride 64; expected records, .* found 32 x 32"):
         Objective(student, tiny_store.spec, tiny_params.students["r18_ce"], CPU)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(16, 24), (32, 16)])
+def test_crops_that_a_stores_stride_does_not_divide_are_refused(
+    stride: int, side: int, tiny_store: Reader, tiny_params: Params
+) -> None:
+    student = build_network("deeplabv3_resnet18", tiny_store.spec.num_classes)
+    cells = {"feature_height": 32 // stride, "feature_width": 32 // stride}
+    spec = replace(tiny_store.spec, stride=stride, **cells)
+    run = tiny_params.students["r18_ce"]
+    augment = run.training.augment.model_copy(update={"crop_height": side})
+    training = run.training.model_copy(update={"augment": augment})
+    whole = run.training.model_copy(update={"augment": WHOLE})
+    Objective(student, spec, run.model_copy(update={"training": whole}), CPU)
+    with pytest.raises(ValueError, match=rf"the store has output stride {stride}; expected"):
+        Objective(student, spec, run.model_copy(update={"training": training}), CPU)
 
 
 @pytest.mark.parametrize("name", TERMS)

@@ -10,7 +10,7 @@ from pipeline.config.architectures import ARCHITECTURES
 from pipeline.config.params import Params
 from pipeline.datasets.classes import class_table
 from pipeline.models.network import build_network, predict
-from pipeline.models.students import load_student, save_student
+from pipeline.models.students import load_student, read_saved, save_student
 from pipeline.runtime.checkpoint import save_torch
 from pipeline.runtime.rng import seed_torch
 
@@ -91,13 +91,16 @@ def test_a_missing_student_says_what_to_do(tmp_path: Path) -> None:
         load_student(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("content", ["damage", "a teacher"])
+@pytest.mark.parametrize("content", ["damage", "a teacher", "a precision that is none"])
 def test_what_is_no_student_says_what_to_do(
     content: str, tiny_params: Params, tmp_path: Path
 ) -> None:
     path, settings = tmp_path / "model.pt", tiny_params.students["r18_ce"]
     if content == "a teacher":
         save_torch({"state_dict": {}}, path)
+    elif content == "a precision that is none":
+        save_student(build_network(settings.architecture, 3), settings, class_table("abc"), path)
+        save_torch(read_saved(path) | {"precision": "load"}, path)
     else:
         save_student(build_network(settings.architecture, 3), settings, class_table("abc"), path)
         altered = bytearray(path.read_bytes())
