@@ -236,15 +236,18 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
     from store.layout import LocalFiles, read_spec
     from store.manifest import Manifest
     from store.verify import damaged_units, verify
-    from store.writer import local_folder
+    from store.writer import Writer, local_folder
 
     manifest = Manifest.read(manifest_path)
     folder = local_folder(manifest.path)
-    units = damaged_units(verify(folder))
     stored = None
     with suppress(StoreError):  # its metadata is among what is repaired
         stored = read_spec(LocalFiles(folder))
-    repaired = follow_extraction(load_job(files, stored), folder, revoked=units)
+    job = load_job(files, stored)
+    with Writer.open(folder, job.spec):
+        pass  # it mends the metadata, without which no unit can be verified
+    units = damaged_units(verify(folder))
+    repaired = follow_extraction(job, folder, revoked=units)
     say(f"{len(units)} units extracted again")
     left = verify(folder)
     if left or repaired.digest != manifest.digest:

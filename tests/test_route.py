@@ -64,6 +64,8 @@ def work_on_the_store(folder: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     assert json.loads(whole.stdout)["fidelity"]["images_equal"] == 1
     (folder / before["path"] / "logits/c.1.0.0.0").unlink()
+    for damaged in ("zarr.json", "features/zarr.json"):
+        (folder / before["path"] / damaged).write_text("{")
     assert cirkd(folder, "store", "verify", str(manifest)).returncode == 1
     repaired = cirkd(folder, "store", "repair", index, teacher, str(manifest))
     assert "1 units extracted again" in repaired.stdout, repaired.stderr
