@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -119,17 +119,7 @@ def command(
 
     params = load_params(params_path)
     if every_run:
-        if run is not None or params_path != Path("params.yaml"):
-            raise click.UsageError("--all trains every student of params.yaml; no arguments")
-        options = {
-            "CIRKD_WORKERS": num_workers,
-            "CIRKD_AHEAD_MB": ahead_bytes // 10**6,
-            "CIRKD_TENSORBOARD": tensorboard,
-            "CIRKD_CACHE": cache,
-            "CIRKD_CACHE_GB": cache_bytes and cache_bytes / 10**9,
-        }
-        given = {name: str(value) for name, value in options.items() if value is not None}
-        train_every(list(params.students), num_jobs, device_name, given)
+        train_every(list(params.students), click.get_current_context().params)
     if num_jobs > 1:
         raise click.UsageError("--jobs goes with --all")
     if run is None or manifest_path is None or destination is None:
@@ -180,14 +170,28 @@ def command(
     say(f"student {run}: {settings.training.steps} steps in {seconds:.0f} s")
 
 
-def train_every(
-    runs: list[str], num_jobs: int, device_name: str, options: Mapping[str, str]
-) -> NoReturn:
-    """Train several students at a time; exit code 1 if any failed, 3 if interrupted."""
+def train_every(runs: list[str], asked: Mapping[str, Any]) -> NoReturn:
+    """Train several students at a time; exit code 1 if any failed, 3 if interrupted.
+
+    Args:
+        runs: names of students.
+        asked: the parameters of the command.
+    """
     from pipeline.runtime.device import pick_slots
     from stages.many import exit_code, train_all
 
-    raise SystemExit(exit_code(train_all(runs, num_jobs, pick_slots(device_name), options)))
+    if asked["run"] is not None or asked["params_path"] != Path("params.yaml"):
+        raise click.UsageError("--all trains every student of params.yaml; no arguments")
+    options = {
+        "CIRKD_WORKERS": asked["num_workers"],
+        "CIRKD_AHEAD_MB": asked["ahead_bytes"] // 10**6,
+        "CIRKD_TENSORBOARD": asked["tensorboard"],
+        "CIRKD_CACHE": asked["cache"],
+        "CIRKD_CACHE_GB": asked["cache_bytes"] and asked["cache_bytes"] / 10**9,
+    }
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    done = train_all(runs, asked["num_jobs"], pick_slots(asked["device_name"]), given)
+    raise SystemExit(exit_code(done))
 
 
 if __name__ == "__main__":

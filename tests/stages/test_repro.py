@@ -63,9 +63,7 @@ def test_a_hostile_name_is_refused(name: str, hostile: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("arguments", [["repro", "-s", "report"], ["train", "--all"]])
 def test_our_commands_check_names_before_dvc_starts(arguments: list[str], project: Path) -> None:
     write_params(NAMES, HOSTILE[0], project / "params.yaml")
-    # What `train --all` is told is not what DVC reads.
-    told = ["--params", str(ROOT / "profiles/tiny.yaml")] if arguments[0] == "train" else []
-    done = CliRunner().invoke(main, [*arguments, *told])
+    done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     assert "students.x;touch PWNED;" in done.output
     assert sorted(path.name for path in project.iterdir()) == [".dvc", "dvc.yaml", "params.yaml"]

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from stages.cli import main
+from store.cache import CACHE
 from store.layout import METADATA
 from store.manifest import Manifest
 from store.reader import Reader, open_store
@@ -136,7 +137,7 @@ def test_a_student_of_a_remote_store_has_the_same_weights(
     local, remote = (torch.load(tmp_path / f"{name}/model.pt") for name in ("local", "remote"))
     weights = local["state_dict"]
     assert all(torch.equal(weights[name], remote["state_dict"][name]) for name in weights)
-    (copies,) = (tmp_path / "copies").iterdir()
+    (copies,) = (tmp_path / "copies" / CACHE).iterdir()
     original = Manifest.read(manifest)
     assert copies.name == original.digest
     kept = [file.relative_to(copies) for file in copies.rglob("*") if file.is_file()]

@@ -103,7 +103,9 @@ def test_the_rate_of_an_extraction_is_of_when_its_files_were_written(tiny_store:
         for number, unit in enumerate(units):
             os.utime(store / unit_key(array, unit), (10.0 * number, 10.0 * number))
     counted = sum(len(tiny_store.spec.unit_records(unit)) for unit in units[1:])
-    assert watch()[0]["per_s"] == pytest.approx(counted / (10.0 * (len(units) - 1)))
+    with Writer.open(store, tiny_store.spec):
+        found = watch()[0]["per_s"]
+    assert found == pytest.approx(counted / (10.0 * (len(units) - 1)))
 
 
 def test_nothing_to_show_is_said() -> None:

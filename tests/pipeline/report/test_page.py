@@ -65,7 +65,10 @@ def test_seeds_form_one_row(fabricate: Fabricate) -> None:
     assert "cirkd0, cirkd1 · n = 2 seeds" in words(page)
     assert "55.00 ± 2.83" in page
     assert "+4.00 ± 1.41" in page
-    assert "2 seeds: the gain is +4.00 ± 1.41" in page
+    assert (
+        "2 seeds: the gain is +4.00 points, and its 95 % interval, −8.71 to +16.71, holds zero"
+        in page
+    )
 
 
 def test_page_tells_queue_sizes_apart_and_what_the_paper_found(fabricate: Fabricate) -> None:
