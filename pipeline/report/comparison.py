@@ -183,8 +183,10 @@ def find_best(rows: Sequence[Row]) -> Row | None:
 
 
 def find_headline(rows: Sequence[Row]) -> Row | None:
-    """Find the best row that has a gain: what the page is about."""
-    return find_best([row for row in rows if row.gain is not None])
+    """Find the best row that has a gain, of several seeds if there is one: the page is about it."""
+    compared = [row for row in rows if row.gain is not None]
+    spread = [row for row in compared if row.gain and row.gain.count > 1]
+    return find_best(spread or compared)
 
 
 def difference(value: float | None, base: float | None) -> float | None:

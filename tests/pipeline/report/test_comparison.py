@@ -191,6 +191,15 @@ def test_headline_counts_the_comparisons() -> None:
     assert "ahead in 1 of 2 comparisons" in headline(group_runs(runs), None)
 
 
+def test_a_lucky_seed_does_not_lead_the_page() -> None:
+    pairs = {"ce": (0.50, 0.40), "kd": (0.52, 0.41)}
+    runs = [make(f"{m}{k}", m, x, seed=k) for m, both in pairs.items() for k, x in enumerate(both)]
+    runs.append(make("cirkd0", "cirkd", 0.51, seed=0))
+    row = find_headline(group_runs(runs))
+    assert row is not None
+    assert row.label == "kd"  # of mean 0.465
+
+
 @pytest.mark.parametrize(
     ("gains", "words"),
     [
