@@ -29,8 +29,8 @@ STORES, MANIFESTS = Path("artifacts/stores"), Path("artifacts/manifests")
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
 RECENT = 20
-DONE = "done"
 """Logged steps, or units of a store, that the rate is of."""
+DONE = "done"
 
 
 @dataclass(frozen=True)

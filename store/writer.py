@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from store.chunks import ZSTD_LEVEL, encode_file
+from store.chunks import ZSTD_LEVEL, ZarrSource, encode_file
 from store.errors import (
     StoreError,
     StoreIncompleteError,
@@ -253,7 +253,9 @@ def _create(root: Path, spec: StoreSpec) -> None:
     with ThreadPoolExecutor(len(keys)) as pool:
         for paths in ([root / key for key in keys], [(root / key).parent for key in keys]):
             list(pool.map(sync_path, paths))
-    create_journal(root, {key: _hash_file(root / key) for key in keys})
+    create_journal(
+        root, {key: hashlib.sha256((root / key).read_bytes()).hexdigest() for key in keys}
+    )
 
 
 def _write_metadata(root: Path, spec: StoreSpec) -> None:
@@ -273,21 +275,16 @@ def _write_metadata(root: Path, spec: StoreSpec) -> None:
     group.attrs.put(group_attributes(spec))
 
 
-def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
-
-
 def _mend_metadata(root: Path, spec: StoreSpec, journal: Journal) -> None:
     """Write damaged metadata again, where it comes out as the journal says that it was."""
-    expected = {key: journal.metadata.get(key) for key in metadata_keys(spec)}
-    damaged = [key for key, sha256 in expected.items() if _hash_file(root / key) != sha256]
+    damaged = ZarrSource(LocalFiles(root)).damaged_metadata(spec, journal)
     if not damaged:
         return
     with TemporaryDirectory() as folder:
         _write_metadata(Path(folder), spec)
-        for key in damaged:
-            if _hash_file(Path(folder, key)) == expected[key]:
-                replace_file(root / key, Path(folder, key).read_bytes())
+        other = ZarrSource(LocalFiles(folder)).damaged_metadata(spec, journal)
+        for key in set(damaged) - set(other):
+            replace_file(root / key, Path(folder, key).read_bytes())
 
 
 def _resume(root: Path, spec: StoreSpec) -> set[int]:

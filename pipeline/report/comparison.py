@@ -13,6 +13,11 @@ from typing import Any
 from pipeline.report.results import RunResult
 
 
+def excludes_zero(low: float | None, high: float | None) -> bool:
+    """Return whether an interval leaves zero out; where there is none, it does not."""
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean of `count` values; the sample deviation needs two and is None for one."""
@@ -42,10 +47,7 @@ class Spread:
     @property
     def is_certain(self) -> bool:
         """Return whether the interval leaves zero out; with one value it is never certain."""
-        if self.interval is None:
-            return False
-        low, high = self.interval
-        return low > 0 or high < 0
+        return excludes_zero(*(self.interval or (None, None)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import StudentConfig
-from pipeline.report.comparison import Row, group_runs
+from pipeline.report.comparison import Row, excludes_zero, group_runs
 from pipeline.report.results import REMAKE, RunResult, read_run
 from pipeline.report.wording import architecture_title, duration, flops, percent, points, row_title
 from store.files import reading
@@ -49,9 +49,7 @@ class Entry:
     @property
     def gain_is_certain(self) -> bool:
         """Return whether the interval of the gain leaves zero out."""
-        if self.gain_low is None or self.gain_high is None:
-            return False
-        return self.gain_low > 0 or self.gain_high < 0
+        return excludes_zero(self.gain_low, self.gain_high)
 
 
 def read_leaderboard(artifacts: Path) -> tuple[Entry, ...]:
