@@ -23,6 +23,10 @@ from store.writer import Writer
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
+# Autograd counts the devices in its first pass. Fake GPUs among them would give it threads, and then
+# no process that is forked from here, as ranks are, could take a pass.
+torch.ones(1, requires_grad=True).sum().backward()
+
 # A law is not broken by a slow machine.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import dask.config
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 from distributed.comm.core import CommClosedError, connect
 
 from pipeline.extraction.extract import build_unit
@@ -45,6 +45,9 @@ class Files(Hashable, Protocol):
 
     def load(self) -> Extraction:
         """Load it."""
+
+    def dealt_to(self, worker: object) -> Files:
+        """Return them with the device of a worker, by its name; those of `workers` are numbers."""
 
 
 @dataclass(frozen=True)
@@ -253,4 +256,4 @@ def _write(task: Task, unit: int) -> UnitDigest:
 @lru_cache(maxsize=1)
 def _load_once(files: Files, fingerprint: str) -> Extraction:
     """A worker may outlive a teacher: another fingerprint means that the files changed."""
-    return files.load()
+    return files.dealt_to(get_worker().name).load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config.architectures import refuse_unnamed
@@ -11,7 +11,7 @@ from pipeline.datasets.index import Index
 from pipeline.extraction.basis import Progress, find_basis, pass_name, with_basis
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import TeacherCard
-from pipeline.runtime.device import pick_device
+from pipeline.runtime.device import pick_device, pick_slots
 from store.schema import StoreSpec
 
 
@@ -38,6 +38,13 @@ class JobFiles:
             return with_basis(job, stored.basis_matrix)
         return self.in_subspace(job, progress)
 
+    def dealt_to(self, worker: object) -> JobFiles:
+        """Return the same files; workers that are numbered take the GPUs of a machine in turn."""
+        if not isinstance(worker, int):
+            return self
+        slots = pick_slots(self.device)
+        return replace(self, device=slots[worker % len(slots)])
+
     def in_subspace(self, job: Extraction, progress: Progress) -> Extraction:
         """Return the extraction with features as its settings ask for them.
 
@@ -58,6 +65,6 @@ class JobFiles:
         card_path = self.teacher.with_suffix(".json")
         card = TeacherCard.read(card_path)
         refuse_unnamed(card.architecture, (params.teacher.architecture,), card_path)
-        teacher = card.load(self.teacher, index.num_classes)
+        teacher = card.load(self.teacher, index.class_names)
         spec = plan_store(index, params.store, teacher.to(device), card.sha256, device)
         return Extraction(index, teacher, params.store, spec, device)

@@ -136,8 +136,8 @@ class Queue:
         return decoded
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copy everything that the next `push` and `sample` depend on."""
-        return {name: tensor.clone() for name, tensor in self._state().items()}
+        """Copy everything that the next `push` and `sample` depend on to the host."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue bit for bit where `state_dict` was taken.

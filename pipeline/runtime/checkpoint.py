@@ -26,18 +26,22 @@ class Stateful(Protocol):
 
 
 class GlobalRng:
-    """Torch's global random state (dropout) as a part of a checkpoint."""
+    """Torch's global random state (dropout) on a device, as a part of a checkpoint."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the CPU and of every CUDA generator."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        """Return the state of the CPU, and of the device where it is a GPU, whatever its number."""
+        on_gpu = self._device.type == "cuda"
+        cuda = [torch.cuda.get_rng_state(self._device)] if on_gpu else []
         return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the state back; CUDA's only onto as many devices as it came from."""
+        """Put the state back; that of a GPU onto the device."""
         torch.set_rng_state(state["cpu"].cpu())
-        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([cuda.cpu() for cuda in state["cuda"]])
+        if self._device.type == "cuda" and state["cuda"]:
+            torch.cuda.set_rng_state(state["cuda"][0].cpu(), self._device)
 
 
 class SavedGenerator:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +31,19 @@ def pick_device(name: str) -> torch.device:
     # float32 is part of a store's identity: convolutions must not round to TF32 behind its back.
     torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+@contextmanager
+def tf32_convolutions() -> Iterator[None]:
+    """Let float32 convolutions round to TF32 on GPUs that have it: PyTorch's own default."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def pick_slots(name: str) -> list[str]:

@@ -7,6 +7,7 @@ takes its shard of each batch, and all of them together take the step that one w
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,10 +99,6 @@ class Ranks:
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
-    def agree(self, flag: bool) -> bool:
-        """Return whether any rank says yes."""
-        return flag if self.size == 1 else any(self.collect(flag))
-
     def collect(self, value: Value) -> list[Value]:
         """Return every rank's value, in the order of ranks."""
         values = [value] * self.size
@@ -113,10 +110,26 @@ class Ranks:
         """Average gradients over the ranks in every backward pass; on GPUs batch statistics too."""
         if self.size == 1:
             return module
-        if device.type == "cpu":
-            return DistributedDataParallel(module)
-        synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(synchronised, [device])
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            module = synchronise_norms(module)
+        # Some encoders keep layers that they do not call (EfficientNet's head); torch warns where
+        # there are none.
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+        return DistributedDataParallel(
+            module, [device] if on_gpu else None, find_unused_parameters=True
+        )
+
+
+def synchronise_norms(module: nn.Module) -> nn.Module:
+    """Let batch norms take their statistics from all ranks.
+
+    timm's own conversion: its norms hold the activation, which torch's would drop.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm  # takes a second, and few need it
+
+    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
 
 SINGLE_PROCESS = Ranks()
@@ -163,5 +176,6 @@ class PerRank:
         return self._ranks.collect(self._part.state_dict())
 
     def load_state_dict(self, states: list[Any]) -> None:
-        """Put this rank's back; with other ranks than were saved other numbers are drawn."""
-        self._part.load_state_dict(states[self._ranks.rank % len(states)])
+        """Put this rank's back; one that was not there goes on as it began."""
+        if self._ranks.rank < len(states):
+            self._part.load_state_dict(states[self._ranks.rank])

@@ -22,9 +22,13 @@ def build_optimizer(module: nn.Module, training: TrainingConfig) -> Optimizer:
     scaler tells it of an overflow without the host in between.
     """
     rate, decay = training.learning_rate, training.weight_decay
-    parameters = module.parameters()
+    parameters = list(module.parameters())
     if training.optimizer == "sgd":
-        return SGD(parameters, rate, training.momentum, weight_decay=decay, fused=True)
+        sgd = SGD(parameters, rate, training.momentum, weight_decay=decay, fused=True)
+        for parameter in parameters if training.momentum else ():
+            # Without it a first step that overflows in float16 leaves one that nobody has written.
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return AdamW(parameters, rate, weight_decay=decay, fused=True)
 
 

@@ -16,6 +16,7 @@ from pipeline.config.base import BaseConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.loading.workers import LoaderError, name_dead_workers
 from pipeline.runtime.checkpoint import GlobalRng, Stateful, load_checkpoint, save_checkpoint
+from pipeline.runtime.device import tf32_convolutions
 from pipeline.runtime.distributed import SINGLE_PROCESS, PerRank, Ranks
 from pipeline.runtime.environment import commit, describe_device, versions
 from pipeline.training.log import RunLog
@@ -32,6 +33,7 @@ from pipeline.training.tensorboard import open_scalars
 from store.lock import Lock
 
 LOG_EVERY = 10
+STOP_WITHIN_S = 5.0
 SIGNALS_APART_S = 0.5
 AHEAD_BYTES = 2 * 10**9
 
@@ -70,7 +72,7 @@ class TrainingRun:
         compute_terms: maps a batch to its terms.
         weights: of the terms.
         open_batches: the batches of the given steps, of the class that `compute_terms` takes.
-        begin: called before step 1, and only then.
+        begin: seeds what is drawn; called at every start, before a checkpoint is put back.
         work: folder of the checkpoint and the log, until the stage is done.
         header: first line of the log, JSON values; everything needed to repeat the run.
         name_source: what a batch was made of, in words, for the error of a diverging run.
@@ -159,7 +161,9 @@ def run_training(
     with Lock(run.work) if run.ranks.is_main else nullcontext():
         stopwatch = Stopwatch()
         try:
-            with name_dead_workers():  # also of those reported while an error is on its way here
+            # Also of workers reported while an error is on its way here. Trained weights, unlike
+            # what is stored, need no exact convolutions.
+            with name_dead_workers(), tf32_convolutions():
                 whole = _train(run, stopwatch, progress, keep_going)
         except LoaderError:
             # Some managers (Slurm's scancel, say) signal every process, and not in one moment; and
@@ -181,7 +185,7 @@ def _train(
     parts: dict[str, Stateful] = {
         "modules": run.modules,
         **optimisation.parts,
-        "rng": PerRank(GlobalRng(), run.ranks),
+        "rng": PerRank(GlobalRng(device), run.ranks),
         "stopwatch": stopwatch,
         **run.parts,
     }
@@ -211,7 +215,8 @@ def _train(
 
 
 def _resume(run: TrainingRun, parts: Mapping[str, Stateful]) -> int:
-    """Put the checkpoint back, or begin; the steps done before."""
+    """Begin, and put the checkpoint back where there is one; the steps done before."""
+    run.begin()
     start = load_checkpoint(run.checkpoint, parts)
     if len(found := set(run.ranks.collect(start))) > 1:
         raise ValueError(
@@ -219,8 +224,6 @@ def _resume(run: TrainingRun, parts: Mapping[str, Stateful]) -> int:
             "Put the working folder on a disk that all machines share, or delete the file "
             "everywhere"
         )
-    if start == 0:
-        run.begin()
     return start
 
 
@@ -234,13 +237,12 @@ def _follow(
 ) -> bool:
     """Check, log and save the steps as they are taken; False if told to stop before the last."""
     training, ranks = run.training, run.ranks
-    note, unchecked = "", []
+    note, unchecked, stop = "", [], Stop(ranks, keep_going)
     for result in results:
         unchecked.append(result)
         last = result.step == training.steps
         logs = last or result.step == 1 or result.step % LOG_EVERY == 0
-        # Ranks stop at the same step; alone there is no one to wait for.
-        stops = ranks.agree(not keep_going()) if logs or ranks.size == 1 else False
+        stops = stop.is_due(result.step)
         saves = last or stops or result.step % training.checkpoint_every == 0
         if saves or logs:
             check_finite(unchecked, run.title, run.name_source)
@@ -254,6 +256,31 @@ def _follow(
         if stops and not last:
             return False
     return True
+
+
+class Stop:
+    """Whether to stop, at the same step on all ranks.
+
+    They ask each other every STOP_WITHIN_S seconds by the pace of the slowest, and every LOG_EVERY
+    steps at least: a launcher kills what has not ended half a minute after its signal.
+    """
+
+    def __init__(self, ranks: Ranks, keep_going: Callable[[], bool]) -> None:
+        self._ranks, self._keep_going = ranks, keep_going
+        self._due, self._asked, self._since = 0, 0, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether training ends after this step."""
+        if self._ranks.size == 1:
+            return not self._keep_going()
+        if step < self._due:
+            return False
+        pace = (time.monotonic() - self._since) / max(1, step - self._asked)
+        answers = self._ranks.collect((not self._keep_going(), pace))
+        steps = int(STOP_WITHIN_S / max(pace for _, pace in answers))
+        self._due = step + min(max(steps, 1), LOG_EVERY)
+        self._asked, self._since = step, time.monotonic()
+        return any(stops for stops, _ in answers)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -33,10 +33,17 @@ class Given:
     def load(self) -> Extraction:
         return self.job
 
+    def dealt_to(self, worker: object) -> Self:
+        assert isinstance(worker, int)  # which takes the GPUs in turn
+        return self
+
 
 class Missing:
     def load(self) -> Extraction:
         raise FileNotFoundError("teacher.pt")
+
+    def dealt_to(self, worker: object) -> Self:
+        return self
 
 
 @pytest.fixture

@@ -23,10 +23,12 @@ from pipeline.runtime.checkpoint import (
     save_torch,
 )
 
+CPU = torch.device("cpu")
+
 
 def test_parts_come_back(tmp_path: Path) -> None:
     net, generator = nn.Linear(2, 2), torch.Generator().manual_seed(5)
-    parts = {"net": net, "chance": GlobalRng(), "generator": SavedGenerator(generator)}
+    parts = {"net": net, "chance": GlobalRng(CPU), "generator": SavedGenerator(generator)}
     save_checkpoint(tmp_path / "last.pt", 7, parts)
     expected = torch.rand(3), torch.rand(3, generator=generator), net.weight.clone()
     with torch.no_grad():
@@ -115,7 +117,7 @@ def test_a_checkpoint_that_was_cut_off_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "parts", [{"absent": nn.Linear(3, 3)}, {"net": nn.Linear(2, 2)}, {"net": GlobalRng()}]
+    "parts", [{"absent": nn.Linear(3, 3)}, {"net": nn.Linear(2, 2)}, {"net": GlobalRng(CPU)}]
 )
 def test_a_checkpoint_of_other_parts_says_what_to_do(
     half_done: tuple[Path, dict[str, nn.Module]], parts: dict[str, Stateful]

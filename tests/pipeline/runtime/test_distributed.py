@@ -5,23 +5,36 @@ import os
 import runpy
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config.params import Params, StoreConfig
+from pipeline.models.network import build_network
 from pipeline.ops.mean import Mean
-from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
+from pipeline.runtime.checkpoint import SavedGenerator
+from pipeline.runtime.distributed import (
+    SINGLE_PROCESS,
+    PerRank,
+    Ranks,
+    joined,
+    synchronise_norms,
+)
+from pipeline.runtime.rng import seed_torch
 from store.reader import Reader
 
+CPU = torch.device("cpu")
 take_and_save = runpy.run_path(str(Path(__file__).with_name("ranked_steps.py")))["take_and_save"]
 
 
-def fork_ranks(store: Reader, folder: Path, size: int) -> None:
-    """Start ranks as torchrun does, without the seconds in which each would import torch."""
+def fork_ranks(take: Callable[[], None], size: int) -> None:
+    """Run `take` on ranks as torchrun starts, without the seconds that importing torch takes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -29,7 +42,7 @@ def fork_ranks(store: Reader, folder: Path, size: int) -> None:
 
     def run(rank: int) -> None:
         os.environ |= {**shared, "RANK": str(rank)}
-        take_and_save(store.path, folder)
+        take()
 
     context = multiprocessing.get_context("fork")
     ranks = [context.Process(target=run, args=(rank,)) for rank in range(size)]
@@ -56,7 +69,7 @@ def taken(
     for name in ("one", "two"):
         (folder / name).mkdir()
     take_and_save(store.path, folder / "one")
-    fork_ranks(store, folder / "two", 2)
+    fork_ranks(partial(take_and_save, store.path, folder / "two"), 2)
     names = {"one": "one/0.pt", "first": "two/0.pt", "second": "two/1.pt"}
     return {name: torch.load(folder / file) for name, file in names.items()}
 
@@ -119,7 +132,54 @@ def test_alone_nothing_is_changed() -> None:
     part = torch.ones(3, requires_grad=True)
     assert SINGLE_PROCESS.gather(part) is part
     assert SINGLE_PROCESS.is_main
-    assert SINGLE_PROCESS.agree(True)
-    assert not SINGLE_PROCESS.agree(False)
+    assert SINGLE_PROCESS.collect(True) == [True]
     mean = Mean(torch.tensor(6.0), torch.tensor(4))
     assert SINGLE_PROCESS.merge({"term": mean})["term"] == 1.5
+
+
+def test_a_rank_that_was_not_saved_goes_on_as_it_began() -> None:
+    drawn = []
+    for rank in range(3):
+        part = SavedGenerator(torch.Generator().manual_seed(rank))
+        saved = [torch.Generator().manual_seed(10 + n).get_state() for n in range(2)]
+        PerRank(part, Ranks(rank, 3)).load_state_dict(saved)
+        drawn.append(part.state_dict())
+    fresh = torch.Generator().manual_seed(2).get_state()
+    assert all(map(torch.equal, drawn, [*saved, fresh]))
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_efficientnet_lite0", "deeplabv3_resnet18"])
+def test_norms_that_ranks_share_compute_what_they_did(name: str) -> None:
+    """timm's norms hold the activation of their layer."""
+    seed_torch(0, "network")
+    network = build_network(name, 3).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = network(image).logits
+        shared = synchronise_norms(network)
+        assert torch.equal(shared(image).logits, before)
+    norms = [part for part in shared.modules() if isinstance(part, _BatchNorm)]
+    assert norms
+    assert all(isinstance(part, nn.SyncBatchNorm) for part in norms)
+
+
+class WithSpare(nn.Module):
+    """Has a layer that it does not call, as EfficientNet's encoders have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.used(x)
+        return value
+
+
+def test_a_layer_that_is_not_called_stops_no_rank() -> None:
+    def take() -> None:
+        with joined(CPU) as ranks:
+            module = ranks.replicate(WithSpare(), CPU)
+            for _ in range(3):
+                module(torch.ones(1, 2)).sum().backward()
+
+    fork_ranks(take, 2)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from pipeline.loading.workers import LoaderError
 from pipeline.models.network import build_network
 from pipeline.runtime.distributed import Ranks
 from pipeline.runtime.rng import seed_torch, torch_generator
-from pipeline.training.run import Resources, TrainingRun, run_training
+from pipeline.training.run import Resources, Stop, TrainingRun, run_training
 from pipeline.training.steps import NonFiniteTermError
 from pipeline.training.student import student_run
 from store.errors import StoreDamagedError, StoreLockedError
@@ -298,6 +299,37 @@ def test_a_worker_that_a_signal_took_along_ends_as_the_signal_does(
         run_training(run)
     assert run_training(run, keep_going=asked_until(2)) is None
     assert torch.load(run.checkpoint)["step"] == TRAINING.checkpoint_every
+
+
+class Asking(Ranks):
+    """Ranks that note when they ask each other; another one is slower."""
+
+    asked: ClassVar[list[object]] = []
+
+    def collect(self, value: Any) -> list[Any]:
+        self.asked.append(value)
+        stops, pace = value
+        return [value, (stops, 2 * pace)]
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.01, [1, 11, 21]), (2.0, [*range(1, 26)])])
+def test_ranks_ask_whether_to_stop_as_often_as_a_launchers_patience_needs(
+    seconds: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    now = [0.0]
+    monkeypatch.setattr("pipeline.training.run.time.monotonic", lambda: now[0])
+    ranks = Asking(0, 2)
+    stop = Stop(ranks, lambda: next(clock) < len(steps) - 1)
+    found = []
+    for step in range(1, 26):
+        now[0] += seconds
+        before = len(ranks.asked)
+        ends = stop.is_due(step)
+        if len(ranks.asked) > before:
+            found.append(step)
+        assert ends == (step == steps[-1])
+    assert found == steps
 
 
 def test_few_frames_lie_between_the_loop_and_an_objective(

@@ -135,6 +135,21 @@ def test_an_overflow_leaves_the_weights_alone() -> None:
     assert not torch.equal(module.weight, before)
 
 
+def test_an_overflow_in_the_first_step_leaves_no_momentum_that_nobody_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch's fused SGD takes what lies in memory for its momentum then."""
+    monkeypatch.setattr(torch, "empty_like", lambda x, **more: torch.full_like(x, float("nan")))
+    module = line()
+    settings = training(precision="float16", optimizer="sgd", schedule="poly")
+    optimisation = Optimisation(module, settings, CPU)
+    optimisation.backward((module.weight * float("inf")).sum())
+    optimisation.step()
+    optimisation.backward(module.weight.sum())
+    optimisation.step()
+    assert torch.isfinite(module.weight).all()
+
+
 def test_a_batch_that_does_not_fit_says_what_does() -> None:
     module, tried = line(), []
 
