@@ -14,6 +14,12 @@ CACHE = "offline-cirkd"
 """The folder below the one that a user names, which holds nothing but copies."""
 
 
+SLACK = 1 / 64
+"""Of the bound: what is removed beyond it."""
+SHARES = 8
+"""Of what is left: a process takes one before it counts again."""
+
+
 class CachedFiles:
     """Files that are copied whole into a folder when they are first read, and then read there.
 
@@ -41,6 +47,7 @@ class CachedFiles:
         self.location = files.location
         self._files, self._copies, self._sha256 = files, LocalFiles(folder), sha256
         self._folder, self._max_bytes = folder, max_bytes
+        self._room = 0  # bytes that may be copied before it is counted again what is there
         self._checked: set[str] = set()
         self._full = False
 
@@ -76,14 +83,22 @@ class CachedFiles:
             return self._files
         try:
             replace_file(self._folder / key, content)
-            if self._max_bytes is not None:
-                make_room(self._folder.parent, self._max_bytes)
+            self._make_room(len(content))
         except OSError as error:
             warnings.warn(f"reading goes on without further local copies: {error}", stacklevel=2)
             self._full = True
             return self._files
         self._checked.add(key)
         return self._copies
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Keep to the bound after a copy; all files are looked at only as often as they must."""
+        if self._max_bytes is None:
+            return
+        self._room -= num_bytes
+        if self._room < 0:
+            # Other processes share what is left.
+            self._room = make_room(self._folder.parent, self._max_bytes) // SHARES
 
     def _is_right(self, key: str) -> bool:
         """Whether a copy is there as the file was written; it is checked once in a process."""
@@ -102,16 +117,22 @@ class CachedFiles:
             os.utime(self._folder / key)
 
 
-def make_room(folder: Path, max_bytes: int) -> None:
-    """Remove the files below a folder that were used longest ago, until they take `max_bytes`."""
+def make_room(folder: Path, max_bytes: int) -> int:
+    """Remove the files below a folder that were used longest ago where they exceed `max_bytes`.
+
+    Returns:
+        The bytes that are left; after a removal a part of SLACK, so that not every copy needs one.
+    """
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != PARTIAL]
     used = {path: status for path in files if (status := _status(path)) is not None}
     total = sum(status.st_size for status in used.values())
+    bound = max_bytes if total <= max_bytes else max_bytes - int(max_bytes * SLACK)
     for path in sorted(used, key=lambda path: used[path].st_mtime_ns):
-        if total <= max_bytes:
-            return
+        if total <= bound:
+            break
         path.unlink(missing_ok=True)
         total -= used[path].st_size
+    return max_bytes - total
 
 
 def _status(path: Path) -> os.stat_result | None:

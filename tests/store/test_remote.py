@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from store import cache
 from store.cache import CACHE
 from store.errors import StoreDamagedError, StoreNotFoundError, StoreUnreachableError
 from store.reader import open_store
@@ -159,6 +160,25 @@ def test_a_copy_that_is_read_again_stays(url: str, tmp_path: Path) -> None:
         reader.read([record], ["image"])
         time.sleep(0.01)
     assert {path.name for path in tmp_path.rglob("c.*")} == {"c.0.0.0.0", "c.2.0.0.0"}
+
+
+def test_files_are_counted_only_where_the_bound_may_be_met(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred thousand copies each would walk over all the others."""
+    counted = []
+    count = cache.make_room
+
+    def watch(folder: Path, max_bytes: int) -> int:
+        counted.append(folder)
+        return count(folder, max_bytes)
+
+    monkeypatch.setattr(cache, "make_room", watch)
+    reader = open_store(url, cache=tmp_path, cache_bytes=10**9)
+    reader.column("image")
+    reader.column("labels")
+    assert len(list(tmp_path.rglob("c.*"))) > 3
+    assert len(counted) == 1
 
 
 def test_room_is_made_among_the_copies_alone(url: str, tmp_path: Path) -> None:
