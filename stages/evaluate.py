@@ -104,7 +104,7 @@ def command(
         raise ValueError(f"--split: {index.name} has no {split}; expected one of {found}")
     device = pick_device(device_name)
     named = named_architectures(params_path)
-    name, network, precision = _load(network_path, index.num_classes, named)
+    name, network, precision = _load(network_path, index.class_names, named)
     network.to(device)
     measure_precision(precision, device, "training.precision")
     boundaries = torch.zeros(index.num_classes, 4, dtype=torch.int64, device=device)
@@ -143,18 +143,22 @@ def _card_of(network: Path) -> Path | None:
     return network.with_suffix(".json") if network.suffix == ".pt" else None
 
 
-def _load(path: Path, num_classes: int, named: Collection[str]) -> tuple[str, Network, str]:
+def _load(
+    path: Path, class_names: Sequence[str], named: Collection[str]
+) -> tuple[str, Network, str]:
     """Load a network of either kind: its name, itself, and the precision it is measured in."""
+    from pipeline.datasets.classes import check_classes
     from pipeline.models.students import load_student
     from pipeline.models.teacher import TeacherCard
 
     card = _card_of(path)
     if card is None or not card.exists():
         student = load_student(path, named)
+        check_classes(str(path), student.classes.names, class_names, "give an index of its dataset")
         return path.parent.name, student.network, student.precision
     teacher = TeacherCard.read(card)
     refuse_unnamed(teacher.architecture, named, card)
-    return f"teacher {path.stem}", teacher.load(path, num_classes), "float32"
+    return f"teacher {path.stem}", teacher.load(path, class_names), "float32"
 
 
 def _print_classes(names: Sequence[str], figures: Mapping[str, Any]) -> None:

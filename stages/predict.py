@@ -54,7 +54,7 @@ def command(
     from pipeline.runtime.device import pick_device
 
     device = pick_device(device_name)
-    images = list_sources(sources)
+    images = list_sources(sources, folder)
     named = named_architectures(params_path)
     predictor, precision, classes = load_predictor(student_path, device, named)
     table = classes if ids else class_table(classes.names, classes.palette)

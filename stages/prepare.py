@@ -12,7 +12,7 @@ from pipeline.config.params import Params, load_params
 from pipeline.datasets.checking import check_listing
 from pipeline.datasets.contact_sheet import draw_contact_sheet
 from pipeline.datasets.errors import DatasetError
-from pipeline.datasets.prepare import list_dataset, prepare_dataset
+from pipeline.datasets.prepare import find_remedy, list_dataset, prepare_dataset
 from pipeline.datasets.statistics import describe_splits, write_lines
 from stages.command import PATH, StageCommand, json_option, params_option
 from stages.progress import progress_of_total, say
@@ -94,7 +94,7 @@ def _check(params: Params, sheet: Path, seed: int, as_json: bool) -> None:
     if findings:
         # What was unpacked is no longer at `root`.
         where = getattr(params.dataset, "root", str(root))
-        raise DatasetError(where, findings, "Repair or remove these files.")
+        raise DatasetError(where, findings, find_remedy(listing))
 
 
 if __name__ == "__main__":

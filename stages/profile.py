@@ -1,8 +1,10 @@
 """Profiles: named sets of parameters; choosing one rewrites params.yaml."""
 
+import hashlib
 import io
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pipeline.config.params import load_params, load_profile
 from pipeline.config.profile import expand_students
 from stages.command import PATH, StageCommand, completing, json_option, params_option
 from stages.progress import say
-from store.files import replacing
+from store.files import replace_file, replacing
 
 PROFILES = Path("profiles")
 
@@ -63,11 +65,24 @@ def use_profile(name: str, root: Path | None, params_path: Path) -> None:
     profile = load_profile(source)
     if root is not None and not isinstance(profile.dataset, ExternalConfig):
         raise ValueError(f"--root: profile {name} generates its dataset and needs no folder")
+    kept = _keep(params_path, [path.read_bytes() for path in profiles.values()])
     with replacing(params_path) as partial:
         partial.write_text(_write_out(source.read_text(), root))
         load_params(partial)
     runs = f"{len(profile.students)} students"
     say(f"params.yaml is now profile {name} ({runs}); `dvc repro` runs it")
+    if kept is not None:
+        say(f"the parameters before are in {kept}")
+
+
+def _keep(path: Path, profiles: Collection[bytes]) -> Path | None:
+    """Copy parameters that are no profile's own, under a name of their content."""
+    if not path.is_file() or (content := path.read_bytes()) in profiles:
+        return None
+    kept = Path("artifacts", f"params-{hashlib.sha256(content).hexdigest()[:8]}.yaml")
+    kept.parent.mkdir(exist_ok=True)
+    replace_file(kept, content)
+    return kept
 
 
 def _write_out(text: str, root: Path | None) -> str:

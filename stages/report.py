@@ -32,7 +32,7 @@ def command(profile: Path, params_path: Path, device_name: str) -> None:
     weights = profile.parent.parent / "teachers" / f"{params.teacher.name}.pt"
     card = results.teacher
     refuse_unnamed(card.architecture, params.architectures, weights.with_suffix(".json"))
-    teacher = partial(card.load, weights, index.num_classes)
+    teacher = partial(card.load, weights, index.class_names)
     networks = [NamedNetwork("teacher", teacher, params.teacher.training.precision)]
     for run in choose_shown(results.runs):
         path = profile / "students" / run.name / "model.pt"

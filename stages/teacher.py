@@ -59,10 +59,15 @@ def command(
     from pipeline.training.run import Resources, describe_run
     from pipeline.training.supervised import teacher_run
 
-    settings = load_params(params_path).teacher
+    params = load_params(params_path)
+    settings = params.teacher
     index = Index.read(index_path)
     device = pick_device(device_name)
     teacher = build_teacher(settings, index.class_names).to(device)
+    # Before hours of training: the next stage refuses such views.
+    teacher.check_size(params.store.crop.height, params.store.crop.width, "store.crop")
+    for crop in settings.crops if settings.source == "train" else ():
+        teacher.check_size(crop.height, crop.width, "teacher.crop, or its progressive sizes")
     weights = hash_network_files(settings.architecture, settings.backbone)
     identity = [str(destination), device.type, settings.model_dump(), weights, index.fingerprint]
     work = work_folder("teacher", identity)

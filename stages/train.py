@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, load_params
 from pipeline.config.weights import hash_network_files
 from stages.command import (
     PATH,
@@ -62,7 +62,8 @@ def read_gb(context: click.Context, option: click.Parameter, gb: float | None) -
     "--all",
     "every_run",
     is_flag=True,
-    help="Bring every student of params.yaml up to date, as `dvc repro` would; no arguments.",
+    help="Bring every student of params.yaml up to date, over the store of `dvc repro audit`; "
+    "no arguments.",
 )
 @click.option(
     "--jobs",
@@ -119,7 +120,7 @@ def command(
 
     params = load_params(params_path)
     if every_run:
-        train_every(list(params.students), click.get_current_context().params)
+        train_every(params, click.get_current_context().params)
     if num_jobs > 1:
         raise click.UsageError("--jobs goes with --all")
     if run is None or manifest_path is None or destination is None:
@@ -170,18 +171,24 @@ def command(
     say(f"student {run}: {settings.training.steps} steps in {seconds:.0f} s")
 
 
-def train_every(runs: list[str], asked: Mapping[str, Any]) -> NoReturn:
-    """Train several students at a time; exit code 1 if any failed, 3 if interrupted.
+def train_every(params: Params, asked: Mapping[str, Any]) -> NoReturn:
+    """Train every student, several at a time; exit code 1 if any failed, 3 if interrupted.
 
     Args:
-        runs: names of students.
+        params: params.yaml.
         asked: the parameters of the command.
+
+    Raises:
+        FileNotFoundError: there is no store that was looked at.
     """
     from pipeline.runtime.device import pick_slots
     from stages.many import exit_code, train_all
 
     if asked["run"] is not None or asked["params_path"] != Path("params.yaml"):
         raise click.UsageError("--all trains every student of params.yaml; no arguments")
+    audit = Path("artifacts/manifests", f"{params.store.name}.audit.json")
+    if not audit.is_file():
+        raise FileNotFoundError(f"{audit}: no store yet; `dvc repro audit` makes it")
     options = {
         "CIRKD_WORKERS": asked["num_workers"],
         "CIRKD_AHEAD_MB": asked["ahead_bytes"] // 10**6,
@@ -190,7 +197,9 @@ def train_every(runs: list[str], asked: Mapping[str, Any]) -> NoReturn:
         "CIRKD_CACHE_GB": asked["cache_bytes"] and asked["cache_bytes"] / 10**9,
     }
     given = {name: str(value) for name, value in options.items() if value is not None}
-    done = train_all(runs, asked["num_jobs"], pick_slots(asked["device_name"]), given)
+    done = train_all(
+        list(params.students), asked["num_jobs"], pick_slots(asked["device_name"]), given
+    )
     raise SystemExit(exit_code(done))
 
 

@@ -68,7 +68,7 @@ class Manifest:
             StoreNotFoundError: There is no such file.
             StoreMismatchError: The file is not a manifest.
         """
-        hint = "rerun `dvc repro -s extract`, or `cirkd store adopt` for a store made elsewhere"
+        hint = "rerun `dvc repro extract`, or `cirkd store adopt` for a store made elsewhere"
         if not Path(path).is_file():  # reading a FIFO would wait for ever
             raise StoreNotFoundError(
                 "no manifest", where=os.fspath(path), expected="a file", found="none", hint=hint

@@ -18,12 +18,15 @@ class Term:
         whole_records: whether it compares maps of one size, so that records cannot be cropped.
         each_channel: whether it compares channels one by one, each at length one: a weak one, which
             a subspace leaves out, counts as much as a strong one.
+        each_class: whether it compares each class's logits over the pixels, or logits as they are:
+            there the improbable classes count, which `top_k` does not tell apart.
     """
 
     title: str
     needs: tuple[str, ...]
     whole_records: bool = False
     each_channel: bool = False
+    each_class: bool = False
 
 
 _LOGITS = ("logits",)
@@ -37,14 +40,14 @@ TERMS: dict[str, Term] = {
     "memory_pixel": Term("Memory pixel-to-pixel", _REGIONS),
     "memory_region": Term("Memory pixel-to-region", _REGIONS),
     "skd_pairwise": Term("SKD, pairwise similarities", _FEATURES),
-    "skd_holistic": Term("SKD, discriminator of logits", _LOGITS),
+    "skd_holistic": Term("SKD, discriminator of logits", _LOGITS, each_class=True),
     "ifvd": Term("IFVD, similarity to the class mean", _FEATURES),
-    "cwd_logits": Term("CWD of logits", _LOGITS),
+    "cwd_logits": Term("CWD of logits", _LOGITS, each_class=True),
     "cwd_features": Term("CWD of features", _FEATURES),
     "at": Term("AT, attention maps", _FEATURES),
     "fitnet": Term("FitNet, the features themselves", _FEATURES),
-    "dsd_csd": Term("DSD, similarity of classes", _LOGITS),
-    "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS),
+    "dsd_csd": Term("DSD, similarity of classes", _LOGITS, each_class=True),
+    "dsd_psd": Term("DSD, similarity of pixels between layers", _LAYERS, each_class=True),
     "channel_minibatch": Term("Mini-batch channel-to-channel", _FEATURES, each_channel=True),
     "channel_memory": Term(
         "Memory channel-to-channel", _FEATURES, whole_records=True, each_channel=True

@@ -93,6 +93,11 @@ class TeacherConfig(BaseConfig):
     training: TrainingConfig
     progressive: Annotated[tuple[SmallPhase, ...], Field(strict=False)] = ()
 
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """Return the crops of all phases."""
+        return (*(self.crop.resized(phase.factor) for phase in self.progressive), self.crop)
+
     def crop_at(self, step: int) -> Crop:
         """Return the crop that training step `step` (0-based) draws its views with."""
         for phase in self.progressive:
@@ -260,8 +265,14 @@ class StudentConfig(BaseConfig):
 
     @property
     def label(self) -> str:
-        """Return the method's name in tables; free combinations are named by their terms."""
-        return self.method or "+".join(sorted(self.weights)) or "ce"
+        """Return the method's name in tables; free combinations are named by their terms.
+
+        A term with the name of a method of more terms has its weight beside it.
+        """
+        name = self.method or "+".join(sorted(self.weights)) or "ce"
+        if METHODS.get(name, self.weights).keys() == self.weights.keys():
+            return name
+        return f"{name} {self.weights[name]:g}"
 
 
 class Params(BaseConfig):
@@ -286,16 +297,15 @@ class Params(BaseConfig):
         """Give each student the shared sections, its own keys winning."""
         if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
             return raw
-        lists = sorted(
-            LISTS.keys() & {key for one in raw["students"].values() for key in one or ()}
-        )
+        students = [one for one in raw["students"].values() if isinstance(one, dict)]
+        lists = sorted(LISTS.keys() & {key for student in students for key in student})
         if lists:
             raise ValueError(
                 f"students: {lists[0]} of several runs belong in a profile; `cirkd profile use "
                 "NAME` writes each run out, because DVC knows a run by its name"
             )
-        students = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
-        return {**raw, "students": students}
+        filled = {run: _with_shared(student, raw) for run, student in raw["students"].items()}
+        return {**raw, "students": filled}
 
     @model_validator(mode="after")
     def _crops_fit(self) -> Params:

@@ -60,7 +60,18 @@ def hash_network_files(architecture: str, *weights: str | None) -> str:
 
 
 def hash_weights_files(params: Params) -> dict[str, Any]:  # JSON
-    """Hash the files of the teacher and of each student, for DVC to compare one by one."""
+    """Hash the files of the teacher and of each student, for DVC to compare one by one.
+
+    Raises:
+        ValueError: the teacher is to be made from its own file, which DVC removes before that.
+    """
+    own = Path("artifacts/teachers", f"{params.teacher.name}.pt").resolve()
+    for key in ("checkpoint", "backbone"):
+        if own == Path(getattr(params.teacher, key) or "none").resolve():
+            raise ValueError(
+                f"teacher.{key}: {own} is what the stage `teacher` writes, and DVC removes it "
+                "before that stage runs; name a copy that lies elsewhere, or change teacher.name"
+            )
     return {
         "teacher": hash_network_files(
             params.teacher.architecture, params.teacher.checkpoint, params.teacher.backbone

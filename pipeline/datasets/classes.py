@@ -131,6 +131,40 @@ def voc_colour(number: int) -> RGB:
     return red, green, blue
 
 
+def check_classes(what: str, known: Sequence[str], class_names: Sequence[str], hint: str) -> None:
+    """Compare the classes that a network knows with a dataset's, in order.
+
+    Letters and digits alone count: `__background__` is `background`.
+
+    Args:
+        what: the network, for the message.
+        known: its classes.
+        class_names: of the dataset.
+        hint: what to do.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if len(known) != len(class_names):
+        raise ValueError(
+            f"{what} knows {len(known)} classes, the dataset has {len(class_names)}; {hint}"
+        )
+    differing = [
+        f"{k}: expected {theirs}, found {ours}"
+        for k, (theirs, ours) in enumerate(zip(known, class_names, strict=True))
+        if _letters(theirs) != _letters(ours)
+    ]
+    if differing:
+        raise ValueError(
+            f"{what} has other classes than the dataset, or in another order: "
+            f"{', '.join(differing[:4])} ({len(differing)} in all); {hint}"
+        )
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def official_table(name: str) -> ClassTable:
     """Read one of the tables that come with the package."""
     return read_classes(Path(__file__).with_name("tables") / f"{name}.yaml")

@@ -38,7 +38,10 @@ def fingerprint_files(
     if not root.is_dir() or (archives and not paths):
         what = "a folder without files of this kind" if root.is_dir() else "nothing"
         finding = Finding(str(root), "missing dataset", "the dataset's folder", what)
-        hint = "Name it: `cirkd profile use NAME --root PATH`."
+        hint = (
+            "Correct `dataset.root` in params.yaml, or start anew from a profile: "
+            "`cirkd profile use NAME --root PATH`."
+        )
         raise DatasetError(str(root), [finding], f"{hint}\n{archives}".strip())
     digest = hashlib.sha256()
     num_bytes = 0

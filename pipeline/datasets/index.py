@@ -174,8 +174,15 @@ def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
 
 
 def open_image(source: Path | BinaryIO) -> Image.Image:
-    """Open a file of one of FORMATS, whatever it is named."""
-    return Image.open(source, formats=FORMATS)
+    """Open a file of one of FORMATS, whatever it is named.
+
+    Raises:
+        PixelError: more pixels than Pillow takes for an image.
+    """
+    try:
+        return Image.open(source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise PixelError("fewer pixels", str(error), "Cut the image into tiles.") from None
 
 
 def decode_image(source: Path | BinaryIO) -> NDArray[np.uint8]:

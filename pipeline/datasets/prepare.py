@@ -81,9 +81,7 @@ def prepare_dataset(
         for text in _unknown_colours(checked):
             notice(text)
     if findings := (*listing.findings, *checked.findings):
-        whole = all(listing.splits.get(split) for split in REQUIRED_SPLITS)
-        origin = "" if whole else f"\n{listing.archives}"
-        raise DatasetError(str(root), findings, f"{REMEDY}{origin}".rstrip())
+        raise DatasetError(str(root), findings, find_remedy(listing))
     if isinstance(dataset, ExternalConfig):
         fingerprint = fingerprint_samples(listing.classes, checked.splits)
     return Index(
@@ -95,6 +93,12 @@ def prepare_dataset(
         splits=checked.splits,
         most_classes=checked.most_classes,
     )
+
+
+def find_remedy(listing: Listing) -> str:
+    """Say what to do about findings: also how the dataset unpacks, where a split is missing."""
+    whole = all(listing.splits.get(split) for split in REQUIRED_SPLITS)
+    return REMEDY if whole else f"{REMEDY}\n{listing.archives}".rstrip()
 
 
 def _unknown_colours(checked: Checked) -> list[str]:

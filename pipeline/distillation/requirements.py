@@ -20,8 +20,12 @@ def missing_targets(terms: Collection[str], spec: StoreSpec) -> dict[str, list[s
 
 
 def supported_methods(spec: StoreSpec) -> list[str]:
-    """Name the methods all of whose terms find their targets in the store."""
-    return [method for method, terms in METHODS.items() if not missing_targets(terms, spec)]
+    """Name the methods whose terms find in the store all that they tell apart."""
+    return [
+        method
+        for method, terms in METHODS.items()
+        if not missing_targets(terms, spec) and _find_coarse(terms, spec, "") is None
+    ]
 
 
 def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> None:
@@ -30,16 +34,8 @@ def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> No
     Raises:
         StoreMismatchError: naming the terms, the arrays they miss, and what the store suffices for.
     """
-    each_channel = [term for term in config.weights if TERMS[term].each_channel]
-    if spec.basis and each_channel:
-        raise StoreMismatchError(
-            f"{each_channel[0]} compares channels one by one, and the store's are a subspace's",
-            where=where,
-            expected=f"all {spec.teacher_channels} channels of the teacher's features",
-            found=f"{spec.feature_channels} coordinates",
-            hint="set another encoding in store.encodings.features of params.yaml, or leave the "
-            "term out",
-        )
+    if (coarse := _find_coarse(config.weights, spec, where)) is not None:
+        raise coarse
     missing = missing_targets(config.weights, spec)
     if not missing:
         return
@@ -59,3 +55,27 @@ def check_requirements(config: StudentConfig, spec: StoreSpec, where: str) -> No
         hint=f"choose one of these methods, or set store.targets: [{targets}] in params.yaml and "
         "run `dvc repro`, which extracts a store that holds them",
     )
+
+
+def _find_coarse(terms: Collection[str], spec: StoreSpec, where: str) -> StoreMismatchError | None:
+    """Find an encoding that does not tell apart what a term compares, as what refuses the run."""
+    each_channel = [term for term in terms if TERMS[term].each_channel]
+    each_class = [term for term in terms if TERMS[term].each_class]
+    hint = "set another encoding in store.encodings.{} of params.yaml, or leave the term out"
+    if spec.basis and each_channel:
+        return StoreMismatchError(
+            f"{each_channel[0]} compares channels one by one, and the store's are a subspace's",
+            where=where,
+            expected=f"all {spec.teacher_channels} channels of the teacher's features",
+            found=f"{spec.feature_channels} coordinates",
+            hint=hint.format("features"),
+        )
+    if spec.logits_encoding.measure == "kl" and each_class:
+        return StoreMismatchError(
+            f"{each_class[0]} compares all logits, and the store keeps a few of each pixel",
+            where=where,
+            expected=f"all {spec.num_classes} logits",
+            found=spec.logits_encoding.name,
+            hint=hint.format("logits"),
+        )
+    return None

@@ -12,13 +12,14 @@ from pipeline.datasets.listing import list_tree, readable_suffixes
 WILDCARD = re.compile(r"[*?\[]")
 
 
-def list_sources(sources: Iterable[str]) -> dict[str, Path]:
+def list_sources(sources: Iterable[str], made: Path | None = None) -> dict[str, Path]:
     """List images by the names that what is made of them gets: their own, without the suffix.
 
     Args:
         sources: each a file; a folder, with its sub-folders; a pattern such as `in/**/*.jpg`; or a
             .txt list of files, one a line, relative to the list. What lies below a folder keeps
             its sub-folder in its name. Numbers in names count as numbers: frame_2 before frame_10.
+        made: folder for what is made of them; what lies there is no image of a folder around it.
 
     Raises:
         FileNotFoundError: a source names no image.
@@ -26,7 +27,8 @@ def list_sources(sources: Iterable[str]) -> dict[str, Path]:
     """
     named: dict[str, Path] = {}
     for source in sources:
-        found = sorted(_list(source), key=lambda item: _natural(item[1].as_posix()))
+        listed = (item for item in _list(source) if made is None or not _is_made(*item, made))
+        found = sorted(listed, key=lambda item: _natural(item[1].as_posix()))
         if not found:
             raise FileNotFoundError(f"{source}: no image; expected a file, a folder, a pattern")
         for base, path in found:
@@ -55,6 +57,12 @@ def _list(source: str) -> Iterator[tuple[Path, Path]]:
         yield from ((base, match) for match in matches if match.is_file())
     elif path.exists():
         yield path.parent, path
+
+
+def _is_made(base: Path, path: Path, made: Path) -> bool:
+    """Tell whether a file lies in a folder of results, which a search from `base` came upon."""
+    folder = made.resolve()
+    return path.resolve().is_relative_to(folder) and not base.resolve().is_relative_to(folder)
 
 
 def _before_wildcard(path: Path) -> Iterator[str]:

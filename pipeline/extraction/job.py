@@ -41,11 +41,7 @@ def plan_store(
         ValueError: the views have no whole number of the teacher's cells.
     """
     crop, encodings = settings.crop, settings.encodings
-    if crop.height % teacher.stride or crop.width % teacher.stride:
-        raise ValueError(
-            f"store.crop: expected multiples of {teacher.stride}, the output stride of "
-            f"{teacher.architecture}; found {crop.height}x{crop.width}"
-        )
+    teacher.check_size(crop.height, crop.width, "store.crop")
     identity: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "dataset": index.fingerprint,

@@ -78,6 +78,18 @@ class Network(nn.Module):
     auxiliary_name: str = "auxiliary"
     code: Mapping[str, str] = MappingProxyType({})
 
+    def check_size(self, height: int, width: int, what: str) -> None:
+        """Refuse images that are no whole number of cells.
+
+        Raises:
+            ValueError: naming `what` has this size.
+        """
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f"{what}: expected multiples of {self.stride}, the output stride of "
+                f"{self.architecture}; found {height}x{width}"
+            )
+
     @property
     def weights(self) -> nn.Module:
         """Return the module whose names a teacher's file holds."""

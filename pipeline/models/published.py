@@ -50,11 +50,13 @@ def load_backbone(backbone: nn.Module, name: str, weights: str) -> None:
     Raises:
         ValueError: there are none of that name, or they do not fit.
     """
-    state = {
+    blocks = dict(backbone.named_children())
+    named = {
         key.removeprefix("features."): tensor
         for key, tensor in _read_backbone(name, weights).items()
-        if not key.startswith(("fc.", "classifier."))
     }
+    # A classifier of images has blocks after the last of these: fc, MobileNetV2's last convolution.
+    state = {key: tensor for key, tensor in named.items() if key.partition(".")[0] in blocks}
     if misfits := list_misfits(backbone.state_dict(), state):
         raise ValueError(f"backbone {weights} is no {name}:\n{misfits}")
     backbone.load_state_dict(state)

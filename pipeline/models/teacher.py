@@ -16,6 +16,7 @@ from torchvision.models.resnet import Bottleneck
 
 from pipeline.config.base import validate
 from pipeline.config.params import TeacherConfig
+from pipeline.datasets.classes import check_classes
 from pipeline.models.network import Network, build_network
 from pipeline.models.pooled import pool
 from pipeline.models.published import fetch
@@ -50,10 +51,16 @@ class TeacherCard:
         with reading(path, "the card of a teacher", REMAKE):
             return validate(cls, json.loads(path.read_bytes()))
 
-    def load(self, path: Path, num_classes: int) -> Network:
-        """Load the teacher that this is the card of, as `load_teacher` does."""
+    def load(self, path: Path, class_names: Sequence[str]) -> Network:
+        """Load the teacher that this is the card of, as `load_teacher` does.
+
+        Raises:
+            ValueError: it knows other classes than these, or in another order.
+        """
+        hint = "give a teacher of this dataset, or run `dvc repro teacher`"
+        check_classes(str(path), self.class_names, class_names, hint)
         declared = (self.stride, self.feature_layer)
-        return load_teacher(path, num_classes, self.architecture, self.sha256, *declared)
+        return load_teacher(path, len(class_names), self.architecture, self.sha256, *declared)
 
 
 def build_teacher(settings: TeacherConfig, class_names: Sequence[str]) -> Network:
@@ -99,32 +106,9 @@ def _published(
         names = ", ".join(published.__members__)
         raise TeacherError(f"teacher.weights: expected one of {names}; found {name}")
     weights = published[name]
-    _check_classes(name, weights.meta["categories"], class_names)
-    return fetch(weights)
-
-
-def _check_classes(weights: str, known: Sequence[str], class_names: Sequence[str]) -> None:
-    """Compare names in order, by letters and digits alone: `__background__` is `background`."""
     hint = "train a teacher (source: train) or give a checkpoint of this dataset"
-    if len(known) != len(class_names):
-        raise TeacherError(
-            f"teacher.weights {weights} knows {len(known)} classes, the dataset has "
-            f"{len(class_names)}; {hint}"
-        )
-    differing = [
-        f"{k}: expected {theirs}, found {ours}"
-        for k, (theirs, ours) in enumerate(zip(known, class_names, strict=True))
-        if _letters(theirs) != _letters(ours)
-    ]
-    if differing:
-        raise TeacherError(
-            f"teacher.weights {weights} has other classes than the dataset, or in another order: "
-            f"{', '.join(differing[:4])} ({len(differing)} in all); {hint}"
-        )
-
-
-def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
+    check_classes(f"teacher.weights {name}", weights.meta["categories"], class_names, hint)
+    return fetch(weights)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

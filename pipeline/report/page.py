@@ -76,6 +76,7 @@ def build_page(results: Results, shown: Sequence[Shown]) -> str:
             arrays=main_arrays(results.store.arrays),
             fidelity=fidelity_lines(results.store.fidelity),
             environments=_environments(results.runs),
+            packaged=any(run.settings.encoder_weights == "package" for run in results.runs),
             params_yaml=_as_yaml(results.params.model_dump(mode="json")),
         )
     )

@@ -6,16 +6,20 @@ scale, of a DeepLabV3-R101 teacher and students that started from ImageNet weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.config.params import Params
+from pipeline.config.base import BaseConfig
+from pipeline.config.methods import METHODS
+from pipeline.config.params import Params, StudentConfig
 from pipeline.report.comparison import Row
 from pipeline.report.results import Results
 
 TEACHER = "deeplabv3_resnet101"
-STEPS = {"cityscapes": 40_000, "camvid": 40_000, "voc": 40_000, "ade20k": 40_000}
-"""Of a training, by kind of dataset, where they are known."""
+STEPS = {"coco_stuff": 80_000}
+"""Of a training, by kind of dataset; 40 000 of all others, and crops of 512x512."""
+CROPS = {"cityscapes": (512, 1024), "camvid": (360, 360)}
 RECIPE = {
     "batch_size": 16,
     "optimizer": "sgd",
@@ -23,6 +27,17 @@ RECIPE = {
     "weight_decay": 0.0001,
     "schedule": "poly",
 }
+RELATIONS = {
+    "temperature": 1.0,
+    "similarity_temperature": 0.1,
+    "pixel_queue": 20_000,
+    "region_queue": 2000,
+    "pixel_contrast": 4096,
+    "region_contrast": 1024,
+    "pixels_per_class": 16,
+}
+"""Of CIRKD."""
+VOC_WEIGHTS = {"memory_pixel": 0.01, "memory_region": 0.01}
 TEACHERS = {
     "cityscapes": 0.7807,
     "camvid": 0.6984,
@@ -113,14 +128,52 @@ def _differences(
     if True in fresh:
         some = "some students" if False in fresh else "students"
         yield f"{some} start from random weights here, from ImageNet’s in the paper"
+    recipe = {"steps": STEPS.get(kind, 40_000), **RECIPE}
+    height, width = CROPS.get(kind, (512, 512))
+    crop = {"height": height, "width": width, "scale_min": 0.5, "scale_max": 2.0}
+    teacher = params.teacher
     if not same_teacher:
         yield "another teacher than the paper’s DeepLabV3-R101"
-    elif params.teacher.source == "train" and params.teacher.backbone == "none":
-        yield "the teacher starts from random weights here, from ImageNet’s in the paper"
-    recipe = {"steps": STEPS[kind], **RECIPE} if kind in STEPS else RECIPE
-    for name, theirs in recipe.items():
-        ours = sorted({str(getattr(student.training, name)) for student in settings})
-        if ours != [str(theirs)]:
-            yield f"{name.replace('_', ' ')} {', '.join(ours)} here, {theirs} in the paper"
+    elif teacher.source == "torchvision":
+        yield f"the teacher has torchvision’s weights {teacher.weights}"
+    elif teacher.source == "checkpoint":
+        yield "the teacher comes from a checkpoint, of whose training nothing is known here"
+    else:
+        if teacher.backbone == "none":
+            yield "the teacher starts from random weights here, from ImageNet’s in the paper"
+        yield from _unequal("the teacher’s ", recipe, [teacher.training])
+        yield from _unequal("its crops’ ", crop, [teacher.crop])
+    yield from _unequal("", recipe, [student.training for student in settings])
+    yield from _unequal("stored views’ ", crop, [params.store.crop])
+    cirkd = [student for student in settings if student.label == "cirkd"]
+    yield from _unequal("", RELATIONS, [student.distillation for student in cirkd])
+    yield from _other_weights(kind, settings)
+    if kind == "voc" and not getattr(params.dataset, "augmented", True):
+        yield "trained on VOC’s own labels here, on SBD’s as well in the paper"
     if kind == "camvid":
         yield "measured on val here, on the test list in the paper"
+    if kind == "coco_stuff":
+        yield "the mean is of 171 classes here, in the paper’s code of 182, 11 of them always 0"
+
+
+def _unequal(whose: str, theirs: Mapping[str, Any], ours: Sequence[BaseConfig]) -> Iterator[str]:
+    for name, expected in theirs.items():
+        found = ", ".join(sorted({str(getattr(one, name)) for one in ours} - {str(expected)}))
+        if found:
+            yield f"{whose}{name.replace('_', ' ')} {found} here, {expected} in the paper"
+
+
+def _other_weights(kind: str, settings: Sequence[StudentConfig]) -> Iterator[str]:
+    """Say which terms of a method weigh otherwise than in the paper."""
+    found = {
+        f"{student.label}’s {term} weighs {student.weights[term]:g} here, {weight:g} in the paper"
+        for student in settings
+        for term, weight in _weights(kind, student.label).items()
+        if student.weights[term] != weight
+    }
+    yield from sorted(found)
+
+
+def _weights(kind: str, method: str) -> dict[str, float]:
+    special = VOC_WEIGHTS if (kind, method) == ("voc", "cirkd") else {}
+    return {**METHODS[method], **special}

@@ -1,7 +1,7 @@
 """The evaluate stage: figures, saved predictions, and the options of inference."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.config.params import Params
+from pipeline.datasets.classes import class_table
 from pipeline.datasets.index import Index, decode_labels, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
@@ -130,6 +131,25 @@ def test_a_teacher_without_its_cards_weights_is_refused(folder: Path, teacher: s
     done = run(folder, network=teacher)
     assert done.exit_code == 1
     assert "other weights than its card's" in done.stderr
+
+
+@pytest.mark.parametrize("network", ["model.pt", "teacher.pt"])
+@pytest.mark.parametrize("change", ["order", "number"])
+def test_a_network_of_other_classes_is_refused(
+    network: str, change: str, folder: Path, teacher: str
+) -> None:
+    """Its numbers would be given the names of others."""
+    index = Index.read(folder / "index.json")
+    first, second, *rest = index.class_names
+    names = (second, first, *rest) if change == "order" else (first, second, *rest, "more")
+    size = len(names)
+    classes = class_table(names, index.classes.palette[:1] * size)
+    replace(index, classes=classes).write(folder / "index.json")
+    done = run(folder, network=network)
+    assert done.exit_code == 1
+    expected = f"0: expected {first}, found {second}" if change == "order" else f"has {size};"
+    assert expected in done.stderr
+    assert not (folder / "scores.json").exists()
 
 
 def test_people_get_a_table_of_classes_and_a_figure(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`cirkd prepare --check`: what a dataset holds, in words, in JSON and as a picture."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ def test_it_describes_what_prepare_refuses(check: Callable[..., Result], folder:
     with Image.open("some-check.png") as sheet:
         colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or ()}
     assert (255, 0, 255) in colours  # of unknown values, in the legend
+
+
+def test_a_split_that_is_missing_says_how_the_dataset_unpacks(
+    check: Callable[..., Result], folder: Path
+) -> None:
+    shutil.rmtree(folder / "images/val")
+    done = check()
+    assert done.exit_code == 1
+    assert "images/{train,val}" in done.stderr
 
 
 def test_the_sheet_shows_images_under_the_colours_of_their_labels(

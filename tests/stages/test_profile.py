@@ -48,3 +48,13 @@ def test_a_root_is_of_datasets_that_have_one() -> None:
     assert done.exit_code == 1
     assert "--root: profile scenes generates its dataset" in done.output
     assert not Path("params.yaml").exists()
+
+
+def test_parameters_of_the_users_own_are_kept() -> None:
+    assert "kept" not in use("scenes") + use("tiny")
+    Path("params.yaml").write_text("# mine\n" + Path("params.yaml").read_text())
+    mine = Path("params.yaml").read_bytes()
+    said = use("scenes")
+    (kept,) = Path("artifacts").iterdir()
+    assert kept.read_bytes() == mine
+    assert f"the parameters before are in {kept}" in said

@@ -87,3 +87,23 @@ def test_another_content_of_a_backbone_is_another_training(
         command = ["teacher", "index.json", "teacher.pt", "--device", "cpu"]
         assert "far enough" in CliRunner().invoke(main, command).stderr
     assert identities[0] == identities[1] != identities[2]
+
+
+@pytest.mark.parametrize(
+    ("section", "size", "expected"),
+    [
+        ("store", 40, "store.crop: expected multiples of 16, the output stride of tiny_teacher"),
+        ("teacher", 40, "teacher.crop, or its progressive sizes: expected multiples of 16"),
+    ],
+)
+def test_crops_that_its_stride_does_not_divide_are_refused_before_it_is_trained(
+    section: str, size: int, expected: str, folder: Path
+) -> None:
+    write_params({"architecture": "tiny_teacher", "stride": 16})
+    raw = YAML(typ="safe").load(Path("params.yaml"))
+    raw[section]["crop"]["height"] = size
+    YAML().dump(raw, Path("params.yaml"))
+    done = CliRunner().invoke(main, ["teacher", "index.json", "teacher.pt", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert expected in done.output
+    assert not Path("artifacts").exists()

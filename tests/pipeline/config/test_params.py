@@ -159,6 +159,29 @@ def test_lists_of_seeds_belong_in_a_profile(raw: dict, tmp_path: Path) -> None:
         load_params(write(tmp_path / "params.yaml", raw))
 
 
+def test_students_that_are_no_mappings_are_findings(raw: dict, tmp_path: Path) -> None:
+    raw["students"] |= {"one": 5, "two": [{"seeds": [0]}]}
+    with pytest.raises(ParamsError, match=r"(?s)students\.one: .*students\.two: "):
+        load_params(write(tmp_path / "params.yaml", raw))
+
+
+@pytest.mark.parametrize(
+    ("terms", "label"),
+    [
+        ({"ifvd": 20.0}, "ifvd 20"),
+        ({"at": 1e4, "kd": 1.0}, "at+kd"),
+        ({"kd": 0.5}, "kd"),
+        ({}, "ce"),
+    ],
+)
+def test_a_term_is_not_taken_for_the_method_of_its_name(
+    terms: dict[str, float], label: str, raw: dict, tmp_path: Path
+) -> None:
+    """The paper's IFVD is its term beside KD and a critic."""
+    raw["students"]["r18_ce"] |= {"method": None, "terms": terms}
+    assert load_params(write(tmp_path / "params.yaml", raw)).students["r18_ce"].label == label
+
+
 def test_a_run_may_weigh_the_terms_of_its_method_otherwise(raw: dict, tmp_path: Path) -> None:
     """On Pascal VOC the paper's memory weights are 0.01."""
     raw["students"]["r18_cirkd"]["terms"] = {"memory_pixel": 0.01, "memory_region": 0.01}

@@ -44,3 +44,18 @@ def test_code_and_packages_are_files_as_well(
     package = hashlib.sha256((tmp_path / "fresh_package.py").read_bytes()).hexdigest()
     assert hash_network_files("deeplabv3_efficientnet_lite0", "package") == package
     assert hash_network_files("smp:fpn/tu-tf_efficientnet_lite0", "package") == package
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "backbone"])
+def test_a_teacher_is_not_made_from_its_own_file(
+    key: str, tiny_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC removes what a stage writes before the stage runs."""
+    monkeypatch.chdir(tmp_path)
+    name = tiny_params.teacher.name
+    update = {key: str(tmp_path / "artifacts" / "teachers" / f"{name}.pt")}
+    teacher = tiny_params.teacher.model_copy(update=update)
+    with pytest.raises(ValueError, match=rf"teacher\.{key}: .*DVC removes it"):
+        hash_weights_files(tiny_params.model_copy(update={"teacher": teacher}))
+    renamed = teacher.model_copy(update={"name": "another"})
+    hash_weights_files(tiny_params.model_copy(update={"teacher": renamed}))

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from pipeline.datasets.camvid import Config as CamVidConfig
-from pipeline.datasets.errors import DatasetError
+from pipeline.datasets.errors import DatasetError, PixelError
 from pipeline.datasets.folder import Config as FolderConfig
 from pipeline.datasets.index import Index, decode_image, decode_labels, read_image, read_labels
 from pipeline.datasets.prepare import prepare_dataset
@@ -251,3 +251,12 @@ def test_a_table_of_ids_is_written_and_hashed_as_before_there_were_colours(
     }
     hashed = json.dumps({"classes": classes, "files": files}, sort_keys=True).encode()
     assert index.fingerprint == hashlib.sha256(hashed).hexdigest()
+
+
+def test_an_image_too_large_for_pillow_is_to_be_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (30, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with pytest.raises(PixelError, match=r"900 pixels.*Cut the image into tiles"):
+        decode_image(tmp_path / "large.png")

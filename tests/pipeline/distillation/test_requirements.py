@@ -9,6 +9,7 @@ from pipeline.config.methods import METHODS, TERMS
 from pipeline.config.params import Params, StudentConfig
 from pipeline.distillation.requirements import check_requirements, supported_methods
 from store.arrays import TARGETS
+from store.encodings.registry import ENCODINGS
 from store.errors import StoreMismatchError
 from store.reader import Reader
 from store.schema import StoreSpec
@@ -53,6 +54,16 @@ def test_a_term_is_refused_exactly_where_a_need_is_missing(
                 check_requirements(run, spec, "here")
         else:
             check_requirements(run, spec, "here")
+
+
+def test_terms_of_all_logits_are_refused_where_a_few_are_kept(
+    spec_of: SpecOf, tiny_params: Params
+) -> None:
+    spec = replace(spec_of(*TARGETS), logits_encoding=ENCODINGS["top_3"])
+    assert supported_methods(spec) == ["ce", "kd", "cirkd", "at", "fitnet"]
+    with pytest.raises(StoreMismatchError, match=r"(?s)skd_holistic compares all logits.*top_3"):
+        check_requirements(run_with(tiny_params, method="ifvd"), spec, "here")
+    check_requirements(run_with(tiny_params, method="cirkd"), spec, "here")
 
 
 def test_the_refusal_says_what_is_missing_and_what_to_do(

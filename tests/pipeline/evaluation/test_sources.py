@@ -51,3 +51,10 @@ def test_one_name_for_two_images_is_refused(folder: Path) -> None:
     (folder / "in/one.jpg").touch()
     with pytest.raises(ValueError, match="would both be written as one"):
         list_sources([str(folder / "one.png"), str(folder / "in/one.jpg")])
+
+
+def test_results_among_the_images_are_no_images(folder: Path) -> None:
+    source, made = str(folder / "in"), folder / "in/sub"
+    assert [*list_sources([source], made)] == ["f_9", "f_10"]
+    assert [*list_sources([f"{source}/**/*.*[gG]"], made)] == ["f_9", "f_10"]
+    assert [*list_sources([str(made)], made)] == ["f_1"]

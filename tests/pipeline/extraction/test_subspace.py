@@ -326,7 +326,9 @@ def test_a_store_is_made_and_looked_at_through_the_commands(
     write_params(params, written)
     network = build_teacher(teacher_settings, tiny_index.class_names)
     sha256 = save_teacher(network, teacher)
-    card = TeacherCard("tiny", [], "train", sha256, {"confusion": [[1]]}, 0, 0.0)
+    names = list(tiny_index.class_names)
+    val = {"miou": 1.0, "confusion": np.eye(len(names), dtype=int).tolist()}
+    card = TeacherCard("tiny", names, "train", sha256, val, 0, 0.0)
     write_json(asdict(card), teacher.with_suffix(".json"))
     manifest, stores = tmp_path / "manifests/tiny.json", str(tmp_path / "stores")
 

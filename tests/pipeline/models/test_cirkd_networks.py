@@ -276,8 +276,10 @@ def test_a_backbone_of_the_repository_comes_from_a_file(name: str, tmp_path: Pat
         for key, x in draw_weights(name).items()
         if key.startswith("pretrained.") and not key.endswith("num_batches_tracked")
     }
-    last = "fc.weight" if "resnet" in name else "classifier.1.weight"
-    torch.save({**state, last: torch.zeros(1000, 512)}, tmp_path / "imagenet.pth")
+    resnet = "resnet" in name
+    # Of images: MobileNetV2's has a convolution of its own before the last layer.
+    ends = ["fc.weight"] if resnet else ["features.18.0.weight", "classifier.1.weight"]
+    torch.save({**state, **dict.fromkeys(ends, torch.zeros(8, 5))}, tmp_path / "imagenet.pth")
     network = build_network(CHECKPOINTS[name][0], 5, str(tmp_path / "imagenet.pth"))
     own = network.pretrained.state_dict()
     own = {key.removeprefix("net."): x for key, x in own.items()}

@@ -100,7 +100,7 @@ def test_published_weights_that_do_not_fit_are_refused(
     settings: TeacherConfig, weights: str, expected: str
 ) -> None:
     change = {"source": "torchvision", "weights": weights}
-    with pytest.raises(TeacherError, match=expected):
+    with pytest.raises(ValueError, match=expected):
         build_teacher(settings.model_copy(update=change), "abcde")
 
 
