@@ -23,8 +23,8 @@ from store.writer import Writer
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
-# Autograd counts the devices in its first pass. Fake GPUs among them would give it threads, and then
-# no process that is forked from here, as ranks are, could take a pass.
+# Autograd counts the devices in its first pass. Fake GPUs among them would give it threads, and
+# then no process that is forked from here, as ranks are, could take a pass.
 torch.ones(1, requires_grad=True).sum().backward()
 
 # A law is not broken by a slow machine.

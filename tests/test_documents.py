@@ -39,7 +39,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "ruff format . && ruff check . && mypy"),
     ("docs/configuration.md", "cirkd profile use camvid-small --root /data/CamVid"),
     ("docs/configuration.md", "CIRKD_DEVICE=cuda CIRKD_WORKERS=8 dvc repro"),
-    ("docs/configuration.md", "torchrun --nproc_per_node 8 -m stages.train"),
+    ("docs/configuration.md", "torchrun --nproc_per_node 4 -m stages.train"),
     ("docs/configuration.md", 'eval "$(_CIRKD_COMPLETE=bash_source cirkd)"'),
     ("docs/index.md", "pip install -e . && dvc repro"),
     ("docs/using.md", "cirkd export artifacts/profiles/tiny"),

@@ -111,7 +111,7 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("train", "r18_ce", MANIFEST, "out", "--ahead-mb", "0"): "--ahead-mb",
     ("train", "r18_ce", MANIFEST, "out", "--cache", "params.yaml"): "--cache",
     ("train", "--all", "--jobs", "0"): "--jobs",
-    ("train", "--all"): "no store yet; `dvc repro audit` makes it",
+    ("train", "--all"): "no dvc.yaml",
     ("train", "r18_ce", "--all"): "no arguments",
     ("train", "--all", "--params", "profiles/tiny.yaml"): "every student of params.yaml",
     ("train", "r18_ce", MANIFEST, "out", "--jobs", "2"): "--jobs goes with --all",

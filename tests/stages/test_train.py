@@ -442,3 +442,11 @@ def test_a_missing_tensorboard_is_told_before_anything_begins(
     assert done.exit_code == 2
     assert "pip install '.[tensorboard]'" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json"]
+
+
+def test_all_students_need_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "profiles/tiny.yaml", "params.yaml")
+    done = CliRunner().invoke(main, ["train", "--all"])
+    assert done.exit_code == 1
+    assert "no store yet; `dvc repro audit` makes it" in done.output
