@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +180,18 @@ def check_architectures(
     help="Architecture, as in params.yaml; default: the paper's.",
     callback=check_architectures,
 )
+@click.option(
+    "--rank",
+    type=click.IntRange(1, 256),
+    help="Of a subspace that features are stored in.  [default: all channels]",
+)
 def benchmark_step(
-    out: Path, device_name: str, num_workers: int, num_rounds: int, students: tuple[str, ...]
+    out: Path,
+    device_name: str,
+    num_workers: int,
+    num_rounds: int,
+    students: tuple[str, ...],
+    rank: int | None,
 ) -> None:
     """A training step from the store over one with labels alone and one with the teacher in it.
 
@@ -193,7 +204,7 @@ def benchmark_step(
     device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
         for figures in benchmark(
-            default_sizes(device),
+            replace(default_sizes(device), rank=rank),
             device,
             Path(folder),
             students=students or STUDENTS,

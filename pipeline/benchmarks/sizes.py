@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from pipeline.config.base import Precision
@@ -13,10 +14,12 @@ from pipeline.config.params import (
     Encodings,
     StoreConfig,
     StudentConfig,
+    Subspace,
     TeacherConfig,
 )
 from pipeline.config.training import StudentTrainingConfig
 from pipeline.datasets.index import ClassTable, Index, Sample
+from pipeline.extraction.basis import with_basis
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import build_teacher
 from store.schema import VOID
@@ -39,6 +42,7 @@ class Sizes:
         pixel_queue, region_queue: slots of a class, all filled before the first step.
         pixel_contrast, region_contrast: 4096 and 1024 become 4104 and 1026 for 19 classes.
         matrix_side: of the products that the machine's matrix rate is measured with.
+        rank: of the subspace that features are stored in; None = all channels.
     """
 
     height: int
@@ -54,6 +58,7 @@ class Sizes:
     pixel_contrast: int = 4096
     region_contrast: int = 1024
     matrix_side: int = 2048
+    rank: int | None = None
 
 
 CPU = Sizes(256, 512, 2, ("float32", "bfloat16"), None, 2)
@@ -110,12 +115,15 @@ def random_job(sizes: Sizes, precision: Precision, device: torch.device) -> Extr
         scale_max=1.0,
         flip_probability=0.0,
     )
+    features = (
+        "uint8_per_pixel" if sizes.rank is None else Subspace(encoding="subspace", rank=sizes.rank)
+    )
     settings = StoreConfig(
         name="random",
         num_views=1,
         seed=0,
         crop=crop,
-        encodings=Encodings(logits="float16", features="uint8_per_pixel"),
+        encodings=Encodings(logits="float16", features=features),
         samples_per_class=16,
         unit_size=sizes.batch_size,
         forward_batch=sizes.batch_size,
@@ -133,7 +141,11 @@ def random_job(sizes: Sizes, precision: Precision, device: torch.device) -> Extr
     index = _random_index(sizes)
     teacher = build_teacher(fresh, index.class_names).to(device).eval()
     spec = plan_store(index, settings, teacher, "", device)
-    return Extraction(index, teacher, settings, spec, device)
+    job = Extraction(index, teacher, settings, spec, device)
+    if sizes.rank is None:
+        return job
+    # Any basis takes the same time.
+    return with_basis(job, np.eye(spec.feature_channels, sizes.rank, dtype=np.float32))
 
 
 def _random_index(sizes: Sizes) -> Index:

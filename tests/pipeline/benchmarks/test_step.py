@@ -189,3 +189,13 @@ def test_reports_every_promised_field(tmp_path: Path) -> None:
         assert figures["offline_over_ce_floor"] > 1
         # A live teacher's weights alone are 240 MB; what a process touches besides differs.
         assert figures["public_code_peak_bytes"] > figures["offline_peak_bytes"] + 100e6
+
+
+def test_every_variant_takes_a_step_in_a_subspace(tmp_path: Path) -> None:
+    sizes = replace(SMALL, rank=8)
+    random_store.write_random_store(random_job(sizes, "float32", CPU), tmp_path / "store")
+    case = step.Case(sizes, CPU, tmp_path, "deeplabv3_resnet18", "float32")
+    setting = case.setting(num_workers=0)
+    assert setting.reader.spec.feature_channels == 8
+    for take in variants.VARIANTS.values():
+        variants.finish_step(take(setting))
