@@ -17,7 +17,7 @@ import click
 from pipeline.config.params import Params, load_params, load_profile
 from stages.command import StageCommand, json_option
 from stages.progress import say
-from stages.work import read_header
+from stages.work import KEPT, read_header
 from store.errors import StoreError, StoreLockedError
 from store.layout import LocalFiles, read_spec
 from store.lock import Lock, is_locked
@@ -55,8 +55,8 @@ class References:
             FileNotFoundError: there is none: everything would be unreferred.
         """
         found = [load_profile(path) for path in sorted(Path("profiles").glob("*.yaml"))]
-        if Path("params.yaml").exists():
-            found.append(load_params())
+        own = [Path("params.yaml"), *sorted(ARTIFACTS.glob(KEPT))]
+        found += [load_params(path) for path in own if path.exists()]
         if not found:
             raise FileNotFoundError(
                 f"{Path.cwd()}: no params.yaml and no profile; run in the project's root"
@@ -82,7 +82,15 @@ class References:
             identity = read_spec(LocalFiles(folder.with_name(name))).identity
         except StoreError:
             return False
-        return any(_leads_to(one, identity) for one in self.params)
+        return any(
+            leads_to(one, identity) or (same_views(one, identity) and self._has_two_teachers(one))
+            for one in self.params
+        )
+
+    def _has_two_teachers(self, params: Params) -> bool:
+        """Whether its teacher's name stands for several, of which one file can be there."""
+        named = [one.teacher for one in self.params if one.teacher.name == params.teacher.name]
+        return any(teacher != named[0] for teacher in named)
 
     def holds_work(self, path: Path) -> bool:
         """Return whether an unfinished training, or a log of one, has settings still in force."""
@@ -138,9 +146,16 @@ def _own_files(dataset: Path) -> list[Path]:
     return [dataset] if own == inside else own
 
 
-def _leads_to(params: Params, identity: Any) -> bool:  # JSON
+def leads_to(params: Params, identity: Any) -> bool:  # JSON
     """Whether a store's views, encodings and teacher are those of some params."""
     card = ARTIFACTS / "teachers" / f"{params.teacher.name}.json"
+    if not same_views(params, identity) or not card.exists():
+        return False
+    return bool(json.loads(card.read_bytes())["sha256"] == identity["teacher"]["sha256"])
+
+
+def same_views(params: Params, identity: Any) -> bool:  # JSON
+    """Whether a store's views and encodings are those of some params."""
     settings, views = params.store, identity["views"]
     asked = {
         "num_views": settings.num_views,
@@ -148,11 +163,8 @@ def _leads_to(params: Params, identity: Any) -> bool:  # JSON
         "samples_per_class": settings.samples_per_class,
         **settings.crop.model_dump(),
     }
-    if views != asked or identity["encodings"] != settings.encodings.model_dump(exclude_none=True):
-        return False
-    return (
-        card.exists() and json.loads(card.read_bytes())["sha256"] == identity["teacher"]["sha256"]
-    )
+    encodings = settings.encodings.model_dump(exclude_none=True)
+    return bool(views == asked and encodings == identity["encodings"])
 
 
 def measure(path: Path) -> int:

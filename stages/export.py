@@ -81,6 +81,8 @@ def command(
         raise click.UsageError("--int8: expected an .onnx")
     if {manifest_path is not None, index_path is not None} != {int8}:
         raise click.UsageError("--int8, --manifest and --index: expected all of them or none")
+    if size is not None and manifest_path is not None and index_path is not None:
+        _check_sizes(size, manifest_path, Index.read(index_path))
     student = load_student(student_path, named_architectures(params_path))
     with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         graph = Path(folder) / "float32.onnx" if int8 else partial
@@ -114,6 +116,22 @@ def _check(
         raise ValueError(
             f"the graph's logits differ from torch's by up to {max(differences):.1e}; expected at "
             f"most {tolerance:.1e} (--tolerance); nothing was written; --size HxW may help"
+        )
+
+
+def _check_sizes(size: "Size", manifest_path: Path, index: "Index") -> None:
+    """Refuse a graph of one size that can be neither calibrated nor measured.
+
+    Raises:
+        ValueError: the store's views, or images of val, have another size.
+    """
+    spec = Manifest.read(manifest_path).open().spec
+    sizes = {(spec.height, spec.width), *((x.height, x.width) for x in index.splits["val"])}
+    if others := sorted(sizes - {size}):
+        height, width = others[0]
+        raise ValueError(
+            f"--int8 --size {size[0]}x{size[1]}: expected the size of all views and val images, "
+            f"which calibrate and measure it; found {height}x{width}; leave out --int8, or --size"
         )
 
 

@@ -42,10 +42,16 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def named_architectures(params_path: Path) -> frozenset[str]:
-    """Return the architectures that params.yaml names: the only import paths files may hold."""
-    from pipeline.config.params import load_params
+    """Return the architectures that params.yaml names: the only import paths files may hold.
 
-    return frozenset(load_params(params_path).architectures if params_path.exists() else ())
+    One that is none of ours, as another project of DVC has, names nothing.
+    """
+    from pipeline.config.params import ParamsError, load_params
+
+    try:
+        return frozenset(load_params(params_path).architectures if params_path.exists() else ())
+    except ParamsError:
+        return frozenset()
 
 
 def inference_options(function: Command) -> Command:

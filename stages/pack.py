@@ -45,7 +45,13 @@ def command(
     run, evaluation = (_read(student_path.with_name(f"{x}.json")) for x in ("run", "evaluation"))
     identity = {}
     if manifest_path is not None:
-        identity = dict(Manifest.read(manifest_path).open().spec.identity)
+        manifest = Manifest.read(manifest_path)
+        if (store := run.get("store", manifest.fingerprint)) != manifest.fingerprint:
+            raise ValueError(
+                f"--manifest {manifest_path}: expected that of store {store}, which {student_path} "
+                f"learned from; found {manifest.fingerprint}"
+            )
+        identity = dict(manifest.open().spec.identity)
     card = write_card(student.network, student.classes.names, run, evaluation, identity)
     extra = {CARD: card.encode()}
     if onnx and (graph := _export(student)) is not None:

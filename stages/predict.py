@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pipeline.evaluation.inference import Inference
 
 
+SHARES = "shares.json"
+"""Written first: what lies beside it are predictions, which others may take the place of."""
+
+
 @click.command(
     "predict",
     cls=StageCommand,
@@ -59,8 +63,12 @@ def command(
     predictor, precision, classes = load_predictor(student_path, device, named)
     table = classes if ids else class_table(classes.names, classes.palette)
     pictures, inference = Pictures(folder, table), infer(precision)
-    if before := sum(pictures.paths(name)[0].exists() for name in images):
-        click.echo(f"{folder}: {before} of {len(images)} predictions are overwritten", err=True)
+    there = [path for name in images for path in pictures.paths(name) if path.exists()]
+    if there and not (folder / SHARES).exists():
+        raise ValueError(f"{there[0]}: is there, and no prediction; name another folder with -o")
+    if there:
+        click.echo(f"{folder}: {len(there)} files of predictions are overwritten", err=True)
+    write_json({"all": {}, "images": {}}, folder / SHARES)
     counts: dict[str, np.ndarray] = {}
     failures = []
     with progress("predict", len(images), "images") as advance:
@@ -77,7 +85,7 @@ def command(
     shares = count_shares(total, classes.names)
     by_image = {name: count_shares(counted, classes.names) for name, counted in counts.items()}
     if counts:
-        write_json({"all": shares, "images": by_image}, folder / "shares.json")
+        write_json({"all": shares, "images": by_image}, folder / SHARES)
         pictures.write_legend([*shares.values()])
     say(f"{folder}: {len(counts)} of {len(images)} images predicted")
     if failures:

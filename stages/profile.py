@@ -17,6 +17,7 @@ from pipeline.config.params import load_params, load_profile
 from pipeline.config.profile import expand_students
 from stages.command import PATH, StageCommand, completing, json_option, params_option
 from stages.progress import say
+from stages.work import KEPT
 from store.files import replace_file, replacing
 
 PROFILES = Path("profiles")
@@ -79,7 +80,7 @@ def _keep(path: Path, profiles: Collection[bytes]) -> Path | None:
     """Copy parameters that are no profile's own, under a name of their content."""
     if not path.is_file() or (content := path.read_bytes()) in profiles:
         return None
-    kept = Path("artifacts", f"params-{hashlib.sha256(content).hexdigest()[:8]}.yaml")
+    kept = Path("artifacts", KEPT.replace("*", hashlib.sha256(content).hexdigest()[:8]))
     kept.parent.mkdir(exist_ok=True)
     replace_file(kept, content)
     return kept

@@ -250,10 +250,16 @@ def repair_store(files: JobFiles, manifest_path: Path) -> None:
     repaired = follow_extraction(job, folder, revoked=units)
     say(f"{len(units)} units extracted again")
     left = verify(folder)
-    if left or repaired.digest != manifest.digest:
+    if left:
         raise ValueError(
-            f"{manifest.path}: {len(left)} findings left; expected digest {manifest.digest}, found "
-            f"{repaired.digest}; remove the store and run `dvc repro -f -s extract`"
+            f"{manifest.path}: {len(left)} findings left: {left[0].file}: {left[0].what}; remove "
+            "what is not of this store, or else the store, and run `dvc repro -f -s extract`"
+        )
+    if repaired.digest != manifest.digest:
+        raise ValueError(
+            f"{manifest.path}: whole, but not as it was: another device or other versions made "
+            f"these units; expected digest {manifest.digest}, found {repaired.digest}; `dvc repro "
+            "-f -s extract` writes the manifest of this store"
         )
 
 

@@ -22,7 +22,7 @@ from stages.command import (
     workers_option,
 )
 from stages.progress import progress, say
-from stages.work import finish_work, work_folder
+from stages.work import describe_settings, finish_work, work_folder
 from store.files import replace_file, write_json
 
 
@@ -69,7 +69,8 @@ def command(
     for crop in settings.crops if settings.source == "train" else ():
         teacher.check_size(crop.height, crop.width, "teacher.crop, or its progressive sizes")
     weights = hash_network_files(settings.architecture, settings.backbone)
-    identity = [str(destination), device.type, settings.model_dump(), weights, index.fingerprint]
+    described = describe_settings(settings)
+    identity = [str(destination), device.type, described, weights, index.fingerprint]
     work = work_folder("teacher", identity)
     precision, seconds = settings.training.precision, 0.0
     cost = measure_precision(precision, device, "teacher.training.precision")
@@ -89,7 +90,7 @@ def command(
         source=settings.source,
         sha256=save_teacher(teacher, destination),
         val=figures,
-        num_parameters=sum(p.numel() for p in teacher.parameters()),
+        num_parameters=teacher.num_parameters,
         seconds=seconds,
         stride=settings.stride,
         feature_layer=settings.feature_layer,

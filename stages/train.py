@@ -24,7 +24,7 @@ from stages.command import (
     workers_option,
 )
 from stages.progress import say
-from stages.work import finish_work, work_folder
+from stages.work import describe_settings, finish_work, work_folder
 from store.files import replace_file, write_json
 from store.manifest import Manifest
 
@@ -140,7 +140,7 @@ def command(
     cost = measure_precision(settings.training.precision, device, "training.precision")
     store = [expected.fingerprint, expected.digest]
     weights = hash_network_files(settings.architecture, settings.encoder_weights)
-    identity = [str(destination), device.type, settings.model_dump(), weights, store]
+    identity = [str(destination), device.type, describe_settings(settings), weights, store]
     work = work_folder("student", identity)
     with joined(device) as ranks:
         header = {
@@ -182,13 +182,20 @@ def train_every(params: Params, asked: Mapping[str, Any]) -> NoReturn:
         FileNotFoundError: there is no store that was looked at.
     """
     from pipeline.runtime.device import pick_slots
+    from stages.clean import same_views
     from stages.many import exit_code, train_all
 
     if asked["run"] is not None or asked["params_path"] != Path("params.yaml"):
         raise click.UsageError("--all trains every student of params.yaml; no arguments")
-    audit = Path("artifacts/manifests", f"{params.store.name}.audit.json")
-    if not audit.is_file():
+    manifest = Path("artifacts/manifests", f"{params.store.name}.json")
+    if not (audit := manifest.with_suffix(".audit.json")).is_file():
         raise FileNotFoundError(f"{audit}: no store yet; `dvc repro audit` makes it")
+    if not same_views(params, Manifest.read(manifest).open().spec.identity):
+        click.echo(
+            f"warning: {manifest}: a store of other views or encodings than params.yaml has; "
+            "`dvc repro audit` makes that one",
+            err=True,
+        )
     options = {
         "CIRKD_WORKERS": asked["num_workers"],
         "CIRKD_AHEAD_MB": asked["ahead_bytes"] // 10**6,

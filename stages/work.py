@@ -10,9 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.base import BaseConfig
 from store.files import replace_file
 
 WORK = Path("artifacts/work")
+KEPT = "params-*.yaml"
+"""In artifacts/: parameters of the user's own that a profile took the place of."""
 FINISHED = "finished"
 """Holds the MD5 of what a finished training made, by which DVC's lock file names it."""
 
@@ -22,6 +25,11 @@ def work_folder(kind: str, identity: object) -> Path:
     remove_recorded()
     text = json.dumps(identity, sort_keys=True)
     return WORK / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def describe_settings(settings: BaseConfig) -> dict[str, Any]:  # JSON
+    """Describe a teacher's or a student's settings, but for how often its training is saved."""
+    return settings.model_dump(mode="json", exclude={"training": {"checkpoint_every"}})
 
 
 def read_header(work: Path) -> dict[str, Any]:

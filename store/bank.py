@@ -27,6 +27,7 @@ from store.schema import NO_RECORD, VOID
 
 _CHECKSUM_BYTES = 4
 _BLOCK_BYTES = 2**24
+_DISK_BLOCK_BYTES = 4096
 
 
 class Rows(NamedTuple):
@@ -139,7 +140,12 @@ def _allocate(path: Path) -> None:
     with open(path, "r+b") as file:
         num_bytes = os.fstat(file.fileno()).st_size
         try:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            else:  # macOS: a byte of every block after the first, which the header has
+                for start in range(_DISK_BLOCK_BYTES, num_bytes, _DISK_BLOCK_BYTES):
+                    file.seek(start)
+                    file.write(b"\0")
         except OSError as error:
             raise StoreWriteError(
                 "there is no room for a bank",

@@ -125,12 +125,15 @@ class Index:
         """Write as JSON, the same bytes for the same index; readers see the old file or the new.
 
         The root goes to a file of its own beside it, so that a dataset that moves changes nothing
-        that depends on the index; a root below the index's folder is written relative to it.
+        that depends on the index. It is written relative to the index's folder where it lies below
+        that, or is relative itself: then both move together.
         """
         fields = asdict(self)
-        root, folder = Path(fields.pop("root")).resolve(), path.parent.resolve()
-        below = root.relative_to(folder) if root.is_relative_to(folder) else root
-        replace_file(path.with_name(ROOT), os.fsencode(below) + b"\n")
+        given, folder = Path(fields.pop("root")), path.parent.resolve()
+        root = given.resolve()
+        if not given.is_absolute() or root.is_relative_to(folder):
+            root = Path(os.path.relpath(root, folder))
+        replace_file(path.with_name(ROOT), os.fsencode(root) + b"\n")
         fields["classes"] = self.classes.to_dict()
         write_json({"version": INDEX_VERSION, **fields}, path)
 
@@ -142,7 +145,7 @@ class Index:
             FileNotFoundError: there is no such file, or no root beside it.
             ValueError: the file is no index, or of another version of this program.
         """
-        again = "run `dvc repro prepare`"
+        again = "run `dvc repro -f -s prepare`"
         with reading(path, f"an index of version {INDEX_VERSION}", again):
             raw = json.loads(path.read_bytes())
             if raw["version"] != INDEX_VERSION:

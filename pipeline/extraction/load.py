@@ -31,9 +31,14 @@ class JobFiles:
 
         Args:
             progress: of the pass that a subspace is made from; see `in_subspace`.
-            stored: of a store that is there; its basis is taken.
+            stored: of a store that is there; its basis, threads and forward batch are taken.
         """
         job = self.load_whole()
+        if stored is not None:
+            # Which decide last bits, and are no part of a store's identity.
+            known = ("threads", "forward_batch")
+            update = {name: stored.provenance[name] for name in known if name in stored.provenance}
+            job = replace(job, settings=job.settings.model_copy(update=update))
         if stored is not None and stored.basis:
             return with_basis(job, stored.basis_matrix)
         return self.in_subspace(job, progress)

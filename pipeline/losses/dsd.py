@@ -12,6 +12,9 @@ from pipeline.ops.embedding import embed
 from pipeline.ops.mean import Mean
 from pipeline.ops.pooling import mean_pool
 
+EQUAL = 2**-8
+"""Maps of length one that differ by less are one map, rounded."""
+
 
 def csd(
     student_logits: Tensor,
@@ -71,6 +74,12 @@ def psd(student_powers: Sequence[Tensor], teacher_powers: Sequence[Tensor], vali
 
 
 def _residuals(powers: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """Embed the differences of maps, [pairs of layers, B, h*w]."""
+    """Embed the differences of maps, [pairs of layers, B, h*w]; of equal ones none is left.
+
+    Logits that stand for an auxiliary head's were stored in another precision than themselves.
+    """
     maps = [attention(power, valid) for power in powers]
-    return torch.stack([embed(later - earlier) for earlier, later in combinations(maps, 2)])
+    differences = [later - earlier for earlier, later in combinations(maps, 2)]
+    lengths = [torch.linalg.vector_norm(one, dim=1, keepdim=True) for one in differences]
+    kept = [one.where(x > EQUAL, 0) for one, x in zip(differences, lengths, strict=True)]
+    return torch.stack([embed(one) for one in kept])

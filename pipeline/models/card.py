@@ -97,4 +97,7 @@ def _figures(evaluation: Mapping[str, Any]) -> dict[str, str]:
         return {"mIoU": UNKNOWN}
     split = evaluation.get("split", "val")
     figures = {"mIoU": evaluation["miou"], "pixel accuracy": evaluation["pixel_accuracy"]}
-    return {f"{name} on {split}": f"{100 * x:.2f} %" for name, x in figures.items()}
+    return {
+        f"{name} on {split}": UNKNOWN if x is None else f"{100 * x:.2f} %"
+        for name, x in figures.items()
+    }

@@ -104,5 +104,8 @@ def _fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[st
 
 
 def _plain(name: str) -> str:
-    """Return a name as whole networks have it: timm's encoders say stages_0 for stages.0."""
-    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name.removeprefix("model."))
+    """Return a name as whole networks have it: timm's encoders say stages_0 for stages.0.
+
+    Some of them are wrapped twice: model.model.
+    """
+    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", re.sub(r"^(model\.)+", "", name))

@@ -67,7 +67,8 @@ class Network(nn.Module):
         stride: pixels of an image along one cell of the output; H and W are multiples of it.
         feature_channels: D, the channels of the features.
         preprocessing: how images are normalised for it, and its logits enlarged.
-        auxiliary_name: of the module that is its auxiliary head, where it has one.
+        auxiliary_name: of the module that is its auxiliary head, where it has one; `forward` goes
+            without it where `drop_auxiliary` has put None in its place.
         code: what of a user's code decides the outputs, as JSON; part of a store's identity.
     """
 

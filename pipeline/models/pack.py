@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,24 @@ def write_pack(saved: Mapping[str, Any], extra: Mapping[str, bytes], path: Path)
         saved: what a student's file holds.
         extra: the other files, by name.
         path: the zip, or a folder, whose files appear one by one, the configuration last.
+
+    Raises:
+        ValueError: the folder holds something that is no pack.
     """
     state, config = saved["state_dict"], {k: v for k, v in saved.items() if k != "state_dict"}
     weights = save({name: state[name].contiguous() for name in sorted(state)})
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    files = {**extra, WEIGHTS: weights, CONFIG: text.encode()}
+    files = {WEIGHTS: weights, **extra, CONFIG: text.encode()}
     assert set(files) <= set(FILES), "a pack has these files and no others"
     if path.suffix != ".zip":
+        there = sorted(os.listdir(path)) if path.is_dir() else []
+        if there and WEIGHTS not in there:
+            raise ValueError(
+                f"{path}: expected no folder, an empty one or a pack; found {there[0]}"
+            )
+        for name in FILES:
+            if name not in files:  # of the pack before
+                (path / name).unlink(missing_ok=True)
         for name, content in files.items():
             replace_file(path / name, content)
         return

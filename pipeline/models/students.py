@@ -18,7 +18,7 @@ from pipeline.runtime.checkpoint import load_torch, save_torch
 from store.files import reading
 from store.schema import StoreSpec
 
-WHAT, HINT = "a trained student", "delete it and run `dvc repro` to train it"
+WHAT, HINT = "a trained student", "train it again with `dvc repro -f -s train@RUN`"
 
 
 @dataclass(frozen=True)

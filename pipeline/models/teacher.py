@@ -24,7 +24,7 @@ from pipeline.runtime.checkpoint import hash_weights, list_misfits, load_weights
 from pipeline.runtime.rng import seed_torch
 from store.files import reading
 
-REMAKE = "correct it, or run `dvc repro teacher`"
+REMAKE = "correct it, or run `dvc repro -f -s teacher`"
 
 
 class TeacherError(ValueError):
@@ -112,11 +112,13 @@ def _published(
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    state = load_weights(path, "weights of a teacher", REMAKE)
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    return load_weights(path, "weights of a teacher", REMAKE)
 
 
 def _load(teacher: Network, state: dict[str, Tensor], source: str, num_classes: int) -> None:
+    if not teacher.weights.state_dict().keys() & state.keys():
+        # As a training program saves a network that it keeps under this name.
+        state = {name.removeprefix("network."): tensor for name, tensor in state.items()}
     state = teacher.fit_to(state)
     expected = teacher.weights.state_dict()
     if misfits := list_misfits(expected, state):

@@ -122,13 +122,16 @@ class Row:
 
 
 def group_runs(runs: Sequence[RunResult]) -> tuple[Row, ...]:
-    """Put runs equal but for the seed into one row, in the order of their first run."""
-    groups: dict[str, list[RunResult]] = {}
+    """Put runs equal but for the seed into one row, in the order of their first run.
+
+    The same run under a second name, as one that was renamed leaves behind, is no second seed.
+    """
+    groups: dict[str, dict[int, RunResult]] = {}
     for run in runs:
         identity = json.dumps(run.settings.model_dump(mode="json", exclude={"seed"}))
-        groups.setdefault(identity, []).append(run)
+        groups.setdefault(identity, {}).setdefault(run.settings.seed, run)
     rows = [
-        Row(tuple(group), tuple(find_baseline(run, runs) for run in group))
+        Row(tuple(group.values()), tuple(find_baseline(run, runs) for run in group.values()))
         for group in groups.values()
     ]
     return tuple(replace(row, distinction=_distinguish(row, rows)) for row in rows)

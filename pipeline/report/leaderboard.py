@@ -73,6 +73,8 @@ def _runs(profile: Path) -> Iterator[RunResult]:
     """Read every run of a profile that was evaluated."""
     for path in sorted(profile.glob("students/*/evaluation.json")):
         folder = path.parent
+        if not (folder / "run.json").exists():
+            continue  # it is being trained anew
         with reading(folder / "run.json", "what a training leaves behind", REMAKE):
             raw = json.loads((folder / "run.json").read_bytes())["params"]
             # As JSON: what params.yaml would hold.

@@ -30,7 +30,7 @@ class StepResult:
         total: the weighted sum that was minimised, detached.
         terms: every term's value before weighting, detached.
         finite: bool, whether all terms are.
-        source: what its last batch was made of (the numbers of its records), for error messages.
+        source: what its batches were made of (the numbers of their records), for error messages.
         learning_rate: the rate this step used.
         wait_s: seconds spent waiting for batches.
     """
@@ -153,7 +153,7 @@ class _Taken(NamedTuple):
 def _gather_gradients(passes: _Passes, micro_batches: Iterator[Any], pace: _Pace) -> _Taken | None:
     """Go backward through one step's micro-batches; None if there are no more."""
     means: dict[str, Tensor] = {}
-    wait_s, batch = 0.0, None
+    wait_s, records = 0.0, []
     for number in range(1, passes.accumulate + 1):
         pace.keep()
         before = time.perf_counter()
@@ -164,9 +164,11 @@ def _gather_gradients(passes: _Passes, micro_batches: Iterator[Any], pace: _Pace
         terms = passes.backward(batch, last=number == passes.accumulate)
         if terms is None:
             raise BatchTooLargeError(_explain_memory(batch, passes.largest_fit(batch)))
+        records.append(getattr(batch, "record", None))
         for name, value in terms.items():
             means[name] = means.get(name, 0) + value / passes.accumulate
-    return _Taken(means, getattr(batch, "record", None), wait_s)
+    known = [record for record in records if record is not None]
+    return _Taken(means, torch.cat(known) if known else None, wait_s)
 
 
 def _explain_memory(batch: Any, fitting: int) -> str:

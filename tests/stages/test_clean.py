@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from pipeline.config.params import Params
 from stages.cli import main
@@ -182,3 +183,20 @@ def test_without_any_params_nothing_is_a_leftover(leftovers: set[str]) -> None:
     assert done.exit_code == 1
     assert "run in the project's root" in done.stderr
     assert Path("artifacts/teachers/old.pt").exists()
+
+
+def test_a_store_of_one_of_two_teachers_of_a_name_stays(wanted: set[Path]) -> None:
+    """Of the teachers that profile and params.yaml describe one file can be there."""
+    Path("artifacts/manifests/tiny.json").unlink()
+    assert any(path.startswith("artifacts/stores") for path in clean())
+    raw = YAML(typ="safe").load(Path("params.yaml"))
+    raw["teacher"]["seed"] = 9
+    YAML().dump(raw, Path("params.yaml"))
+    assert not any(path.startswith("artifacts/stores") for path in clean())
+
+
+def test_what_kept_parameters_name_stays(leftovers: set[str]) -> None:
+    raw = YAML(typ="safe").load(Path("params.yaml"))
+    raw |= {"profile": "old"}
+    YAML().dump(raw, Path("artifacts/params-0123abcd.yaml"))
+    assert "artifacts/profiles/old" not in clean()

@@ -115,6 +115,16 @@ def test_int8_prints_both_mious(student: Path, manifest: Path, tiny_index: Index
     assert graph.classes.names == tiny_index.class_names
 
 
+def test_int8_of_one_size_needs_views_and_images_of_it(
+    student: Path, manifest: Path, tiny_index: Index
+) -> None:
+    tiny_index.write(student.parent / "index.json")
+    options = ("--manifest", manifest, "--index", student.parent / "index.json")
+    done = export(student, "int8.onnx", "--int8", "--size", "8x8", *options)
+    assert done.exit_code == 1
+    assert "--int8 --size 8x8: expected the size of all views and val images" in done.output
+
+
 @pytest.mark.slow
 def test_predictions_of_a_graph_are_those_of_the_student(student: Path, tiny_index: Index) -> None:
     needs_the_extra()

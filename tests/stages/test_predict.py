@@ -88,7 +88,20 @@ def test_what_is_no_image_is_named_and_the_rest_is_done(student: Path) -> None:
     assert f"{folder}/images/broken.png: expected an image" in done.output
     again = predict(student, folder / "images/frame_10.png")
     assert again.exit_code == 0
-    assert "1 of 1 predictions are overwritten" in again.output
+    assert "3 files of predictions are overwritten" in again.output
+
+
+def test_labels_that_are_no_predictions_stay(student: Path) -> None:
+    """`-o data` beside data/images/ would take the place of data/labels/."""
+    folder = student.parent
+    truth = folder / "out/labels/frame_10.png"
+    write_image(truth, 37, 51)
+    before = truth.read_bytes()
+    done = predict(student, folder / "images")
+    assert done.exit_code == 1
+    assert "labels/frame_10.png: is there, and no prediction" in done.output
+    assert [path for path in (folder / "out").rglob("*") if path.is_file()] == [truth]
+    assert truth.read_bytes() == before
 
 
 def test_two_images_of_one_name_are_refused(student: Path) -> None:

@@ -162,6 +162,13 @@ def test_a_full_disk_is_a_message_before_a_row_is_written(
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
 
 
+def test_a_bank_needs_no_call_that_macos_lacks(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert listed(open_bank(reader, tmp_path, "pixel"))[:-1] == naive(reader, "pixel")
+
+
 def test_a_class_and_a_store_may_be_empty(
     make_spec: Callable, make_unit: Callable, tmp_path: Path
 ) -> None:

@@ -50,6 +50,21 @@ def test_a_dataset_that_moves_leaves_the_index_as_it_was(
     assert read_image(read, read.splits["train"][0]).ndim == 3
 
 
+def test_a_relative_root_moves_with_the_project(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    project = tmp_path / "project"
+    shutil.copytree(folder.root, project / "data")
+    monkeypatch.chdir(project)
+    index = prepare_dataset(folder.model_copy(update={"root": "data"}), "abc", tmp_path / "p")
+    index.write(Path("artifacts/index.json"))
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    read = Index.read(tmp_path / "moved/artifacts/index.json")
+    assert read_image(read, read.splits["train"][0]).ndim == 3
+
+
 def test_pixels_beside_the_index_are_found_from_any_folder(
     make_folder: Callable[..., FolderConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

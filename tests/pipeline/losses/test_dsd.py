@@ -53,6 +53,19 @@ def test_psd_takes_normalised_maps_of_the_teacher():
     )
 
 
+def test_psd_learns_nothing_from_the_rounding_of_a_stored_map():
+    """A teacher without an auxiliary head has its logits in that place, stored in float16."""
+    g = torch.Generator().manual_seed(0)
+    student, teacher = (
+        [power(torch.randn(2, 3, 8, 8, generator=g)) for _ in range(3)] for _ in "st"
+    )
+    valid = torch.ones(2, 8, 8, dtype=torch.bool)
+    stored = attention(teacher[2], valid).view(2, 8, 8).half().float()
+    rounded = psd(student, [stored, *teacher[1:]], valid).value
+    exact = psd(student, [teacher[2], *teacher[1:]], valid).value
+    torch.testing.assert_close(rounded, exact, rtol=1e-3, atol=0)
+
+
 def test_psd_needs_the_same_layers():
     one = torch.ones(1, 1, 2)
     with pytest.raises(ValueError, match="2 of the student and 3 of the teacher"):

@@ -15,7 +15,7 @@ from pipeline.datasets.index import Index
 from pipeline.extraction.load import JobFiles
 from pipeline.models.network import build_network, predict
 from pipeline.models.students import load_student, save_student
-from pipeline.models.teacher import TeacherCard, build_teacher, save_teacher
+from pipeline.models.teacher import TeacherCard, build_teacher, load_teacher, save_teacher
 from store.files import write_json
 
 MODULE = """
@@ -51,10 +51,10 @@ class Own(Network):
 
     def __init__(self, num_classes):
         super().__init__()
-        self.net = Net(num_classes, lambda logits, features, size: Output(logits, features, None))
+        self.network = Net(num_classes, lambda logits, x, size: Output(logits, x, None))
 
     def forward(self, image):
-        return self.net(image)
+        return self.network(image)
 
 
 def whole(logits, size):
@@ -162,3 +162,13 @@ def test_a_card_calls_no_code_either(
     source = tmp_path / "mynets.py"
     code = {"sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "feature_layer": "body"}
     assert spec.identity["teacher"]["code"] == code
+
+
+def test_a_teacher_that_calls_a_module_network_comes_back(tmp_path: Path) -> None:
+    """As training programs call what they put a network into, whose name a file may have."""
+    network = build_network("mynets:Own", 5)
+    for prefix in ("", "network."):
+        state = {f"{prefix}{name}": x for name, x in network.state_dict().items()}
+        torch.save({"state_dict": state}, tmp_path / "teacher.pt")
+        found = load_teacher(tmp_path / "teacher.pt", 5, "mynets:Own").state_dict()
+        assert all(torch.equal(x, found[name]) for name, x in network.state_dict().items())

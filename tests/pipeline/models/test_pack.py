@@ -58,6 +58,24 @@ def test_the_same_student_gives_the_same_bytes(student: Path) -> None:
         assert {member.external_attr >> 16 for member in archive.infolist()} == {0o644}
 
 
+def test_a_folder_holds_one_pack_and_nothing_else_is_replaced(student: Path) -> None:
+    folder = pack(student, "share")
+    (folder / "model.onnx").write_bytes(b"of another student")
+    pack(student, "share")
+    assert sorted(x.name for x in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    own = student.parent / "project/README.md"
+    own.parent.mkdir()
+    own.write_text("mine")
+    done = CliRunner().invoke(main, ["pack", str(student), "-o", str(own.parent), "--no-onnx"])
+    assert done.exit_code == 1
+    assert "expected no folder, an empty one or a pack; found README.md" in done.output
+    assert own.read_text() == "mine"
+
+
 def test_the_card_says_what_is_recorded(student: Path) -> None:
     run = {"params": {"method": "cirkd", "seed": 5, "terms": {"kd": 0.5}}, "commit": "abc123"}
     (student.parent / "run.json").write_text(json.dumps({**run, "num_flops": 2.5e9}))

@@ -106,7 +106,7 @@ def test_what_is_no_student_says_what_to_do(
         altered = bytearray(path.read_bytes())
         altered[len(altered) // 2] ^= 1
         path.write_bytes(altered)
-    with pytest.raises(ValueError, match=r"model\.pt: .*delete it and run `dvc repro`"):
+    with pytest.raises(ValueError, match=r"model\.pt: .*dvc repro -f -s train@RUN"):
         load_student(path)
 
 

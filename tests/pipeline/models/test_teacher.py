@@ -83,12 +83,12 @@ def test_a_damaged_file_is_refused(saved: tuple[Path, str], tmp_path: Path) -> N
     content = bytearray(saved[0].read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "teacher.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"teacher\.pt: expected weights.*dvc repro teacher"):
+    with pytest.raises(ValueError, match=r"teacher\.pt: expected weights.*dvc repro -f -s teacher"):
         load_teacher(tmp_path / "teacher.pt", 5, ARCHITECTURE)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="dvc repro teacher"):
+    with pytest.raises(FileNotFoundError, match="dvc repro -f -s teacher"):
         load_teacher(tmp_path / "absent.pt", 5, ARCHITECTURE)
 
 

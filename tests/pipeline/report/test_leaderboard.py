@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_students_of_another_store_are_a_row_of_their_own(artifacts: Path) -> No
     cirkd, other = (e for e in read_leaderboard(artifacts) if e.method == "CIRKD")
     found = {entry.seeds: (entry.store, entry.gain) for entry in (cirkd, other)}
     assert found == {(0, 1): ("f00d", pytest.approx(0.025)), (2,): ("beef", None)}
+
+
+def test_a_run_that_is_trained_anew_is_left_out(artifacts: Path) -> None:
+    """DVC has removed what the training before left; its figures lie there until the end."""
+    (artifacts / "profiles/tiny/students/cirkd_2/run.json").unlink()
+    (cirkd,) = (e for e in read_leaderboard(artifacts) if e.method == "CIRKD")
+    assert cirkd.seeds == (0, 1)
+
+
+def test_a_run_that_was_renamed_is_no_second_seed(artifacts: Path) -> None:
+    students = artifacts / "profiles/tiny/students"
+    shutil.copytree(students / "kd_0", students / "kd_renamed")
+    (kd,) = (e for e in read_leaderboard(artifacts) if e.method == "KD")
+    assert (kd.seeds, kd.gain_low) == ((0,), None)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Rows:
     """A batch of plain rows."""
 
     values: Tensor
+    record: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -66,6 +67,15 @@ def line() -> nn.Module:
     nn.init.constant_(module.weight, 1.0)
     nn.init.constant_(module.bias, 0.5)
     return module
+
+
+def test_a_step_names_the_records_of_all_its_micro_batches() -> None:
+    batches = (Rows(torch.ones(2, 3), torch.tensor([n, 10 + n])) for n in range(4))
+    module = line()
+    compute = lambda batch: {"task": module(batch.values).square().mean()}  # noqa: E731
+    optimisation = Optimisation(module, training(accumulate=2), CPU)
+    results = train(compute, {"task": 1.0}, batches, optimisation, accumulate=2)
+    assert [result.source.tolist() for result in results] == [[0, 10, 1, 11], [2, 12, 3, 13]]
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
