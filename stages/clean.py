@@ -17,7 +17,7 @@ import click
 from pipeline.config.params import Params, load_params, load_profile
 from stages.command import StageCommand, json_option
 from stages.progress import say
-from stages.work import KEPT, read_header
+from stages.work import KEPT, read_header, same_views
 from store.errors import StoreError, StoreLockedError
 from store.layout import LocalFiles, read_spec
 from store.lock import Lock, is_locked
@@ -152,19 +152,6 @@ def leads_to(params: Params, identity: Any) -> bool:  # JSON
     if not same_views(params, identity) or not card.exists():
         return False
     return bool(json.loads(card.read_bytes())["sha256"] == identity["teacher"]["sha256"])
-
-
-def same_views(params: Params, identity: Any) -> bool:  # JSON
-    """Whether a store's views and encodings are those of some params."""
-    settings, views = params.store, identity["views"]
-    asked = {
-        "num_views": settings.num_views,
-        "seed": settings.seed,
-        "samples_per_class": settings.samples_per_class,
-        **settings.crop.model_dump(),
-    }
-    encodings = settings.encodings.model_dump(exclude_none=True)
-    return bool(views == asked and encodings == identity["encodings"])
 
 
 def measure(path: Path) -> int:

@@ -24,7 +24,7 @@ from stages.command import (
     workers_option,
 )
 from stages.progress import say
-from stages.work import describe_settings, finish_work, work_folder
+from stages.work import describe_settings, finish_work, same_views, work_folder
 from store.files import replace_file, write_json
 from store.manifest import Manifest
 
@@ -182,7 +182,6 @@ def train_every(params: Params, asked: Mapping[str, Any]) -> NoReturn:
         FileNotFoundError: there is no store that was looked at.
     """
     from pipeline.runtime.device import pick_slots
-    from stages.clean import same_views
     from stages.many import exit_code, train_all
 
     if asked["run"] is not None or asked["params_path"] != Path("params.yaml"):

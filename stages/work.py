@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.base import BaseConfig
+from pipeline.config.params import Params
 from store.files import replace_file
 
 WORK = Path("artifacts/work")
@@ -30,6 +31,19 @@ def work_folder(kind: str, identity: object) -> Path:
 def describe_settings(settings: BaseConfig) -> dict[str, Any]:  # JSON
     """Describe a teacher's or a student's settings, but for how often its training is saved."""
     return settings.model_dump(mode="json", exclude={"training": {"checkpoint_every"}})
+
+
+def same_views(params: Params, identity: Any) -> bool:  # JSON
+    """Whether a store's views and encodings are those of some params."""
+    settings, views = params.store, identity["views"]
+    asked = {
+        "num_views": settings.num_views,
+        "seed": settings.seed,
+        "samples_per_class": settings.samples_per_class,
+        **settings.crop.model_dump(),
+    }
+    encodings = settings.encodings.model_dump(exclude_none=True)
+    return bool(views == asked and encodings == identity["encodings"])
 
 
 def read_header(work: Path) -> dict[str, Any]:
