@@ -1,4 +1,4 @@
-"""Where a training keeps its checkpoint, and until when."""
+"""What stages keep in artifacts/ beside their results, until when, and whose a store is."""
 
 import hashlib
 import json
