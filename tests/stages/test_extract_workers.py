@@ -33,6 +33,9 @@ from stages.command import StageCommand, follow_extraction
 from stages.extract import _on_cluster
 
 class Fatal:
+    def dealt_to(self, worker):
+        return self
+
     def load(self):
         os._exit(1)
 
