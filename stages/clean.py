@@ -83,7 +83,7 @@ class References:
         except StoreError:
             return False
         return any(
-            leads_to(one, identity) or (same_views(one, identity) and self._has_two_teachers(one))
+            _leads_to(one, identity) or (same_views(one, identity) and self._has_two_teachers(one))
             for one in self.params
         )
 
@@ -146,7 +146,7 @@ def _own_files(dataset: Path) -> list[Path]:
     return [dataset] if own == inside else own
 
 
-def leads_to(params: Params, identity: Any) -> bool:  # JSON
+def _leads_to(params: Params, identity: Any) -> bool:  # JSON
     """Whether a store's views, encodings and teacher are those of some params."""
     card = ARTIFACTS / "teachers" / f"{params.teacher.name}.json"
     if not same_views(params, identity) or not card.exists():

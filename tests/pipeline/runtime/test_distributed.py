@@ -181,5 +181,7 @@ def test_a_layer_that_is_not_called_stops_no_rank() -> None:
             module = ranks.replicate(WithSpare(), CPU)
             for _ in range(3):
                 module(torch.ones(1, 2)).sum().backward()
+            gradients = dict(module.module.named_parameters())
+            assert gradients["used.weight"].grad.tolist() == [[3.0, 3.0]]  # of three passes
 
-    fork_ranks(take, 2)
+    fork_ranks(take, 2)  # which asserts that they end well
