@@ -71,6 +71,7 @@ def command(
 
     The graph is compared with torch at several sizes before the file appears.
     """
+    from pipeline.datasets.classes import check_classes
     from pipeline.datasets.index import Index
     from pipeline.models.export import SUFFIXES, TOLERANCE, export_student, quantise
     from pipeline.models.students import load_student
@@ -81,16 +82,20 @@ def command(
         raise click.UsageError("--int8: expected an .onnx")
     if {manifest_path is not None, index_path is not None} != {int8}:
         raise click.UsageError("--int8, --manifest and --index: expected all of them or none")
-    if size is not None and manifest_path is not None and index_path is not None:
-        _check_sizes(size, manifest_path, Index.read(index_path))
+    index = None if index_path is None else Index.read(index_path)
     student = load_student(student_path, named_architectures(params_path))
+    if index is not None:
+        names = student.classes.names
+        check_classes(str(student_path), names, index.class_names, "give an index of its dataset")
+    if size is not None and manifest_path is not None and index is not None:
+        _check_sizes(size, manifest_path, index)
     with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         graph = Path(folder) / "float32.onnx" if int8 else partial
         export_student(student, graph, out.suffix, size)
         _check(student, graph, out.suffix, size, TOLERANCE if tolerance is None else tolerance)
-        if manifest_path is not None and index_path is not None:
+        if manifest_path is not None and index is not None:
             quantise(graph, _read_images(manifest_path, num_records), partial)
-            _measure({"float32": graph, "int8": partial}, Index.read(index_path))
+            _measure({"float32": graph, "int8": partial}, index)
         num_bytes = partial.stat().st_size
     say(f"{out}: {num_bytes / 1e6:.2f} MB")
 

@@ -1,6 +1,7 @@
 """`cirkd export`: graphs agree with torch at sizes that nobody traced, or are not left behind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_int8_of_one_size_needs_views_and_images_of_it(
     done = export(student, "int8.onnx", "--int8", "--size", "8x8", *options)
     assert done.exit_code == 1
     assert "--int8 --size 8x8: expected the size of all views and val images" in done.output
+
+
+def test_int8_is_measured_on_the_students_classes_alone(
+    student: Path, manifest: Path, tiny_index: Index
+) -> None:
+    classes = replace(tiny_index.classes, names=tiny_index.class_names[::-1])
+    replace(tiny_index, classes=classes).write(student.parent / "index.json")
+    options = ("--manifest", manifest, "--index", student.parent / "index.json")
+    done = export(student, "int8.onnx", "--int8", *options)
+    assert done.exit_code == 1
+    assert "has other classes than the dataset, or in another order" in done.output
+    assert not (student.parent / "int8.onnx").exists()
 
 
 @pytest.mark.slow
