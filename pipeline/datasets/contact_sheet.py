@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.datasets.index import RGB, ClassTable, decode_image, decode_labels
+from pipeline.datasets.decoding import RGB, decode_image, decode_labels
+from pipeline.datasets.index import ClassTable
 from pipeline.datasets.listing import Listing, Pair
 from store.files import replacing
 

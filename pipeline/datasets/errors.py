@@ -33,6 +33,10 @@ class PixelError(ValueError):
         self.expected, self.found, self.hint = expected, found, hint
         super().__init__(f"expected {expected}; found {found}. {hint}")
 
+    def finding(self, file: str) -> Finding:
+        """Say it of a file."""
+        return Finding(file, "pixels of another kind", self.expected, self.found, self.hint)
+
 
 class DatasetError(ValueError):
     """A dataset that cannot be used; the message lists what is wrong, `findings` holds it all."""

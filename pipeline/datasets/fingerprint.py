@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.datasets.errors import DatasetError, Finding
 from pipeline.datasets.index import ClassTable, Sample
-from pipeline.datasets.listing import find_folders, list_files
+from pipeline.datasets.listing import find_folders, list_tree
 
 
 def fingerprint_files(
@@ -33,7 +33,7 @@ def fingerprint_files(
         DatasetError: root is not a folder, or, where there are archives, holds none of the files.
     """
     found = [folder for name in folders for folder in find_folders(root, name)]
-    paths = [path for folder in found for path in list_files(root / folder)]
+    paths = [path for folder in found for path in list_tree(root / folder)]
     paths += [root / name for name in files if (root / name).exists()]
     if not root.is_dir() or (archives and not paths):
         what = "a folder without files of this kind" if root.is_dir() else "nothing"

@@ -15,7 +15,8 @@ FOLDERS = {split: (f"images/{split}", f"labels/{split}") for split in ("train", 
 CLASSES_FILE = "classes.yaml"
 ARCHIVES = """\
 The folder is laid out by you:
-  images/{train,val}/NAME.jpg, labels/{train,val}/NAME.png with equal names; so for test, if any
+  images/{train,val}/NAME.jpg, labels/{train,val}/NAME.png with equal names, also in folders below;
+  so for test, if any
   classes.yaml, the meaning of the label files"""
 
 
@@ -30,7 +31,8 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
         DatasetError: classes.yaml is missing or wrong, so no label can be judged.
     """
     root = Path(dataset.root)
-    return replace(pair_splits(root, read_classes(root / CLASSES_FILE), FOLDERS), archives=ARCHIVES)
+    classes = read_classes(root / CLASSES_FILE)
+    return replace(pair_splits(root, classes, FOLDERS, nested=True), archives=ARCHIVES)
 
 
 def fingerprint(dataset: Config) -> dict[str, Any]:  # JSON

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.ImageOps import exif_transpose
 
 from pipeline.config.base import validate
+from pipeline.datasets.decoding import RGB, decode_image, decode_labels
 from pipeline.datasets.errors import DatasetError, Finding, PixelError
 from store.files import reading, replace_file, write_json
 from store.schema import VOID
@@ -26,12 +23,7 @@ INDEX_VERSION = 1
 ROOT = "root.txt"
 UNLABELLED = "unlabelled"
 """The split of images without labels: extracted beside the training split, never measured."""
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""What Pillow may take a file for: it knows some seventy, and runs another program for some."""
-UNKNOWN_COLOUR = 254
-"""The id of a pixel of labels in colours whose colour stands for no class and not for void."""
-
-RGB = tuple[int, int, int]
+CHANGED = "The file changed: run prepare again."
 
 
 @dataclass(frozen=True)
@@ -157,115 +149,44 @@ class Index:
 
 
 def read_image(index: Index, sample: Sample) -> NDArray[np.uint8]:
-    """Read a sample's image: RGB 0..255, uint8 [height, width, 3]."""
-    return decode_image(Path(index.root) / sample.image)
+    """Read a sample's image: RGB 0..255, uint8 [height, width, 3].
+
+    Raises:
+        DatasetError: the file is not what it was when `prepare` opened it.
+    """
+    return _read(index, sample, sample.image, decode_image)
 
 
 def read_labels(index: Index, sample: Sample) -> NDArray[np.uint8]:
     """Read a sample's labels: classes 0..K-1 and void = 255, uint8 [height, width].
 
     Raises:
-        DatasetError: the file holds an id outside the class table, so it changed since `prepare`.
+        DatasetError: the file is not what it was when `prepare` opened it.
     """
     if not sample.labels:
         return np.full((sample.height, sample.width), VOID, np.uint8)
-    ids = decode_labels(Path(index.root) / sample.labels, index.classes.colours)
+    decode = partial(decode_labels, colours=index.classes.colours)
+    ids = _read(index, sample, sample.labels, decode)
     if unknown := unknown_ids(count_ids(ids), index.classes):
         finding = Finding(sample.labels, "label id outside the table", "ids of the table", unknown)
-        raise DatasetError(index.root, [finding], "The file changed: run prepare again.")
+        raise DatasetError(index.root, [finding], CHANGED)
     return index.classes.class_of_id()[ids]
 
 
-def open_image(source: Path | BinaryIO) -> Image.Image:
-    """Open a file of one of FORMATS, whatever it is named.
-
-    Raises:
-        PixelError: more pixels than Pillow takes for an image.
-    """
-    try:
-        return Image.open(source, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise PixelError("fewer pixels", str(error), "Cut the image into tiles.") from None
-
-
-def decode_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """Decode any 8-bit image file to RGB, turned as its EXIF orientation says, uint8 [H, W, 3].
-
-    Raises:
-        PixelError: more than 8 bits a channel, which Pillow would clip rather than convert.
-    """
-    with open_image(source) as file:
-        if file.mode.startswith(("I", "F")):
-            found = f"more (Pillow mode {file.mode})"
-            raise PixelError("8 bits a channel", found, "Convert the image to 8 bits a channel.")
-        # Pillow warns about palettes with transparency unless they pass through RGBA.
-        whole = file.convert("RGBA") if "transparency" in file.info else file
-        return np.asarray(exif_transpose(whole).convert("RGB"))
-
-
-def decode_labels(
-    source: Path | BinaryIO, colours: tuple[tuple[RGB, int], ...] = ()
+def _read(
+    index: Index, sample: Sample, name: str, decode: Callable[[Path], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """Decode a label file to ids, turned as an image is, uint8 [H, W].
-
-    Args:
-        source: a file of greyscale or palette ids, or of any colours.
-        colours: the id of each colour; without them the file holds ids.
-
-    Raises:
-        PixelError: no ids (colours, alpha, more than 8 bits a pixel), or no certain ones: grey that
-            Pillow scales to 0..255.
-    """
-    if colours:
-        return _ids_by_colour(colours)[_packed(decode_image(source))]
-    with open_image(source) as file:
-        if file.mode not in ("L", "P", "1"):
-            raise PixelError("ids, as grey or as a palette", *_other_labels(file.mode))
-        if _scaled(file):
-            # Whether 1 of 15 is id 1 or id 17 depends on the program that wrote it.
-            found = "fewer bits, whose ids are not certain"
-            raise PixelError("grey of 8 bits, or a palette", found, "Save it with 8 bits a pixel.")
-        return np.asarray(exif_transpose(file)).astype(np.uint8)
-
-
-def _other_labels(mode: str) -> tuple[str, str]:
-    """Say what a label file without ids holds, and what to do."""
-    if mode.startswith(("I", "F")):
-        hint = (
-            "Give the files of classes; Cityscapes' *_instanceIds.png, say, tell instances apart."
-        )
-        return f"more than 8 bits a pixel (Pillow mode {mode})", hint
-    if mode in ("LA", "La", "PA"):
-        return f"an alpha channel (Pillow mode {mode})", "Save it without alpha."
-    hint = (
-        "Give the files of ids as they come (Cityscapes: *_labelIds.png); "
-        "kind `folder` reads colours by `labels: colours` in its classes.yaml."
-    )
-    return f"colours (Pillow mode {mode})", hint
-
-
-@cache
-def _ids_by_colour(colours: tuple[tuple[RGB, int], ...]) -> NDArray[np.uint8]:
-    """Return the id of all 2**24 colours: one look-up a pixel."""
-    ids = np.full(1 << 24, UNKNOWN_COLOUR, np.uint8)
-    ids[_packed(np.array([rgb for rgb, _ in colours]))] = [label_id for _, label_id in colours]
-    return ids
-
-
-def _packed(rgb: NDArray[Any]) -> NDArray[np.int32]:  # any integers
-    """Put red, green and blue, integers [..., 3], into one number: int32 [...]."""
-    packed: NDArray[np.int32] = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    return packed
-
-
-def _scaled(file: Image.Image) -> bool:
-    """Whether decoding will spread fewer than 256 greys over 0..255."""
-    assert isinstance(file, ImageFile)
-    codec, _, _, arguments = file.tile[0]
-    raw_mode, *rest = [arguments] if isinstance(arguments, str) else arguments or [""]
-    if codec.startswith("ppm"):
-        return rest != [255]
-    return re.match(r"L;\d", raw_mode) is not None
+    """Decode one of a sample's files, which must have the size that the index has."""
+    try:
+        pixels = decode(Path(index.root) / name)
+    except PixelError as error:
+        finding = error.finding(name)
+        raise DatasetError(index.root, [finding], CHANGED) from None
+    if pixels.shape[:2] != (sample.height, sample.width):
+        expected = f"{sample.width}x{sample.height}"
+        finding = Finding(name, "size mismatch", expected, write_size(pixels))
+        raise DatasetError(index.root, [finding], CHANGED)
+    return pixels
 
 
 def count_ids(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -277,6 +198,11 @@ def unknown_ids(counts: NDArray[np.int64], classes: ClassTable) -> str:
     """Name the counted ids that are not in the table with their pixels, or the empty string."""
     unknown = np.flatnonzero((counts > 0) & ~classes.known_ids())
     return ", ".join(f"{value} ({counts[value]} px)" for value in unknown)
+
+
+def write_size(pixels: NDArray[np.uint8]) -> str:
+    """Write the size of an array [H, W, ...] as text: `WxH`."""
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
 def write_ids(ids: NDArray[np.int64]) -> str:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.datasets.decoding import FORMATS
 from pipeline.datasets.errors import REMEDY, DatasetError, Finding
-from pipeline.datasets.index import FORMATS, UNLABELLED, ClassTable
+from pipeline.datasets.index import UNLABELLED, ClassTable
 
-IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
-"""Left behind by file browsers, like every name with a leading dot."""
+IGNORED = frozenset({"Thumbs.db", "desktop.ini", "@eaDir", "__MACOSX"})
+"""Left behind by file browsers, disk stations and archives, like every name with a leading dot."""
 REQUIRED_SPLITS = ("train", "val")
 CONVERTED = "_labelTrainIds"
 """Ends the names of label files that converters write beside a dataset's own."""
@@ -53,8 +55,11 @@ class Listing:
 
 def list_files(folder: Path) -> list[Path]:
     """List a folder in the order of names, without what file browsers left."""
-    names = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in names if path.name not in IGNORED)
+    return sorted(path for path in folder.iterdir() if not _is_left_behind(path))
+
+
+def _is_left_behind(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in IGNORED
 
 
 def list_tree(folder: Path) -> list[Path]:
@@ -70,7 +75,8 @@ def find_folders(root: Path, pattern: str) -> list[str]:
     """Find the folders, relative to root, that `pattern` names; `*` in it stands for any name."""
     found = [pattern]
     if "*" in pattern:
-        found = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+        paths = sorted(path for path in root.glob(pattern) if not _is_left_behind(path))
+        found = [path.relative_to(root).as_posix() for path in paths]
     return [name for name in found if (root / name).is_dir()]
 
 
@@ -96,9 +102,8 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
         path, found = root / name, "no name in it"
         try:
             text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-            stems[split] = frozenset(
-                Path(line.split()[0]).stem for line in text.splitlines() if line.strip()
-            )
+            names = (PurePath(line.split()[0]).name for line in text.splitlines() if line.strip())
+            stems[split] = frozenset(map(_stem, names))
         except (OSError, ValueError) as error:
             found = str(error)
         if not stems.get(split):
@@ -118,12 +123,19 @@ def read_splits(root: Path, files: Mapping[str, str], archives: str) -> dict[str
     return stems
 
 
+def _stem(name: str) -> str:
+    """Return a name without the suffix of an image; é is one code point, whoever wrote it."""
+    path = PurePath(name)
+    is_image = path.suffix.lower() in readable_suffixes()
+    return normalize("NFC", path.with_suffix("").as_posix() if is_image else name)
+
+
 def add_unlabelled(listing: Listing, root: Path, folder: str) -> Listing:
     """Add the images of a folder, and of the folders in it, as the split without labels."""
     if not (root / folder).is_dir():
         findings = [Finding(folder, "missing folder", "a folder of images", "nothing")]
         return replace(listing, findings=(*listing.findings, *findings))
-    images, findings = _by_stem(root, _Files(folder), "image", list_tree)
+    images, findings = _by_stem(root, _Files(folder, nested=True), "image")
     if not images:
         findings.append(Finding(folder, "empty folder", "at least one image", "none"))
     pairs = tuple(Pair(f"{UNLABELLED}/{stem}", images[stem][0], "") for stem in sorted(images))
@@ -140,6 +152,7 @@ def pair_splits(
     folders: Mapping[str, tuple[str, str]],
     suffixes: tuple[str, str] = ("", ""),
     stems: Mapping[str, frozenset[str]] | None = None,
+    nested: bool = False,
 ) -> Listing:
     """Pair the files of every split by stem; a split other than train and val may be missing.
 
@@ -151,6 +164,7 @@ def pair_splits(
         suffixes: what the stems of images and of labels end in; it is no part of a sample's key,
             and files without it are passed over.
         stems: split -> the stems of its samples, where a split is not all of its folders.
+        nested: whether the files of folders in these folders count, too.
     """
     splits: dict[str, tuple[Pair, ...]] = {}
     findings: list[Finding] = []
@@ -162,7 +176,7 @@ def pair_splits(
         if not missing:
             listed = None if stems is None else stems[split]
             images, labels = (
-                _Files(*of, listed) for of in zip(pair_of_folders, suffixes, strict=True)
+                _Files(*of, listed, nested) for of in zip(pair_of_folders, suffixes, strict=True)
             )
             splits[split], found = _pair(root, split, images, labels)
             findings += found
@@ -171,11 +185,15 @@ def pair_splits(
 
 @dataclass(frozen=True)
 class _Files:
-    """Which files of a folder are meant; `listed` is None where all of them are."""
+    """Which files of a folder are meant; `listed` is None where all of them are.
+
+    `nested`: also those of the folders in it.
+    """
 
     folder: str
     suffix: str = ""
     listed: frozenset[str] | None = None
+    nested: bool = False
 
     def key_of(self, stem: str) -> str | None:
         """Return what the suffix leaves of a file's stem, or None for a file to pass over."""
@@ -215,19 +233,18 @@ def _pair(
     return tuple(pairs), findings
 
 
-def _by_stem(
-    root: Path, meant: _Files, role: str, list_folder: Callable[[Path], list[Path]] = list_files
-) -> tuple[dict[str, list[str]], list[Finding]]:
+def _by_stem(root: Path, meant: _Files, role: str) -> tuple[dict[str, list[str]], list[Finding]]:
     """List a folder's files by stem, as paths relative to root, with findings for all others."""
     files: dict[str, list[str]] = {}
     findings = []
+    list_folder = list_tree if meant.nested else list_files
     paths = [
         (folder, path.relative_to(root / folder), path)
         for folder in find_folders(root, meant.folder)
         for path in list_folder(root / folder)
     ]
     for folder, inner, path in paths:
-        if (stem := meant.key_of(inner.with_suffix("").as_posix())) is None:
+        if (stem := meant.key_of(normalize("NFC", inner.with_suffix("").as_posix()))) is None:
             continue
         relative = f"{folder}/{inner}"
         name = os.fsencode(relative).decode(errors="backslashreplace")

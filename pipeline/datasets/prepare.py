@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import DatasetConfig, ExternalConfig, dataset_module
-from pipeline.datasets.checking import Checked, Progress, check_listing
+from pipeline.datasets.checking import Progress, check_listing
 from pipeline.datasets.errors import REMEDY, DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files, fingerprint_samples
-from pipeline.datasets.index import UNKNOWN_COLOUR, UNLABELLED, Index
+from pipeline.datasets.index import UNLABELLED, Index
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, add_unlabelled, list_tree
 
 
@@ -77,8 +77,8 @@ def prepare_dataset(
     """
     root, listing = list_dataset(dataset, pixels)
     checked = check_listing(root, listing, progress)
-    if notice is not None and listing.classes.colours:
-        for text in _unknown_colours(checked):
+    if notice is not None:
+        for text in checked.notices:
             notice(text)
     if findings := (*listing.findings, *checked.findings):
         raise DatasetError(str(root), findings, find_remedy(listing))
@@ -99,12 +99,3 @@ def find_remedy(listing: Listing) -> str:
     """Say what to do about findings: also how the dataset unpacks, where a split is missing."""
     whole = all(listing.splits.get(split) for split in REQUIRED_SPLITS)
     return REMEDY if whole else f"{REMEDY}\n{listing.archives}".rstrip()
-
-
-def _unknown_colours(checked: Checked) -> list[str]:
-    return [
-        f"{split}: {counts[UNKNOWN_COLOUR]} of {counts.sum()} px are void because their colours "
-        "are not in the class table"
-        for split, counts in checked.id_counts.items()
-        if counts[UNKNOWN_COLOUR]
-    ]

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.checking import Checked
+from pipeline.datasets.decoding import UNKNOWN_COLOUR
 from pipeline.datasets.index import ClassTable
 
 UNKNOWN = "(unknown)"
 VOID_NAME = "(void)"
+UNKNOWN_COLOUR_NAME = "(void: a colour not in the table)"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _describe(
         smaller={name: int((sizes < crop).any(axis=1).sum()) for name, crop in crops.items()},
         values=values,
         absent=tuple(name for name in classes.names if values and name not in present),
-        void=sum(one.share for one in values if one.meaning == VOID_NAME) if values else None,
+        void=sum(one.share for one in values if one.value in classes.void_ids) if values else None,
     )
 
 
@@ -96,6 +98,8 @@ def _meanings(classes: ClassTable) -> list[str]:
     names = [UNKNOWN] * 256
     for value in classes.void_ids:
         names[value] = VOID_NAME
+    if classes.colours:
+        names[UNKNOWN_COLOUR] = UNKNOWN_COLOUR_NAME
     for value, name in zip(classes.label_ids, classes.names, strict=True):
         names[value] = name
     return names

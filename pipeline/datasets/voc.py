@@ -22,6 +22,7 @@ from pipeline.datasets.listing import (
     list_files,
     pair_splits,
     read_splits,
+    readable_suffixes,
 )
 
 BASES = ("VOCdevkit/VOC2012", "VOC2012", "VOCAug")
@@ -49,7 +50,8 @@ class Config(ExternalConfig):
 def list_samples(dataset: Config, pixels: Path) -> Listing:
     """Pair the files that the split files name; `pixels` stays unused.
 
-    Augmented, train is every file of SegmentationClassAug that val does not name.
+    Augmented, train is every file of SegmentationClassAug that val does not name; what a list of
+    train names must be there too.
 
     Raises:
         DatasetError: a split file is missing.
@@ -57,12 +59,17 @@ def list_samples(dataset: Config, pixels: Path) -> Listing:
     root = Path(dataset.root)
     base = find_base(root, IMAGES, *BASES)
     train_labels = AUGMENTED_LABELS if dataset.augmented else LABELS
-    listed = ("val",) if dataset.augmented else ("train", "val")
-    stems = read_splits(root, {split: f"{base}{SPLIT_FILES[split]}" for split in listed}, ARCHIVES)
+    files = {split: f"{base}{name}" for split, name in SPLIT_FILES.items()}
     if dataset.augmented:
+        stems = read_splits(root, {"val": files.pop("val")}, ARCHIVES)
         folders = find_folders(root, f"{base}{AUGMENTED_LABELS}")
-        every = frozenset(path.stem for name in folders for path in list_files(root / name))
-        stems["train"] = every - stems["val"]
+        paths = [path for name in folders for path in list_files(root / name)]
+        every = {path.stem for path in paths if path.suffix.lower() in readable_suffixes()}
+        if (root / files["train"]).exists():
+            every |= read_splits(root, files, ARCHIVES)["train"]
+        stems["train"] = frozenset(every) - stems["val"]
+    else:
+        stems = read_splits(root, files, ARCHIVES)
     folders_of = {
         "train": (f"{base}{IMAGES}", f"{base}{train_labels}"),
         "val": (f"{base}{IMAGES}", f"{base}{LABELS}"),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.datasets.contact_sheet import MARGIN, PAPER, draw_legend, overlay
-from pipeline.datasets.index import ClassTable, decode_image
+from pipeline.datasets.decoding import decode_image
+from pipeline.datasets.index import ClassTable
 from pipeline.evaluation.inference import Inference, Predictor, predict_classes
 from pipeline.evaluation.label_files import write_png
 from store.files import reading

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.config.params import Params
 from pipeline.datasets.classes import class_table
-from pipeline.datasets.index import Index, decode_labels, read_labels
+from pipeline.datasets.decoding import decode_labels
+from pipeline.datasets.index import Index, read_labels
 from pipeline.models.network import build_network
 from pipeline.models.students import save_student
 from pipeline.models.teacher import TeacherCard, save_teacher

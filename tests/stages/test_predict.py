@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.config.architectures import ARCHITECTURES, Architecture
 from pipeline.config.params import Params
 from pipeline.datasets.classes import class_table
-from pipeline.datasets.index import decode_image, decode_labels
+from pipeline.datasets.decoding import decode_image, decode_labels
 from pipeline.evaluation import pictures
 from pipeline.evaluation.inference import Inference, predict_classes
 from pipeline.models.network import build_network

@@ -101,6 +101,19 @@ def test_words_say_the_same(check: Callable[..., Result]) -> None:
     ]
 
 
+def test_colours_that_are_in_no_table_are_told(check: Callable[..., Result], folder: Path) -> None:
+    classes = "labels: colours\nclasses: [{name: grey, colour: [7, 7, 7]}]\nvoid: [[3, 3, 3]]\n"
+    (folder / "classes.yaml").write_text(classes)
+    done = check()
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stdout.splitlines() if "void: a colour not in the" in line]
+    assert [line.split()[0] for line in lines] == ["254", "254"]
+    assert "px are void because their colours are not in the class table; most in " in done.stdout
+    *unknown, repeated = json.loads(check("--json").stdout)["notices"]
+    assert [notice.split(":")[0] for notice in unknown] == ["train", "val"]
+    assert repeated.startswith("1 images of train are in val or test too")
+
+
 def test_nothing_is_written_but_the_sheet(check: Callable[..., Result], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     check()

@@ -61,9 +61,10 @@ def make_camvid(tmp_path: Path) -> Callable[..., CamVidConfig]:
         for number, split in enumerate(splits):
             for count in range(3):
                 name = f"0001TP_{count:06d}"
-                ids = random_ids(list(range(12)), 10 * number + count)
+                seed = 10 * number + count
                 image = root / split / f"{name}.{'jpg' if count else 'png'}"
-                write_pair(image, root / f"{split}annot" / f"{name}.png", ids, count)
+                labels = root / f"{split}annot" / f"{name}.png"
+                write_pair(image, labels, random_ids(list(range(12)), seed), seed)
         return CamVidConfig(kind="camvid", name="camvid", root=str(root))
 
     return make
@@ -79,7 +80,8 @@ def make_folder(tmp_path: Path) -> Callable[..., FolderConfig]:
                 paths = (
                     root / f"{role}/{split}/image.{count}.png" for role in ("images", "labels")
                 )
-                write_pair(*paths, random_ids([7, 24, 0, 255, 3], 10 * number + count), count)
+                seed = 10 * number + count
+                write_pair(*paths, random_ids([7, 24, 0, 255, 3], seed), seed)
         (root / "classes.yaml").write_text(classes)
         return FolderConfig(kind="folder", name="folder", root=str(root))
 

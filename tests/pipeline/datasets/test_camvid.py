@@ -122,10 +122,10 @@ def test_32_colours_become_11_classes(
     assert len(index.splits["test"]) == 1
     sample = index.splits["val"][0]
     assert sample.labels.endswith("0006R0_000000_L.png")
-    colours = np.tile(np.array([*GROUPS], np.uint8), (4, 1, 1))
-    path = tmp_path / sample.labels
-    Image.fromarray(colours).save(path)
-    assert read_labels(index, sample).tolist() == [[*GROUPS.values()]] * 4
+    size = (sample.height, sample.width)
+    colours = np.resize(np.array([*GROUPS], np.uint8), (*size, 3))
+    Image.fromarray(colours).save(tmp_path / sample.labels)
+    assert np.array_equal(read_labels(index, sample), np.resize([*GROUPS.values()], size))
 
 
 def test_colours_that_are_in_no_table_are_void_and_counted(
@@ -138,10 +138,19 @@ def test_colours_that_are_in_no_table_are_void_and_counted(
     Image.fromarray(colours).save(path)
     notices: list[str] = []
     index = prepare(section, notice=notices.append)
-    assert notices == [
-        "val: 10 of 6144 px are void because their colours are not in the class table"
-    ]
+    (notice,) = notices
+    assert notice.startswith("val: 10 of 6144 px are void because their colours are not in the ")
+    assert notice.endswith("; most in LabeledApproved_full/0006R0_000001_L.png")
     assert (read_labels(index, index.splits["val"][1])[:2, :5] == 255).all()
+
+
+def test_the_original_without_its_labels_says_where_they_belong(
+    prepare: Callable[..., Index], tmp_path: Path
+) -> None:
+    section = write_camvid(tmp_path, layout="original")
+    shutil.rmtree(tmp_path / "LabeledApproved_full")
+    with pytest.raises(DatasetError, match=r"LabeledApproved_full: missing folder"):
+        prepare(section)
 
 
 def test_the_original_needs_split_files(prepare: Callable[..., Index], tmp_path: Path) -> None:

@@ -139,6 +139,29 @@ def test_each_kind_of_bad_input_is_found(
     assert message in str(caught.value)
 
 
+def test_a_jpeg_whose_end_is_zeros_is_found(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    """It decodes without an error, to grey."""
+    dataset = make_camvid()
+    path = Path(dataset.root) / f"val/{C}.jpg"
+    size = path.stat().st_size
+    cut(path, 0.6)
+    os.truncate(path, size)
+    with pytest.raises(DatasetError, match=rf"val/{C}\.jpg: unreadable: .* without its end"):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def test_an_image_in_place_of_its_labels_is_found(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    shutil.copy(Path(dataset.root) / f"trainannot/{A}.png", Path(dataset.root) / f"train/{A}.png")
+    expected = rf"expected labels of it; found the bytes of train/{A}\.png"
+    with pytest.raises(DatasetError, match=expected):
+        prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
 def test_all_findings_come_in_one_error_and_nothing_is_written(
     make_camvid: Callable[..., CamVidConfig], tmp_path: Path
 ) -> None:
@@ -242,6 +265,66 @@ def test_labels_of_an_image_that_exif_turns_say_so(
     expected = rf"expected 24x32 as train/{B}\.jpg, turned by its EXIF orientation 6; found 32x24"
     with pytest.raises(DatasetError, match=expected):
         prepare_dataset(dataset, "abc", tmp_path / "pixels")
+
+
+def notices_of(dataset: CamVidConfig | FolderConfig, tmp_path: Path) -> list[str]:
+    notices: list[str] = []
+    prepare_dataset(dataset, "abc", tmp_path / "pixels", notice=notices.append)
+    return notices
+
+
+def test_nothing_is_said_of_a_dataset_in_which_nothing_is_odd(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    assert notices_of(make_camvid(), tmp_path) == []
+
+
+def test_images_that_exif_turns_without_their_labels_are_told(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    """Upside down, an image has the size of its labels."""
+    dataset = make_camvid()
+    exif = Image.Exif()
+    exif[Base.Orientation] = 3
+    path = Path(dataset.root) / f"train/{A}.png"
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    (notice,) = notices_of(dataset, tmp_path)
+    assert notice.startswith("train: 1 images are turned by an EXIF orientation that their labels")
+    assert f"such as train/{A}.png" in notice
+    path = Path(dataset.root) / f"trainannot/{A}.png"
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    assert notices_of(dataset, tmp_path) == []
+
+
+def test_images_of_train_that_val_holds_too_are_told(
+    make_camvid: Callable[..., CamVidConfig], tmp_path: Path
+) -> None:
+    dataset = make_camvid()
+    root = Path(dataset.root)
+    shutil.copy(root / f"val/{B}.jpg", root / f"train/{C}.jpg")
+    assert notices_of(dataset, tmp_path) == [
+        f"1 images of train are in val or test too, such as train/{C}.jpg: val/{B}.jpg"
+    ]
+
+
+def test_palettes_whose_order_a_program_changed_are_told(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    """Colours are as they were, ids are not, and all of them are in the table."""
+    dataset = make_folder()
+    path = Path(dataset.root) / "labels/val/image.1.png"
+    road, person = (128, 64, 128), (220, 20, 60)
+    labels = Image.fromarray(np.full((24, 32), 7, np.uint8))
+    for at_7, at_24 in ((road, person), (person, road), ((1, 2, 3), (4, 5, 6))):
+        palette = np.full((256, 3), 9, np.uint8)
+        palette[7], palette[24] = at_7, at_24
+        labels.putpalette(palette.tobytes())
+        labels.save(path)
+        notices = notices_of(dataset, tmp_path)
+        assert len(notices) == (at_7 == person)
+        assert all("labels/val/image.1.png: ids count" in notice for notice in notices)
 
 
 def test_the_pixels_of_each_id_are_counted_by_split(

@@ -120,6 +120,14 @@ def test_another_file_of_the_archive_as_labels(
         prepare(section)
 
 
+def test_hidden_folders_are_no_cities(prepare: Prepare, tmp_path: Path) -> None:
+    section = make_cityscapes(tmp_path)
+    for folder in ("leftImg8bit/train", "gtFine/train"):
+        copy = tmp_path / folder / ".ipynb_checkpoints"
+        shutil.copytree(tmp_path / folder / "aachen", copy)
+    assert len(prepare(section).splits["train"]) == 3
+
+
 def test_a_city_without_labels_is_found(prepare: Prepare, tmp_path: Path) -> None:
     section = make_cityscapes(tmp_path)
     shutil.rmtree(tmp_path / "gtFine/train/bochum")

@@ -1,6 +1,7 @@
 """A dataset described by classes.yaml."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.datasets.classes import read_classes
 from pipeline.datasets.errors import DatasetError
 from pipeline.datasets.folder import Config as FolderConfig
 from pipeline.datasets.index import Index, read_labels
-from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.prepare import fingerprint_dataset, prepare_dataset
 
 
 def test_label_ids_become_classes_in_the_order_of_the_file(
@@ -187,3 +188,34 @@ def test_what_colours_cannot_mean_is_refused(tmp_path: Path, text: str, message:
     with pytest.raises(DatasetError) as caught:
         read_classes(tmp_path / "classes.yaml")
     assert message in str(caught.value)
+
+
+def test_images_and_labels_may_lie_in_folders_below(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    dataset = make_folder()
+    before = fingerprint_dataset(dataset)["fingerprint"]
+    for role in ("images", "labels"):
+        folder = Path(dataset.root) / role / "train/day.1"
+        folder.mkdir()
+        shutil.copy(Path(dataset.root) / role / "train/image.0.png", folder / "image.0.png")
+        (folder.parent / "@eaDir").mkdir()
+    index = prepare_dataset(dataset, "", tmp_path / "pixels")
+    keys = [sample.key for sample in index.splits["train"]]
+    assert keys == ["train/day.1/image.0", "train/image.0", "train/image.1"]
+    assert fingerprint_dataset(dataset)["fingerprint"] != before
+    (Path(dataset.root) / "labels/train/day.1/image.0.png").unlink()
+    with pytest.raises(DatasetError, match=r"expected labels/train/day\.1/image\.0\.\*"):
+        prepare_dataset(dataset, "", tmp_path / "pixels")
+
+
+def test_a_letter_is_the_same_however_a_file_system_writes_it(
+    make_folder: Callable[..., FolderConfig], tmp_path: Path
+) -> None:
+    dataset = make_folder()
+    for role, name in (("images", "o\u0308"), ("labels", "\u00f6")):
+        path = Path(dataset.root) / role / "val/image.0.png"
+        path.rename(path.with_name(f"{name}.png"))
+    index = prepare_dataset(dataset, "", tmp_path / "pixels")
+    assert [sample.key for sample in index.splits["val"]] == ["val/image.1", "val/\u00f6"]
+    assert read_labels(index, index.splits["val"][1]).shape == (24, 32)

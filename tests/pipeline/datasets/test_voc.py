@@ -56,6 +56,18 @@ def test_augmented_needs_no_list_of_train(prepare: Prepare, tmp_path: Path) -> N
     assert len(prepare(section).splits["train"]) == 6
 
 
+def test_augmented_masks_without_those_of_voc_itself_are_found(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    section = make_voc(tmp_path, augmented=True)
+    folder = tmp_path / "VOCdevkit/VOC2012/SegmentationClassAug"
+    (folder / "README.txt").write_text("from SBD")
+    assert len(prepare(section).splits["train"]) == 6
+    (folder / "2007_000001.png").unlink()
+    with pytest.raises(DatasetError, match=r"expected \S*/SegmentationClassAug/2007_000001\.\*"):
+        prepare(section)
+
+
 def test_missing_split_files_are_named_together(prepare: Prepare, tmp_path: Path) -> None:
     section = make_voc(tmp_path)
     (tmp_path / LISTS / "train.txt").unlink()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.datasets.index import Index, Sample, decode_labels, read_labels
+from pipeline.datasets.decoding import decode_labels
+from pipeline.datasets.index import Index, Sample, read_labels
 from pipeline.evaluation.evaluate import evaluate, find_doubts, summarise
 from pipeline.evaluation.inference import Inference
 from pipeline.evaluation.label_files import write_prediction
