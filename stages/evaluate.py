@@ -23,7 +23,7 @@ from stages.command import (
     print_table,
 )
 from stages.inference import batch_option, inference_options, named_architectures
-from stages.progress import is_quiet, progress, say
+from stages.progress import is_quiet, progress_of_total, say
 from stages.work import remove_recorded
 from store.files import replacing, write_json
 
@@ -117,11 +117,8 @@ def command(
             write_prediction(save_folder, sample, classes.cpu().numpy(), index.classes)
 
     start = time.perf_counter()
-    title, total = f"{name} on {split}", len(index.splits[split])
-    with joined(device) as ranks, progress(title, -(-total // ranks.size), "images") as advance:
-        confusion = evaluate(
-            network, index, split, device, infer(precision), advance, ranks, observe
-        )
+    with joined(device) as ranks, progress_of_total(f"{name} on {split}", "images") as show:
+        confusion = evaluate(network, index, split, device, infer(precision), show, ranks, observe)
         met = ranks.sum(boundaries).cpu().numpy()
     if not ranks.is_main:
         return

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.command import PATH, StageCommand, params_option
 from stages.inference import named_architectures, parse_size
-from stages.progress import progress, say
+from stages.progress import progress_of_total, say
 from store.files import replacing
 from store.manifest import Manifest
 from store.metrics import mean_iou
@@ -159,10 +159,9 @@ def _measure(graphs: dict[str, Path], index: "Index") -> None:
 
     cpu = torch.device("cpu")
     for name, path in graphs.items():
-        network, total = OnnxNetwork(path, cpu), len(index.splits["val"])
-        with progress(f"{name} on val", total, "images") as advance:
-            miou = mean_iou(evaluate(network, index, "val", cpu, Inference(), advance))
-        say(f"{name}: val mIoU {miou:.4f}")
+        with progress_of_total(f"{name} on val", "images") as show:
+            confusion = evaluate(OnnxNetwork(path, cpu), index, "val", cpu, Inference(), show)
+        say(f"{name}: val mIoU {mean_iou(confusion):.4f}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from stages.command import (
     warn_of_teacher,
     workers_option,
 )
-from stages.progress import progress, say
+from stages.progress import progress_of_total, say
 from stages.work import describe_settings, finish_work, work_folder
 from store.files import replace_file, write_json
 
@@ -82,8 +82,8 @@ def command(
             seconds = follow_training(teacher_run(teacher, settings, index, header, resources))
     if not ranks.is_main:
         return
-    with progress("teacher on val", len(index.splits["val"]), "images") as advance:
-        figures = summarise(evaluate(teacher, index, "val", device, Inference(precision), advance))
+    with progress_of_total("teacher on val", "images") as show:
+        figures = summarise(evaluate(teacher, index, "val", device, Inference(precision), show))
     card = TeacherCard(
         architecture=settings.architecture,
         class_names=list(index.class_names),

@@ -1,6 +1,5 @@
 """The audit of a store: verified, then described (teacher, classes, size)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -18,6 +17,7 @@ from store.metrics import (
     pixel_accuracy,
 )
 from store.parallel import counter, map_units
+from store.progress import Progress
 from store.reader import Reader
 from store.schema import VOID, StoreSpec
 from store.verify import verify_source
@@ -47,7 +47,7 @@ class Counts:
         )
 
 
-def audit(reader: Reader, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def audit(reader: Reader, progress: Progress | None = None) -> dict[str, Any]:
     """Verify a store and describe it in JSON values.
 
     The teacher's mIoU is taken on the feature grid: argmax of the decoded logits against the

@@ -35,19 +35,6 @@ def epoch_order(
     return np.concatenate(shuffled) if shuffled else np.empty(0, np.int64)
 
 
-def rank_shard(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """Return one rank's records; all ranks' shards are disjoint and cover the order exactly once.
-
-    Args:
-        order: The epoch's order, [N].
-        rank: 0..world_size-1.
-        world_size: Number of ranks; shards differ by at most one record.
-    """
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
-    return order[rank::world_size]
-
-
 def _unit_records(units: np.ndarray, unit_size: int, num_records: int) -> np.ndarray:
     records = (units[:, None] * unit_size + np.arange(unit_size)).reshape(-1).astype(np.int64)
     return records[records < num_records]

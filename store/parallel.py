@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from dask.base import compute
 from dask.delayed import delayed
 
+from store.progress import Progress
+
 Result = TypeVar("Result")
 _compute: Any = compute  # dask does not annotate it
 
@@ -28,7 +30,7 @@ def map_units(
     return list(_compute(*tasks, scheduler="threads"))
 
 
-def counter(progress: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
+def counter(progress: Progress | None, total: int) -> Callable[[], None]:
     """Return what any thread calls when one more of `total` is done; `progress` is told in turn."""
     numbers, lock = itertools.count(), threading.Lock()
 

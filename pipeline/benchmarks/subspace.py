@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from pipeline.extraction.basis import first_pass, leading, similarity_loss
 from pipeline.extraction.job import Extraction
+from store.progress import Progress
 
 RANKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _SCALE_BYTES = 4  # of a pixel, float32
 
 
-def benchmark(
-    job: Extraction, num_views: int, progress: Callable[[int, int], None]
-) -> dict[str, object]:
+def benchmark(job: Extraction, num_views: int, progress: Progress) -> dict[str, object]:
     """Judge every rank up to the teacher's channels, on views that the basis was not made from.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -18,12 +18,10 @@ from pipeline.datasets.errors import Finding
 from pipeline.datasets.index import UNLABELLED, Sample
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, Pair
 from pipeline.datasets.pairs import CheckedPair, check_pair
+from store.progress import Progress
 
 FILES_PER_TASK = 8
 MEASURED = ("val", "test")
-
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
 
 
 @dataclass(frozen=True)

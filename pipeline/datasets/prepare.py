@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import DatasetConfig, ExternalConfig, dataset_module
-from pipeline.datasets.checking import Progress, check_listing
+from pipeline.datasets.checking import check_listing
 from pipeline.datasets.errors import REMEDY, DatasetError
 from pipeline.datasets.fingerprint import fingerprint_files, fingerprint_samples
 from pipeline.datasets.index import UNLABELLED, Index
 from pipeline.datasets.listing import REQUIRED_SPLITS, Listing, add_unlabelled, list_tree
+from store.progress import Progress
 
 
 def fingerprint_dataset(dataset: DatasetConfig) -> dict[str, Any]:  # JSON

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.datasets.index import Index, Sample, read_image, read_labels
 from pipeline.evaluation.inference import Inference, Predictor, predict_classes
+from pipeline.runtime.ahead import ahead
 from pipeline.runtime.distributed import SINGLE_PROCESS, Ranks
 from store.metrics import (
     accuracy_per_class,
@@ -25,7 +26,7 @@ from store.metrics import (
     mean_iou,
     pixel_accuracy,
 )
-from store.order import rank_shard
+from store.progress import Progress
 
 Observe = Callable[[Sample, NDArray[np.uint8], Tensor], None]
 """Is shown each sample, its labels [H, W], and its classes, uint8 [H, W] on the device."""
@@ -37,7 +38,7 @@ def evaluate(
     split: str,
     device: torch.device,
     inference: Inference,
-    progress: Callable[[], None] = lambda: None,
+    progress: Progress = lambda done, total: None,
     ranks: Ranks = SINGLE_PROCESS,
     observe: Observe = lambda sample, labels, classes: None,
 ) -> NDArray[np.int64]:
@@ -52,7 +53,7 @@ def evaluate(
         split: its name; every sample counts exactly once, whatever the number of ranks.
         device: where the network is.
         inference: how images are predicted.
-        progress: called after each image of this rank.
+        progress: called by the first rank, with its (images done, images in all).
         ranks: among which the batches are sharded.
         observe: shown every prediction of this rank.
     """
@@ -61,13 +62,18 @@ def evaluate(
     num_classes = index.num_classes
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
     batches = _batches(index.splits[split], inference.batch_size)
-    own = [batches[n] for n in rank_shard(np.arange(len(batches)), ranks.rank, ranks.size)]
-    for batch, images, labels in _read_ahead(index, own):
+    own = batches[ranks.rank :: ranks.size]
+    done, num_images = 0, sum(map(len, own))
+    if ranks.is_main:
+        progress(done, num_images)
+    for batch, (images, labels) in zip(own, ahead(partial(_read, index), own), strict=True):
         classes = predict_classes(network, images.to(device), inference)
         for sample, wanted, predicted in zip(batch, labels, classes, strict=True):
             total += confusion_matrix(wanted, predicted.cpu().numpy(), num_classes)
             observe(sample, wanted, predicted)
-            progress()
+        done += len(batch)
+        if ranks.is_main:
+            progress(done, num_images)
     return ranks.sum(torch.from_numpy(total).to(device)).cpu().numpy()
 
 
@@ -83,21 +89,11 @@ def _batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
     ]
 
 
-def _read_ahead(
-    index: Index, batches: Sequence[list[Sample]]
-) -> Iterator[tuple[list[Sample], Tensor, list[NDArray[np.uint8]]]]:
-    """Read each batch while the one before it is predicted."""
-
-    def read(batch: list[Sample]) -> tuple[list[Sample], Tensor, list[NDArray[np.uint8]]]:
-        images = np.stack([read_image(index, sample) for sample in batch])
-        labels = [read_labels(index, sample) for sample in batch]
-        return batch, torch.from_numpy(images).permute(0, 3, 1, 2), labels
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(read, batch) for batch in batches[:1]]
-        for place in range(1, len(batches) + 1):
-            coming += [pool.submit(read, batch) for batch in batches[place : place + 1]]
-            yield coming.pop(0).result()
+def _read(index: Index, batch: list[Sample]) -> tuple[Tensor, list[NDArray[np.uint8]]]:
+    """Read a batch's images, uint8 [B, 3, H, W], and their labels."""
+    images = np.stack([read_image(index, sample) for sample in batch])
+    labels = [read_labels(index, sample) for sample in batch]
+    return torch.from_numpy(images).permute(0, 3, 1, 2), labels
 
 
 def summarise(confusion: NDArray[np.int64]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.runtime.rng import seed_sequence
 from store.encodings.registry import find_encoding
 from store.files import reading, replacing
 from store.lock import Lock
+from store.progress import Progress
 from store.schema import canonical_json
 
 NUM_JUDGED = 4096
@@ -32,8 +33,6 @@ NUM_JUDGED = 4096
 TEMPERATURE = 0.1
 RANK_STEP = 8
 _ROWS_AT_ONCE = 2**16
-
-Progress = Callable[[int, int], None]
 
 
 def with_basis(job: Extraction, basis: np.ndarray) -> Extraction:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,14 +11,14 @@ import torch
 from pipeline.extraction.job import Extraction
 from pipeline.extraction.records import draw_records
 from pipeline.extraction.targets import TeacherOutputs, encode_unit, forward_teacher
+from pipeline.runtime.ahead import ahead
 from store.files import replace_file
 from store.journal import UnitDigest
 from store.manifest import Manifest
+from store.progress import Progress
 from store.schema import StoreSpec
 from store.writer import Writer, write_unit
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Extract = Callable[[Extraction, Writer, Callable[[int], None], Callable[[], bool]], bool]
 """Takes what `extract` takes, and returns what it returns."""
 
@@ -66,7 +64,7 @@ def fill(
     path: Path,
     revoked: Sequence[int] = (),
     extract_with: Extract = extract,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> Manifest | None:
     """Write the units that a store lacks, and the revoked ones again.
@@ -108,19 +106,6 @@ def revoke_once(spec: StoreSpec, path: Path, marker: Path) -> None:
         for unit in sorted(set(range(spec.num_units)) - set(writer.missing_units())):
             writer.revoke(unit)
     replace_file(marker, b"")
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map in order, in a thread that works on one item while the next one is fetched here."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = None
-        for item in items:
-            upcoming = pool.submit(function, item)
-            if pending is not None:
-                yield pending.result()
-            pending = upcoming
-        if pending is not None:
-            yield pending.result()
 
 
 def build_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from pipeline.config.architectures import refuse_unnamed
 from pipeline.config.params import load_params
 from pipeline.datasets.index import Index
-from pipeline.extraction.basis import Progress, find_basis, pass_name, with_basis
+from pipeline.extraction.basis import find_basis, pass_name, with_basis
 from pipeline.extraction.job import Extraction, plan_store
 from pipeline.models.teacher import TeacherCard
 from pipeline.runtime.device import pick_device, pick_slots
+from store.progress import Progress
 from store.schema import StoreSpec
 
 

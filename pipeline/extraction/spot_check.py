@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +19,11 @@ from pipeline.ops.similarity_kl import similarity_kl
 from pipeline.ops.subspace import basis_tensor, lift
 from pipeline.runtime.rng import seed_sequence, torch_generator
 from store.errors import StoreMismatchError
+from store.progress import Progress
 from store.reader import Reader
 
 NUM_CONTRAST = 4096
 TEMPERATURE = 0.1
-
-Progress = Callable[[int, int], None]
 
 
 def compare(

@@ -76,7 +76,7 @@ def refuse_values(
             "values do not fit the encoding",
             where=encoding.name,
             expected=expected,
-            found=f"{int(bad.sum())} others, the first {x[bad][0]!r}",
+            found=f"{int(bad.sum())} others, the first {x[bad][0].item()!r}",
             hint=f"choose the encoding {instead}" if instead else "look at the teacher's output",
         )
 

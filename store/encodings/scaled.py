@@ -29,7 +29,7 @@ class Scaled(Encoding):
 
     def encode(self, x: np.ndarray) -> dict[str, np.ndarray]:
         if self._unsigned:
-            refuse_values(self, ~(x >= 0), x, "values >= 0", "int8_per_channel")
+            refuse_values(self, ~(x >= 0), x, "values >= 0", f"int8_per_{self.per}")
         scale = quantisation_step(self, self._peak(x), self.levels)
         return {"": quantise(x, scale[_EXPAND[self.per]], self.dtype), "_scale": scale}
 

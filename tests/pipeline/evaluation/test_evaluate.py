@@ -37,14 +37,17 @@ class Constant(Network):
 
 
 def test_a_constant_answer_counted_by_hand(tiny_index: Index) -> None:
-    seen = []
+    seen: list[tuple[int, int]] = []
     network = Constant(tiny_index.num_classes, answer=1)
-    confusion = evaluate(network, tiny_index, "val", CPU, Inference(), lambda: seen.append(1))
+    confusion = evaluate(
+        network, tiny_index, "val", CPU, Inference(), lambda *told: seen.append(told)
+    )
     labels = np.concatenate([read_labels(tiny_index, s).ravel() for s in tiny_index.splits["val"]])
     counted = np.bincount(labels[labels != 255], minlength=tiny_index.num_classes)
     assert confusion.sum(axis=1).tolist() == counted.tolist()
     assert confusion[:, 1].tolist() == counted.tolist()
-    assert len(seen) == len(tiny_index.splits["val"])
+    total = len(tiny_index.splits["val"])
+    assert seen == [(done, total) for done in range(total + 1)]
     figures = summarise(confusion)
     assert figures["pixel_accuracy"] == pytest.approx(counted[1] / counted.sum())
     present = np.flatnonzero(counted)
@@ -61,11 +64,17 @@ def test_ranks_count_every_image_once(size: int, tiny_index: Index) -> None:
     network = Constant(tiny_index.num_classes, answer=1)
     three = replace(tiny_index, splits={"val": tiny_index.splits["train"][:3]})
     whole = evaluate(network, three, "val", CPU, Inference())
+    told: list[tuple[int, int]] = []
     shares = [
-        evaluate(network, three, "val", CPU, Inference(), ranks=Apart(rank, size))
+        evaluate(
+            *(network, three, "val", CPU, Inference(batch_size=2)),
+            progress=lambda *done: told.append(done),
+            ranks=Apart(rank, size),
+        )
         for rank in range(size)
     ]
     assert np.array_equal(sum(shares), whole)
+    assert told == [(0, 2), (2, 2)]  # by the first alone, of its own images
 
 
 @pytest.fixture
