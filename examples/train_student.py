@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline.config.params import load_params
-from pipeline.models.network import build_network
-from pipeline.models.students import save_student, stored_classes
-from pipeline.runtime.rng import seed_torch
+from pipeline.models.students import build_student, save_student, stored_classes
 from pipeline.training.run import Resources, run_training
 from pipeline.training.student import student_run
 from store.manifest import Manifest
@@ -19,13 +17,7 @@ if __name__ == "__main__":  # loader processes may import this file
     settings = load_params("params.yaml").students[run].model_copy(update={"seed": int(seed)})
     stored = Manifest.read(Path(manifest))
     reader = stored.open()
-    seed_torch(settings.seed, "student", "weights")
-    student = build_network(
-        settings.architecture,
-        reader.spec.num_classes,
-        settings.encoder_weights,
-        settings.feature_layer,
-    )
+    student = build_student(settings, reader.spec.num_classes)
     header = {"params": settings.model_dump(mode="json")}
     run_training(student_run(run, student, settings, reader, header, Resources(Path(folder))))
     save_student(student, settings, stored_classes(reader.spec), Path(folder) / "model.pt")

@@ -1,7 +1,7 @@
 """Data in motion, room by room, in the order an image meets them.
 
 config        params.yaml, checked: every number, and the methods by name
-runtime       what every room stands on: ranks, random streams, devices, checkpoints, means
+runtime       what every room stands on: ranks, random streams, devices, precision, checkpoints
 datasets      images and labels on disk -> Index, Sample; views: one crop, scale, flip of a sample
 models        the teacher, the students, and what they share
 extraction    views through the teacher into the store, unit by unit

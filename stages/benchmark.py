@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,14 @@ def command() -> None:
 def report(figures: dict[str, Any], out: Path) -> None:
     """Write the figures and print them."""
     write_json(figures, out)
+    show(figures)
+
+
+def report_each(measured: Iterable[dict[str, Any]], out: Path) -> None:
+    """Write what has been measured each time it is more, and print the last."""
+    figures: dict[str, Any] = {}
+    for figures in measured:
+        write_json(figures, out)
     show(figures)
 
 
@@ -145,11 +153,8 @@ def benchmark_scale(out: Path) -> None:
     """Units a second of 1, 8 and 32 workers with tiny views, and resuming at 100 000 units."""
     from pipeline.benchmarks.scale import benchmark
 
-    figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for figures in benchmark(Path(folder)):
-            write_json(figures, out)
-    show(figures)
+        report_each(benchmark(Path(folder)), out)
 
 
 def check_architectures(
@@ -203,7 +208,7 @@ def benchmark_step(
 
     device = pick_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
-        for figures in benchmark(
+        measured = benchmark(
             replace(default_sizes(device), rank=rank),
             device,
             Path(folder),
@@ -211,9 +216,8 @@ def benchmark_step(
             num_workers=num_workers,
             num_rounds=num_rounds,
             progress=show_progress,
-        ):
-            write_json(figures, out)
-    show(figures)
+        )
+        report_each(measured, out)
 
 
 @command.command(
@@ -388,10 +392,8 @@ def benchmark_inference(
 
     named = named_architectures(params_path)
     students = {str(path): load_student(path, named) for path in paths}
-    device, figures = pick_device(device_name), dict[str, Any]()
-    for figures in benchmark(students, sizes, device, num_rounds, show_progress):
-        write_json(figures, out)
-    show(figures)
+    device = pick_device(device_name)
+    report_each(benchmark(students, sizes, device, num_rounds, show_progress), out)
 
 
 def _with_teacher(

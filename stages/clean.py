@@ -102,7 +102,7 @@ class References:
         return any(trained == one.model_dump(mode="json") for one in settings)
 
     @property
-    def rooms(self) -> dict[str, Callable[[Path], bool]]:
+    def folders(self) -> dict[str, Callable[[Path], bool]]:
         """By folder of artifacts/: whether something refers to what lies in it."""
         datasets = {one.dataset.name for one in self.params}
         teachers = {one.teacher.name for one in self.params}
@@ -121,11 +121,11 @@ class References:
 
     def find_unreferred(self) -> Iterator[Path]:
         """Yield what nothing refers to; what lies behind a link is not looked at."""
-        for room, holds in self.rooms.items():
-            for path in _list(ARTIFACTS / room):
+        for name, holds in self.folders.items():
+            for path in _list(ARTIFACTS / name):
                 if not holds(path):
-                    yield from _own_files(path) if room == "datasets" else (path,)
-                elif room == "profiles":
+                    yield from _own_files(path) if name == "datasets" else (path,)
+                elif name == "profiles":
                     runs = _list(path / "students")
                     yield from (run for run in runs if not self.holds_run(path.name, run.name))
 

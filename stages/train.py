@@ -109,12 +109,10 @@ def command(
     """
     from pipeline.distillation.requirements import check_requirements
     from pipeline.models.flops import count_forward_flops
-    from pipeline.models.network import build_network
-    from pipeline.models.students import save_student, stored_classes
+    from pipeline.models.students import build_student, save_student, stored_classes
     from pipeline.runtime.device import pick_device
     from pipeline.runtime.distributed import joined
     from pipeline.runtime.environment import peak_memory_bytes
-    from pipeline.runtime.rng import seed_torch
     from pipeline.training.run import Resources, describe_run
     from pipeline.training.student import student_run
 
@@ -131,11 +129,7 @@ def command(
     check_requirements(settings, reader.spec, reader.path)
     classes = stored_classes(reader.spec)
     device = pick_device(device_name)
-    seed_torch(settings.seed, "student", "weights")
-    num_classes = reader.spec.num_classes
-    student = build_network(
-        settings.architecture, num_classes, settings.encoder_weights, settings.feature_layer
-    ).to(device)
+    student = build_student(settings, reader.spec.num_classes).to(device)
     num_flops = count_forward_flops(student, reader.spec.height, reader.spec.width)
     cost = measure_precision(settings.training.precision, device, "training.precision")
     store = [expected.fingerprint, expected.digest]

@@ -35,15 +35,7 @@ def describe_settings(settings: BaseConfig) -> dict[str, Any]:  # JSON
 
 def same_views(params: Params, identity: Any) -> bool:  # JSON
     """Whether a store's views and encodings are those of some params."""
-    settings, views = params.store, identity["views"]
-    asked = {
-        "num_views": settings.num_views,
-        "seed": settings.seed,
-        "samples_per_class": settings.samples_per_class,
-        **settings.crop.model_dump(),
-    }
-    encodings = settings.encodings.model_dump(exclude_none=True)
-    return bool(views == asked and encodings == identity["encodings"])
+    return all(identity[name] == asked for name, asked in params.store.identity.items())
 
 
 def read_header(work: Path) -> dict[str, Any]:

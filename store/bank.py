@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -28,18 +27,6 @@ from store.schema import NO_RECORD, VOID
 _CHECKSUM_BYTES = 4
 _BLOCK_BYTES = 2**24
 _DISK_BLOCK_BYTES = 4096
-
-
-class Rows(NamedTuple):
-    """Where the embeddings of one kind lie in a store.
-
-    Attributes:
-        name: of the array of embeddings [N, M, D], or of their coordinates [N, M, r].
-        classes: uint8 [N, M], 255 = no embedding.
-    """
-
-    name: str
-    classes: np.ndarray
 
 
 def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
@@ -64,7 +51,7 @@ def open_bank(reader: Reader, folder: Path, kind: str) -> np.ndarray:
         with _lock_folder(path.parent):
             if not _is_whole(path, dtype):
                 with replacing(path) as partial:
-                    _build(reader, _find(reader, kind), partial)
+                    _build(reader, *_find(reader, kind), partial)
     return np.asarray(open_memmap(path, "r"))
 
 
@@ -103,17 +90,18 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _find(reader: Reader, kind: str) -> Rows:
+def _find(reader: Reader, kind: str) -> tuple[str, np.ndarray]:
+    """Return the name of an array of embeddings, and their classes: uint8 [N, M], VOID = none."""
     if kind == "pixel":
-        return Rows("pixel_sample", reader.column("pixel_sample_class"))
+        return "pixel_sample", reader.column("pixel_sample_class")
     present = reader.column("region_pixels") > 0
     classes = np.arange(reader.spec.num_classes, dtype=np.uint8)
-    return Rows("region_center", np.where(present, classes, np.uint8(VOID)))
+    return "region_center", np.where(present, classes, np.uint8(VOID))
 
 
-def _build(reader: Reader, rows: Rows, path: Path) -> None:
+def _build(reader: Reader, name: str, classes: np.ndarray, path: Path) -> None:
     """Write every embedding to its row, one unit in memory at a time."""
-    spec, classes = reader.spec, rows.classes
+    spec = reader.spec
     order = np.argsort(classes, axis=None, kind="stable")
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
@@ -128,7 +116,7 @@ def _build(reader: Reader, rows: Rows, path: Path) -> None:
         to = position[records][found]
         bank["class"][to] = classes[records][found]
         bank["record"][to] = np.repeat(records, found.sum(1))
-        bank["embedding"][to] = reader.read(records, [rows.name])[rows.name][found]
+        bank["embedding"][to] = reader.read(records, [name])[name][found]
     bank.flush()
     checksum = _checksum(path)
     with open(path, "ab") as file:

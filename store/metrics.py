@@ -48,7 +48,7 @@ def mean_iou(matrix: np.ndarray) -> float:
     A class that is predicted where it never is counts as 0; one that is absent from both is left
     out.
     """
-    return _mean_of_known(iou_per_class(matrix))
+    return mean_of_known(iou_per_class(matrix))
 
 
 def frequency_weighted_iou(matrix: np.ndarray) -> float:
@@ -71,7 +71,7 @@ def accuracy_per_class(matrix: np.ndarray) -> np.ndarray:
 
 def mean_accuracy(matrix: np.ndarray) -> float:
     """Return the mean recall over the classes that are labelled (nan if none is)."""
-    return _mean_of_known(accuracy_per_class(matrix))
+    return mean_of_known(accuracy_per_class(matrix))
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
@@ -102,7 +102,8 @@ def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _mean_of_known(values: np.ndarray) -> float:
+def mean_of_known(values: np.ndarray) -> float:
+    """Return the mean of the values that exist (nan where none does)."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 

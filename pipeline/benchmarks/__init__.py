@@ -1,1 +1,1 @@
-"""What the project promises in figures, measured: one file a benchmark, each with `benchmark()`."""
+"""What the project promises in figures, measured: one file a benchmark, and what they share."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pipeline.benchmarks.sizes import Sizes
 from pipeline.benchmarks.timing import interleaved_medians
 from pipeline.distillation.objective import Objective
+from pipeline.memory.contrast_memory import contrast_per_class
 from pipeline.models.flops import flop_counter
 from pipeline.models.network import Network
 from store.schema import StoreSpec
@@ -74,7 +75,7 @@ def relational_flops(sizes: Sizes, spec: StoreSpec, student_channels: int) -> in
     rows = sizes.batch_size * (sizes.anchors_per_image or area)
     num_classes = sizes.num_classes
     contrast = sum(
-        num_classes * (wanted // num_classes + 1)
+        num_classes * contrast_per_class(wanted, num_classes)
         for wanted in (sizes.pixel_contrast, sizes.region_contrast)
     )
     minibatch = 2 * rows * pixels * (3 * student_channels + spec.feature_channels)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -93,26 +94,26 @@ def _batch_inputs(problem: Problem) -> tuple[Tensor, Tensor]:
     return student.requires_grad_(), teacher
 
 
-def _memory_naive(problem: Problem) -> Callable[[], None]:
-    student, teacher, contrast = _memory_inputs(problem)
+def _backward(student: Tensor, compute: Callable[[], Tensor]) -> Callable[[], None]:
+    """Build a call that computes a loss, and its gradient anew."""
 
     def call() -> None:
         student.grad = None
-        value = naive_kl(student, teacher, contrast, contrast, problem.temperature)
-        torch.autograd.backward(value)
+        torch.autograd.backward(compute())
 
     return call
+
+
+def _memory_naive(problem: Problem) -> Callable[[], None]:
+    student, teacher, contrast = _memory_inputs(problem)
+    kl = partial(naive_kl, student, teacher, contrast, contrast, problem.temperature)
+    return _backward(student, kl)
 
 
 def _memory_fused(problem: Problem) -> Callable[[], None]:
     student, teacher, contrast = _memory_inputs(problem)
-
-    def call() -> None:
-        student.grad = None
-        mean = similarity_kl(student, teacher, contrast, contrast, temperature=problem.temperature)
-        torch.autograd.backward(mean.value)
-
-    return call
+    inputs, temperature = (student, teacher, contrast, contrast), problem.temperature
+    return _backward(student, lambda: similarity_kl(*inputs, temperature=temperature).value)
 
 
 def _gemm_floor(problem: Problem) -> Callable[[], None]:
@@ -131,25 +132,15 @@ def _gemm_floor(problem: Problem) -> Callable[[], None]:
 
 def _batch_naive(problem: Problem) -> Callable[[], None]:
     student, teacher = _batch_inputs(problem)
-
-    def call() -> None:
-        student.grad = None
-        value = naive_minibatch(student, teacher, student, teacher, problem.temperature)
-        torch.autograd.backward(value)
-
-    return call
+    kl = partial(naive_minibatch, student, teacher, student, teacher, problem.temperature)
+    return _backward(student, kl)
 
 
 def _batch_fused(problem: Problem) -> Callable[[], None]:
     student, teacher = _batch_inputs(problem)
     valid = torch.ones(student.shape[:2], dtype=torch.bool)
-
-    def call() -> None:
-        student.grad = None
-        mean = batch_similarity_kl(student, teacher, valid, temperature=problem.temperature)
-        torch.autograd.backward(mean.value)
-
-    return call
+    inputs, temperature = (student, teacher, valid), problem.temperature
+    return _backward(student, lambda: batch_similarity_kl(*inputs, temperature=temperature).value)
 
 
 CASES: dict[str, Callable[[Problem], Callable[[], None]]] = {

@@ -11,7 +11,7 @@ from pipeline.config.params import Params, StudentConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.distillation.objective import Objective
 from pipeline.loading.batch import Batch
-from pipeline.models.network import build_network
+from pipeline.models.students import build_student
 from pipeline.runtime.rng import seed_torch
 from pipeline.training.optimizer import Optimisation
 from pipeline.training.steps import StepResult, train
@@ -26,10 +26,7 @@ def build_objective(config: StudentConfig, spec: StoreSpec, device: torch.device
         spec: of the store the targets come from.
         device: where everything lives.
     """
-    seed_torch(config.seed, "student", "weights")
-    student = build_network(
-        config.architecture, spec.num_classes, config.encoder_weights, config.feature_layer
-    )
+    student = build_student(config, spec.num_classes)
     objective = Objective(student.to(device).train(), spec, config, device)
     seed_torch(config.seed, "student", "dropout")
     return objective

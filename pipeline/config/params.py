@@ -204,6 +204,17 @@ class StoreConfig(BaseConfig):
         # The same targets are the same store, however they were listed.
         return tuple(name for name in TARGETS if name in targets)
 
+    @property
+    def identity(self) -> dict[str, Any]:  # JSON
+        """Return what a store's identity says of its views and their encodings."""
+        views = {
+            "num_views": self.num_views,
+            "seed": self.seed,
+            "samples_per_class": self.samples_per_class,
+            **self.crop.model_dump(),
+        }
+        return {"views": views, "encodings": self.encodings.model_dump(exclude_none=True)}
+
 
 class DistillationConfig(BaseConfig):
     """Temperatures and queue sizes of the relational terms (T, tau, N_p, N_r, K_p, K_r, V)."""
@@ -262,6 +273,11 @@ class StudentConfig(BaseConfig):
     def weights(self) -> dict[str, float]:
         """Return the weight of every term beside cross-entropy."""
         return {**METHODS.get(self.method or "", {}), **(self.terms or {})}
+
+    @property
+    def all_weights(self) -> dict[str, float]:
+        """Return the weight of every term, cross-entropy's two included."""
+        return {"task": 1.0, "auxiliary": self.training.auxiliary_weight, **self.weights}
 
     @property
     def label(self) -> str:

@@ -66,8 +66,7 @@ class Objective:
     @property
     def weights(self) -> dict[str, float]:
         """Return the weight of every term, the task's included."""
-        auxiliary = self._config.training.auxiliary_weight
-        return {"task": 1.0, "auxiliary": auxiliary, **self._config.weights}
+        return self._config.all_weights
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from store.metrics import json_number
+from store.metrics import json_number, mean_of_known
 from store.schema import VOID
 
 TOLERANCE = 0.0075
@@ -84,6 +84,7 @@ def boundary_f_score(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def summarise_boundaries(counts: NDArray[np.int64]) -> dict[str, object]:
     """Return the boundary F-scores as JSON values; None for a class without boundaries."""
     scores = boundary_f_score(counts)
-    known = scores[~np.isnan(scores)]
-    mean = float(known.mean()) if len(known) else None
-    return {"boundary_f": [json_number(score) for score in scores], "mean_boundary_f": mean}
+    return {
+        "boundary_f": [json_number(score) for score in scores],
+        "mean_boundary_f": json_number(mean_of_known(scores)),
+    }

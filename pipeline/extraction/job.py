@@ -50,13 +50,7 @@ def plan_store(
             "sha256": sha256,
             "preprocessing": {**teacher.preprocessing.describe(), "stride": teacher.stride},
         },
-        "views": {
-            "num_views": settings.num_views,
-            "seed": settings.seed,
-            "samples_per_class": settings.samples_per_class,
-            **crop.model_dump(),
-        },
-        "encodings": encodings.model_dump(exclude_none=True),
+        **settings.identity,
         "precision": settings.precision,
         "unit_size": settings.unit_size,
     }

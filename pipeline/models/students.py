@@ -15,6 +15,7 @@ from pipeline.datasets.index import ClassTable
 from pipeline.models.network import Network, build_network
 from pipeline.models.pack import is_pack, main_file, read_pack
 from pipeline.runtime.checkpoint import load_torch, save_torch
+from pipeline.runtime.rng import seed_torch
 from store.files import reading
 from store.schema import StoreSpec
 
@@ -34,6 +35,14 @@ class Student:
     network: Network
     precision: str
     classes: ClassTable
+
+
+def build_student(config: StudentConfig, num_classes: int) -> Network:
+    """Build a student from its seed, with the encoder weights that its settings name."""
+    seed_torch(config.seed, "student", "weights")
+    return build_network(
+        config.architecture, num_classes, config.encoder_weights, config.feature_layer
+    )
 
 
 def stored_classes(spec: StoreSpec) -> ClassTable:

@@ -94,8 +94,7 @@ class RunResult:
     @property
     def weights(self) -> dict[str, float]:
         """Return the weight of every term, cross-entropy's included."""
-        auxiliary = self.settings.training.auxiliary_weight
-        return {"task": 1.0, "auxiliary": auxiliary, **self.settings.weights}
+        return self.settings.all_weights
 
     @property
     def step_s(self) -> float:

@@ -1,1 +1,1 @@
-"""What every room stands on: ranks, random streams, devices, checkpoints, versions, means."""
+"""What every room stands on: ranks, random streams, devices, precision, checkpoints, versions."""
