@@ -75,7 +75,7 @@ def show_progress(line: str) -> None:
 @out_option
 @click.option("--suite/--no-suite", default=True, show_default=True, help="Time `pytest`, too.")
 def benchmark_portable(out: Path, suite: bool) -> None:
-    """What README's two commands cost here, in operations; run it in a fresh clone."""
+    """Measure what README's two commands cost here, in operations; run it in a fresh clone."""
     from subprocess import CalledProcessError
 
     from pipeline.benchmarks.portable import benchmark
@@ -108,7 +108,7 @@ def benchmark_losses(out: Path) -> None:
 @job_files
 @out_option
 def benchmark_store(files: JobFiles, out: Path) -> None:
-    """Size, speed and precision of the store at 512x1024, with TEACHER on images of INDEX."""
+    """Measure size, speed, precision of the store at 512x1024, with TEACHER on images of INDEX."""
     from pipeline.benchmarks.store import benchmark
 
     _with_teacher(benchmark, files, out)
@@ -123,7 +123,7 @@ def benchmark_store(files: JobFiles, out: Path) -> None:
 @job_files
 @out_option
 def benchmark_extract(files: JobFiles, out: Path) -> None:
-    """Extraction of 32 views at 256x512 over the bare forward of TEACHER."""
+    """Time extraction of 32 views at 256x512 over the bare forward of TEACHER."""
     from pipeline.benchmarks.extract import benchmark
 
     _with_teacher(benchmark, files, out)
@@ -139,7 +139,7 @@ def benchmark_extract(files: JobFiles, out: Path) -> None:
 @out_option
 @click.option("--views", "num_views", type=click.IntRange(min=2), default=128, show_default=True)
 def benchmark_subspace(files: JobFiles, out: Path, num_views: int) -> None:
-    """Similarities lost and bytes saved by the rank of a subspace of TEACHER's features."""
+    """Measure similarities lost and bytes saved by the rank of a subspace of TEACHER's features."""
     from pipeline.benchmarks.subspace import benchmark
 
     with progress_of_total("find the subspace", "views") as bar:
@@ -150,7 +150,7 @@ def benchmark_subspace(files: JobFiles, out: Path, num_views: int) -> None:
 @command.command("scale", cls=StageCommand, example="cirkd benchmark scale --out scale.json")
 @out_option
 def benchmark_scale(out: Path) -> None:
-    """Units a second of 1, 8 and 32 workers with tiny views, and resuming at 100 000 units."""
+    """Time units of 1, 8 and 32 workers with tiny views, and resuming at 100 000 units."""
     from pipeline.benchmarks.scale import benchmark
 
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +198,7 @@ def benchmark_step(
     students: tuple[str, ...],
     rank: int | None,
 ) -> None:
-    """A training step from the store over one with labels alone and one with the teacher in it.
+    """Time a step from the store over one with labels alone and one with the teacher in it.
 
     256x512, batch 2 on a CPU; 512x1024, batch 16 on a GPU; random weights, images and labels.
     """
@@ -233,7 +233,7 @@ def benchmark_step(
 def benchmark_amortise(
     profile: Path, out: Path | None, params_path: Path, device_name: str, num_workers: int
 ) -> None:
-    """How many students it takes until the store of PROFILE has paid for its extraction.
+    """Find how many students it takes until the store of PROFILE has paid for its extraction.
 
     PROFILE is artifacts/profiles/NAME, finished by `dvc repro`. The page shows the figures once
     they lie at their default place: `dvc repro -f -s report` draws it again.
@@ -306,7 +306,7 @@ def benchmark_num_views(
     steps: int | None,
     only: tuple[str, ...],
 ) -> None:
-    """Val mIoU of students of 1, 2, 4, .. stored views against fresh crops with TEACHER online.
+    """Compare students of 1, 2, 4, .. stored views with those of fresh crops, TEACHER online.
 
     The store and every finished run are kept in a folder beside --out, so a killed benchmark goes
     on where it stopped; delete the folder when done.
@@ -385,7 +385,7 @@ def benchmark_inference(
     params_path: Path,
     device_name: str,
 ) -> None:
-    """Milliseconds and images a second of each STUDENT, by torch and, where it is, onnxruntime."""
+    """Time predictions of each STUDENT, by torch and, where it is, onnxruntime."""
     from pipeline.benchmarks.inference import benchmark
     from pipeline.models.students import load_student
     from pipeline.runtime.device import pick_device

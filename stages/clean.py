@@ -65,7 +65,7 @@ class References:
 
     @cached_property
     def manifests(self) -> list[Manifest]:
-        """Those of all stores that are named and finished."""
+        """Return those of all stores that are named and finished."""
         paths = {ARTIFACTS / "manifests" / f"{one.store.name}.json" for one in self.params}
         return [Manifest.read(path) for path in sorted(paths) if path.exists()]
 
@@ -103,7 +103,7 @@ class References:
 
     @property
     def folders(self) -> dict[str, Callable[[Path], bool]]:
-        """By folder of artifacts/: whether something refers to what lies in it."""
+        """Return, by folder of artifacts/, whether something refers to what lies in it."""
         datasets = {one.dataset.name for one in self.params}
         teachers = {one.teacher.name for one in self.params}
         stores = {one.store.name for one in self.params}

@@ -37,7 +37,7 @@ class Commands(click.Group):
     """A group that knows its commands' names without importing torch for each."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the route."""
+        """Return all names, in the order of the route."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

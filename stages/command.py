@@ -156,14 +156,14 @@ tensorboard_option = click.option(
 
 
 def stores_option(help: str | None = None) -> Callable[[Command], Command]:
-    """The folder that stores are made in."""
+    """Add the folder that stores are made in."""
     return click.option(
         "--stores", type=PATH, default=Path("artifacts/stores"), show_default=True, help=help
     )
 
 
 def spots_option(help: str, default: int | None = None) -> Callable[[Command], Command]:
-    """How many records the teacher is run on again."""
+    """Add how many records the teacher is run on again."""
     return click.option(
         "--spot",
         "num_spots",
@@ -268,11 +268,11 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
-        """Whether somebody has asked to stop."""
+        """Tell whether somebody has asked to stop."""
         return self._requested_at is not None
 
     def keep_going(self) -> bool:
-        """Whether nobody has asked to stop."""
+        """Tell whether nobody has asked to stop."""
         return not self.requested
 
     @staticmethod

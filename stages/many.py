@@ -97,7 +97,7 @@ def train_all(
 
 
 def exit_code(done: Sequence[Done]) -> int:
-    """0 if every training is done, 3 if one waits to go on, else 1."""
+    """Return 0 if every training is done, 3 if one waits to go on, else 1."""
     codes = {one.code for one in done}
     if codes <= {0}:
         return 0

@@ -18,7 +18,7 @@ WINDOW_S = 60.0
 
 
 def is_quiet() -> bool:
-    """Whether nothing is to be said but facts that were asked for, warnings and errors."""
+    """Tell whether nothing is to be said but facts that were asked for, warnings and errors."""
     return bool(os.environ.get(QUIET))
 
 
@@ -60,7 +60,7 @@ class MovingRate:
 
     @property
     def done(self) -> int:
-        """How many are done, those before a resume included."""
+        """Return how many are done, those before a resume included."""
         return self._done
 
     def __str__(self) -> str:

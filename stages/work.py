@@ -34,7 +34,7 @@ def describe_settings(settings: BaseConfig) -> dict[str, Any]:  # JSON
 
 
 def same_views(params: Params, identity: Any) -> bool:  # JSON
-    """Whether a store's views and encodings are those of some params."""
+    """Tell whether a store's views and encodings are those of some params."""
     return all(identity[name] == asked for name, asked in params.store.identity.items())
 
 

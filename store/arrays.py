@@ -60,7 +60,7 @@ class ArrayRow:
 
     @property
     def encoding(self) -> str | None:
-        """The field of `store.schema.StoreSpec` that holds its encoding, if it has one."""
+        """Return the field of `store.schema.StoreSpec` that holds its encoding, if it has one."""
         return None if self.dtype else f"{self.name}_encoding"
 
 
@@ -134,7 +134,7 @@ class ArraySpec:
 
     @property
     def sharded(self) -> bool:
-        """Whether a file is a shard with one inner chunk a record, rather than one chunk.
+        """Tell whether a file is a shard with one inner chunk a record, rather than one chunk.
 
         Maps are read record by record; all else is small, and many small chunks are slow.
         """
@@ -142,23 +142,23 @@ class ArraySpec:
 
     @property
     def record_shape(self) -> tuple[int, ...]:
-        """The shape of one record."""
+        """Return the shape of one record."""
         return self.shape[1:]
 
     @property
     def file_shape(self) -> tuple[int, ...]:
-        """The shape of one file: a unit of records."""
+        """Return the shape of one file: a unit of records."""
         return (self.unit_size, *self.record_shape)
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one record before compression (0 for strings, whose length varies)."""
+        """Return a record's bytes before compression (0 for strings, whose length varies)."""
         size = math.prod(self.record_shape)
         return 0 if self.dtype == "str" else np.dtype(self.dtype).itemsize * size
 
     @property
     def max_text_bytes(self) -> int:
-        """Bytes that one file of strings may have before compression."""
+        """Return the bytes that one file of strings may have before compression."""
         return 4 + self.unit_size * (4 + MAX_KEY_BYTES)
 
     def unit_rows(self, unit: int) -> range:

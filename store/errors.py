@@ -31,7 +31,7 @@ class StoreError(Exception):
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The arguments by name."""
+        """Return the arguments by name."""
         names = ("what", "where", "expected", "found", "hint")
         return {name: getattr(self, name) for name in names}
 

@@ -51,7 +51,7 @@ class Journal:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all units, in their order: equal content gives an equal digest."""
+        """Return the SHA-256 over all units in their order, equal for equal content."""
         units = [self.units[unit].to_dict() for unit in sorted(self.units)]
         return hashlib.sha256(canonical_json(units).encode()).hexdigest()
 

@@ -136,28 +136,28 @@ class StoreSpec:
 
     @property
     def basis_matrix(self) -> np.ndarray:
-        """B [D,r], whose columns are orthonormal: x ~ B c for the stored coordinates c of x."""
+        """Return B [D,r], of orthonormal columns: x ~ B c for the stored coordinates c of x."""
         values = np.frombuffer(base64.b64decode(self.basis), "<f4")
         return values.reshape(-1, self.feature_channels)
 
     @property
     def teacher_channels(self) -> int:
-        """Channels of the teacher's own features: D, whatever they are stored as."""
+        """Return the channels of the teacher's own features: D, whatever they are stored as."""
         return self.basis_matrix.shape[0] if self.basis else self.feature_channels
 
     @property
     def num_records(self) -> int:
-        """N, views of all images."""
+        """Return N, views of all images."""
         return self.num_images * self.num_views
 
     @property
     def num_units(self) -> int:
-        """Units of work, the last of which may be short."""
+        """Return the number of units of work, the last of which may be short."""
         return -(-self.num_records // self.unit_size)
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of the identity."""
+        """Return sixteen hexadecimal digits of the SHA-256 of the identity."""
         return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()[:16]
 
     def unit_records(self, unit: int) -> range:

@@ -97,7 +97,7 @@ class Writer:
 
     @property
     def token(self) -> str:
-        """What stands in the lock's file as long as this writer is open: see `write_unit`."""
+        """Return what stands in the lock's file while this writer is open: see `write_unit`."""
         return self._lock.token
 
     def missing_units(self) -> list[int]:

@@ -102,7 +102,7 @@ class View:
         return np.ascontiguousarray(self._mirror(window))
 
     def grid_valid(self, stride: int) -> NDArray[np.bool_]:
-        """`valid` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
+        """Return `valid` at the feature grid: bool [ceil(height / stride), ceil(width / stride)].
 
         Picked by `nearest`, as labels at the feature grid are: a labelled cell is never padding.
         """
@@ -130,7 +130,7 @@ TABLE = tuple(field.name for field in fields(View))
 
 
 def grid_valid(arrays: Mapping[str, np.ndarray], stride: int) -> np.ndarray:
-    """Where the views of some records lie on their images, bool [n, h, w], from the view table."""
+    """Tell from the view table where some records lie on their images, bool [n, h, w]."""
     rows = zip(*(arrays[name] for name in TABLE), strict=True)
     return np.stack([View(*row).grid_valid(stride) for row in rows])
 

@@ -109,7 +109,7 @@ def revoke_once(spec: StoreSpec, path: Path, marker: Path) -> None:
 
 
 def build_unit(job: Extraction, unit: int) -> dict[str, np.ndarray]:
-    """Every array of one unit's records, encoded, by schema name."""
+    """Build every array of one unit's records, encoded, by schema name."""
     arrays = _draw_unit(job, unit)
     return encode_unit(job, unit, arrays, forward_teacher(job, arrays["image"]))
 

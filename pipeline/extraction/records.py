@@ -16,7 +16,7 @@ from pipeline.datasets.views import TABLE, draw_view
 def draw_records(
     index: Index, settings: StoreConfig, records: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Images, labels and the view table of some records: record n = view * num_images + image."""
+    """Draw images, labels and views of some records: record n = view * num_images + image."""
     samples = index.extracted
     rows: dict[str, list[Any]] = {}
     for record in records:

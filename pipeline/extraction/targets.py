@@ -38,7 +38,7 @@ class TeacherOutputs:
 
     @cached_property
     def embeddings(self) -> Tensor:
-        """L2-normalised features [n, D, h, w]."""
+        """Return L2-normalised features [n, D, h, w]."""
         return embed(self.features)
 
     def cpu(self) -> TeacherOutputs:

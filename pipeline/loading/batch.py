@@ -28,27 +28,27 @@ class Targets:
 
     @property
     def logits(self) -> Tensor:
-        """float32 [B, K, h, w], before softmax."""
+        """Return float32 [B, K, h, w], before softmax."""
         return self.arrays["logits"]
 
     @property
     def features(self) -> Tensor:
-        """float32 [B, D, h, w], the layer before the classifier; [B, r, h, w] in a subspace."""
+        """Return float32 [B, D, h, w], the classifier's input; [B, r, h, w] in a subspace."""
         return self.arrays["features"]
 
     @property
     def auxiliary_attention(self) -> Tensor:
-        """float32 [B, h, w], L2-normalised over the pixels inside the image."""
+        """Return float32 [B, h, w], L2-normalised over the pixels inside the image."""
         return self.arrays["auxiliary_attention"]
 
     @property
     def region_center(self) -> Tensor:
-        """float32 [B, K, D], zero where a class is absent; [B, K, r] in a subspace."""
+        """Return float32 [B, K, D], zero where a class is absent; [B, K, r] in a subspace."""
         return self.arrays["region_center"]
 
     @property
     def region_pixels(self) -> Tensor:
-        """int32 [B, K]."""
+        """Return int32 [B, K]."""
         return self.arrays["region_pixels"]
 
 

@@ -45,12 +45,12 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that logs, shows and writes."""
+        """Tell whether this is the process that logs, shows and writes."""
         return self.rank == 0
 
     @property
     def path(self) -> tuple[int, ...]:
-        """Ends the name of a random stream that each rank has of its own; empty for rank 0."""
+        """Return what ends the name of a random stream of each rank's own; empty for rank 0."""
         return (self.rank,) if self.rank else ()
 
     def shard(self, whole: Whole) -> Whole:

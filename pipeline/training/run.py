@@ -96,7 +96,7 @@ class TrainingRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that an unfinished training goes on from."""
+        """Return the file that an unfinished training goes on from."""
         return self.work / "last.pt"
 
 
@@ -108,7 +108,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Before the last interruption, and since."""
+        """Return the seconds before the last interruption, and since."""
         return self._before + time.perf_counter() - self._start
 
     def state_dict(self) -> dict[str, float]:
