@@ -27,8 +27,13 @@ def command(arguments: tuple[str, ...]) -> None:
     dvc, environment = prepare_dvc()
     # DVC has errors on stderr, which its own --quiet would leave out.
     output = subprocess.DEVNULL if is_quiet() else None
-    done = subprocess.run([*dvc, "repro", *arguments], env=environment, stdout=output)
-    raise SystemExit(EXIT_CODES.get(done.returncode, 1))
+    with subprocess.Popen([*dvc, "repro", *arguments], env=environment, stdout=output) as running:
+        try:
+            code = EXIT_CODES.get(running.wait(), 1)
+        except KeyboardInterrupt:
+            # A terminal sends it to DVC and the stage, too, which keeps its work: wait for both.
+            code = EXIT_INTERRUPTED if running.wait() else 0
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,3 +108,32 @@ def test_every_stage_hangs_on_the_first_whose_command_holds_no_name() -> None:
 def _paths(stage: dict[str, Any], key: str) -> Iterator[str]:
     for entry in stage.get(key, []):
         yield entry if isinstance(entry, str) else next(iter(entry))
+
+
+WITH_A_STAND_IN = """
+import os, signal, sys, time
+import stages.repro
+
+STAND_IN = (
+    "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('begun', flush=True);"
+    "time.sleep(1); open('ended', 'w'); raise SystemExit(255)"
+)
+stages.repro.prepare_dvc = lambda: ([sys.executable, "-c", STAND_IN], dict(os.environ))
+stages.repro.command([])
+"""
+
+
+def test_ctrl_c_waits_for_dvc_and_its_stage(tmp_path: Path) -> None:
+    """While a stage runs DVC ignores the signal, and the stage takes a moment to keep its work."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", WITH_A_STAND_IN],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+    )
+    assert running.stdout is not None
+    with running:
+        assert running.stdout.readline() == b"begun\n"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 3
+    assert (tmp_path / "ended").exists()
