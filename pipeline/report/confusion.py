@@ -1,4 +1,4 @@
-"""What the best student takes for what."""
+"""What a student of the best row takes for what."""
 
 from __future__ import annotations
 

@@ -71,6 +71,17 @@ def test_seeds_form_one_row(fabricate: Fabricate) -> None:
     )
 
 
+@pytest.mark.parametrize(("first", "second"), [(0.53, 0.57), (0.53, 0.55), (0.48, 0.50)])
+def test_a_gain_is_marked_where_its_interval_is_above_zero(
+    first: float, second: float, fabricate: Fabricate
+) -> None:
+    miou = {("ce", 0): 0.50, ("ce", 1): 0.5201, ("cirkd", 0): first, ("cirkd", 1): second}
+    students = {
+        f"{method}{seed}": (method, value, {"seed": seed}) for (method, seed), value in miou.items()
+    }
+    assert ('class="n gain"' in page_of(*fabricate(students))) == (second == 0.55)
+
+
 def test_page_tells_queue_sizes_apart_and_what_the_paper_found(fabricate: Fabricate) -> None:
     students = {
         f"q{size}_{seed}": ("cirkd", miou + 0.01 * seed, {"seed": seed, **queue})
