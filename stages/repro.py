@@ -4,7 +4,7 @@ import subprocess
 
 import click
 
-from stages.command import EXIT_INTERRUPTED, StageCommand, prepare_dvc
+from stages.command import EXIT_INTERRUPTED, Interruption, StageCommand, prepare_dvc
 from stages.progress import is_quiet
 
 PASS_ON = {"ignore_unknown_options": True}
@@ -27,13 +27,10 @@ def command(arguments: tuple[str, ...]) -> None:
     dvc, environment = prepare_dvc()
     # DVC has errors on stderr, which its own --quiet would leave out.
     output = subprocess.DEVNULL if is_quiet() else None
-    with subprocess.Popen([*dvc, "repro", *arguments], env=environment, stdout=output) as running:
-        try:
-            code = EXIT_CODES.get(running.wait(), 1)
-        except KeyboardInterrupt:
-            # A terminal sends it to DVC and the stage, too, which keeps its work: wait for both.
-            code = EXIT_INTERRUPTED if running.wait() else 0
-    raise SystemExit(code)
+    with Interruption() as stop:  # a terminal tells DVC and its stage, too, which keeps its work
+        done = subprocess.run([*dvc, "repro", *arguments], env=environment, stdout=output)
+    code = EXIT_CODES.get(done.returncode, 1)
+    raise SystemExit(EXIT_INTERRUPTED if code and stop.requested else code)
 
 
 if __name__ == "__main__":
