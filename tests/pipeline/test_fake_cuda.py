@@ -60,10 +60,7 @@ BREAKS = {
 if sys.version_info < (3, 12):
     BREAKS["channel_mse"] = "functools.cached_property (Step.channels) takes a lock"
 # Networks that are traced in seconds, at least one of every builder.
-SMALL = {
-    *("deeplabv3_resnet18", "pspnet_resnet18", "segformer_mit_b0", "lraspp_mobilenet_v3_large"),
-    *("cirkd_deeplabv3_resnet18", "cirkd_pspnet_resnet18"),
-}
+QUICK = {"deeplabv3_resnet18", "segformer_mit_b0"}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -187,7 +184,7 @@ def _compiling() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_compiling")
 @pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in SMALL)) for x in ARCHITECTURES]
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in ARCHITECTURES]
 )
 def test_a_student_compiles_into_one_graph(name: str) -> None:
     network = build_network(name, 5).train()

@@ -120,7 +120,7 @@ def test_a_card_is_no_destination(folder: Path, teacher: str) -> None:
 
 
 def test_figures_beside_a_pack_are_no_card(folder: Path) -> None:
-    pack = ["pack", str(folder / "model.pt"), "-o", str(folder / "student.zip")]
+    pack = ["pack", str(folder / "model.pt"), "-o", str(folder / "student.zip"), "--no-onnx"]
     assert CliRunner().invoke(main, pack).exit_code == 0
     figures = [run(folder, network="student.zip", scores="student.json") for _ in range(2)]
     assert [done.exit_code for done in figures] == [0, 0], figures[1].output

@@ -71,7 +71,12 @@ def test_our_commands_check_names_before_dvc_starts(arguments: list[str], projec
 
 
 @pytest.mark.parametrize(
-    ("names", "hostile"), [(NAMES, HOSTILE[0]), (NAMES, HOSTILE[1]), (("dataset",), "../../x")]
+    ("names", "hostile"),
+    [
+        (NAMES, HOSTILE[0]),
+        pytest.param(NAMES, HOSTILE[1], marks=pytest.mark.slow),
+        pytest.param(("dataset",), "../../x", marks=pytest.mark.slow),
+    ],
 )
 def test_dvc_runs_nothing_with_a_hostile_name(
     names: tuple[str, ...], hostile: str, project: Path

@@ -127,6 +127,7 @@ def train(manifest: Path, folder: str) -> list[object]:
     return ["train", "r18_cirkd", manifest, folder, *params]
 
 
+@pytest.mark.slow
 def test_a_student_of_a_remote_store_has_the_same_weights(
     adopted: Path, manifest: Path, tmp_path: Path
 ) -> None:

@@ -161,7 +161,7 @@ def test_network_flops_by_hand(groups: int) -> None:
     assert network_flops(modules, image) == (2 * product, 3 * 2 * 2 * 64 * 6 * 7)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_way_is_stepped(
     reader: Reader, job: Extraction, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +191,7 @@ def test_reports_every_promised_field(tmp_path: Path) -> None:
         assert figures["public_code_peak_bytes"] > figures["offline_peak_bytes"] + 100e6
 
 
+@pytest.mark.slow
 def test_every_variant_takes_a_step_in_a_subspace(tmp_path: Path) -> None:
     sizes = replace(SMALL, rank=8)
     random_store.write_random_store(random_job(sizes, "float32", CPU), tmp_path / "store")
