@@ -58,9 +58,10 @@ def to_rgb(file: Image.Image) -> NDArray[np.uint8]:
 
 def orientation(file: Image.Image) -> int:
     """Return the EXIF orientation of an opened file, 1..8: 1 where it has none that can be read."""
+    file.load()  # as a PNG's EXIF would: damaged pixels must not pass for damaged EXIF
     try:
         return int(file.getexif().get(Base.Orientation, 1))
-    except Exception:  # struct.error, SyntaxError, ...: its pixels may be whole all the same
+    except Exception:  # struct.error, SyntaxError, ...: the pixels are whole all the same
         return 1
 
 

@@ -34,7 +34,7 @@ class PixelError(ValueError):
         super().__init__(f"expected {expected}; found {found}. {hint}")
 
     def finding(self, file: str) -> Finding:
-        """Say it of a file."""
+        """Return it as what is wrong with a file."""
         return Finding(file, "pixels of another kind", self.expected, self.found, self.hint)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,14 +79,7 @@ def check_pair(root: Path, classes: ClassTable, pair: Pair) -> CheckedPair:
         expected = f"one of {write_ids(np.flatnonzero(classes.known_ids()))}"
         findings.append(Finding(pair.labels, "label id outside the table", expected, unknown))
     num_classes = int((classes.class_of_id()[counts > 0] != VOID).sum())
-    if image.pixels is not None and ids.size and image.pixels.shape[:2] != ids.shape:
-        turned = image.orientation
-        how = "" if turned == 1 else f", turned by its EXIF orientation {turned}"
-        expected = f"{write_size(image.pixels)} as {pair.image}{how}"
-        findings.append(Finding(pair.labels, "size mismatch", expected, write_size(ids)))
-    if labels.sha256 and image.sha256 == labels.sha256:
-        same = f"the bytes of {pair.image}"
-        findings.append(Finding(pair.labels, "labels that are the image", "labels of it", same))
+    findings += _compare(pair, image, labels)
     size, sample = () if image.pixels is None else image.pixels.shape[:2], None
     if size and not findings:
         height, width = size
@@ -99,9 +92,23 @@ def check_pair(root: Path, classes: ClassTable, pair: Pair) -> CheckedPair:
         tuple(findings),
         ids={int(value): int(counts[value]) for value in np.flatnonzero(counts)},
         size=size,
-        turned_alone=ids.size > 0 and image.orientation != labels.orientation,
+        turned_alone=labels.pixels is not None and image.orientation != labels.orientation,
         recoloured=_is_recoloured(labels.palette, counts, classes),
     )
+
+
+def _compare(pair: Pair, image: _File, labels: _File) -> Iterator[Finding]:
+    """Find what shows in an image and its labels together."""
+    if image.pixels is None or labels.pixels is None:
+        return
+    if image.pixels.shape[:2] != labels.pixels.shape:
+        turned = image.orientation
+        how = "" if turned == 1 else f", turned by its EXIF orientation {turned}"
+        expected = f"{write_size(image.pixels)} as {pair.image}{how}"
+        yield Finding(pair.labels, "size mismatch", expected, write_size(labels.pixels))
+    if image.sha256 == labels.sha256:
+        same = f"the bytes of {pair.image}"
+        yield Finding(pair.labels, "labels that are the image", "labels of it", same)
 
 
 def _read(root: Path, name: str, decode: Callable[[Image.Image], NDArray[np.uint8]]) -> _File:

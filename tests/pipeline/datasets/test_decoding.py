@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,16 @@ def test_exif_that_cannot_be_read_turns_nothing(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0")
     assert np.array_equal(decode_image(tmp_path / "a.png"), rgb)
+
+
+@pytest.mark.parametrize("decode", [decode_image, decode_labels])
+def test_a_damaged_png_is_never_decoded(decode: Callable[..., np.ndarray]) -> None:
+    """Pillow raises at the first load alone, and shows what it has at the second."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)).save(file, "PNG")
+    whole = file.getvalue()
+    for position in range(60, len(whole) - 20, 97):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        with pytest.raises((OSError, SyntaxError)):
+            decode(io.BytesIO(damaged))
